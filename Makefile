@@ -1,0 +1,49 @@
+# `make help` lists the targets. Each creates and reuses .venv, and needs Python 3.11+, its venv
+# module and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint proto bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# torch first and alone: its version then satisfies every other package's range, and no newer build
+# (several gigabytes of CUDA packages) is drawn in on a machine that has a CPU build of this one.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "actvec needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet "$$(sed -n 's/^ *"\(torch==[^"]*\)",/\1/p' pyproject.toml)"
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+install: $(INSTALLED) ## create .venv with everything in it
+
+demo: $(INSTALLED) ## serve the demo model and turn the sample corpus into vectors
+	$(BIN)/python -m examples.demo
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/pytest
+
+lint: $(INSTALLED) ## check style, types, the contract, and that generated code is current
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python proto/generate.py --check
+
+proto: $(INSTALLED) ## regenerate messages, grpc stubs and their types from proto/
+	$(BIN)/buf format --write
+	$(BIN)/python proto/generate.py
+
+bench: $(INSTALLED) ## measure this engine against its peers and against the machine's limit
+	$(BIN)/python -m bench.cpu
+
+clean: ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

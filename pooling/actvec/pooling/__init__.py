@@ -1,0 +1,30 @@
+"""The mathematics of a vector: from token states `H [T, D]` to `W(T) @ H`.
+
+numpy only, so that a client can check what a server computed.
+"""
+
+from actvec.pooling.curves import Exponential, LastToken, Pool
+from actvec.pooling.modes import (
+    EXP_841,
+    EXP_933,
+    EXP_977,
+    LAST,
+    MODES,
+    pool_states,
+    pooling_matrix,
+    pools,
+)
+
+__all__ = [
+    "EXP_841",
+    "EXP_933",
+    "EXP_977",
+    "LAST",
+    "MODES",
+    "Exponential",
+    "LastToken",
+    "Pool",
+    "pool_states",
+    "pooling_matrix",
+    "pools",
+]
