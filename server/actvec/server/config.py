@@ -1,0 +1,67 @@
+"""The server's options, parsed once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and how it is run.
+
+    Attributes:
+        model: `demo`, a hub id, or a local directory.
+        revision: Branch, tag or commit on the hub; None for its default branch.
+        layers: Target layers; None for three blocks ending at three quarters of the depth.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        device: `auto`, or torch's name of a device.
+        engine: `packed` or `lens`.
+        hook: What is taken from the target blocks; all but `resid_post` need `lens`.
+    """
+
+    model: str = "demo"
+    revision: str | None = None
+    layers: tuple[int, ...] | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    engine: str = "packed"
+    hook: str = "resid_post"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server refuses beyond, and how much it computes at a time.
+
+    Attributes:
+        step_tokens: Tokens of one forward pass.
+        queued_tokens: Tokens that wait at most, for streams and for unary calls each.
+        stream_documents: Documents of one stream that are in the server at a time.
+        text_bytes: Bytes of UTF-8 of one text.
+        message_bytes: Bytes of one request message.
+    """
+
+    step_tokens: int = 4096
+    queued_tokens: int = 1 << 17
+    stream_documents: int = 512
+    text_bytes: int = 4 << 20
+    message_bytes: int = 16 << 20
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything that `actvec-server` is told.
+
+    Attributes:
+        model: Which model, and how it is run.
+        limits: What is refused beyond.
+        host: Address to listen on.
+        port: Port to listen on; 0 for a free one.
+        data_dir: Where means and job checkpoints are kept.
+        grace: Seconds that calls in flight have to finish when the server stops.
+    """
+
+    model: ModelOptions = ModelOptions()
+    limits: Limits = Limits()
+    host: str = "127.0.0.1"
+    port: int = 50051
+    data_dir: Path = Path("data")
+    grace: float = 30.0

@@ -1,0 +1,121 @@
+"""The packed engine: a step of documents, one forward pass, no padding.
+
+Documents lie one after the other in one row; position ids restart with each, linear layers run over
+all tokens at once and attention within each document.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actvec.server.attention import Segments
+from actvec.server.bridge import Hook, thin_bridge
+from actvec.server.errors import NotFiniteError, StartupError
+from actvec.server.model import LoadedModel, ModelCard
+from actvec.server.pooler import Pools, pool_step
+
+
+class Engine(Protocol):
+    """What the scheduler drives. One thread owns it: hooks are not safe for more."""
+
+    name: str
+    card: ModelCard
+
+    def run(self, documents: Sequence[NDArray[np.int64]]) -> list[Pools | NotFiniteError]:
+        """The pools `[K, D]` of each document's ids `[T]`, or why it has none."""
+        ...
+
+
+def warm_up(engine: Engine) -> None:
+    """Run one token, so that kernels are ready and a model that cannot be run is known at once.
+
+    Raises:
+        StartupError: the engine cannot run the model.
+    """
+    try:
+        engine.run([np.zeros(1, dtype=np.int64)])
+    except RuntimeError as error:
+        raise StartupError(f"cannot run {engine.card.model!r}: {error}") from error
+
+
+class PackedEngine:
+    """Runs steps of documents through the thin bridge of a truncated model.
+
+    Args:
+        model: The model, loaded without its ends.
+        hooks: TransformerLens hook functions by name, for example `blocks.5.hook_resid_post`, that
+            see and may replace the residual stream `[1, T, D]` of every step.
+    """
+
+    name = "packed"
+
+    # Matrix products of fewer than 8 rows take another kernel on CPUs, with other roundings. A step
+    # of few tokens is filled up by a segment of its own, which no document sees.
+    _FEWEST_ROWS_CPU = 16
+    # On a GPU the kernel depends on the shape more finely: steps come in few shapes.
+    _FEWEST_ROWS_CUDA = 256
+
+    def __init__(self, model: LoadedModel, hooks: Sequence[tuple[str, Hook]] = ()) -> None:
+        self.card = model.card
+        self._bridge = thin_bridge(model.module)
+        self._device = torch.device(model.card.device)
+        self._blocks = model.card.layers[-1] + 1
+        self._hooks = list(hooks)
+
+    @torch.inference_mode()
+    def run(self, documents: Sequence[NDArray[np.int64]]) -> list[Pools | NotFiniteError]:
+        """The pools `[K, D]` of each document's ids `[T]`, or why it has none.
+
+        Raises:
+            RuntimeError: the model did not run the packed attention in every block, or gave another
+                number of states than there are tokens: no vector can be trusted.
+        """
+        lengths = [len(ids) for ids in documents]
+        tokens = sum(lengths)
+        rows = self._filled(tokens)
+        filler = [np.zeros(rows - tokens, dtype=np.int64)] if rows > tokens else []
+        segments = Segments(lengths + [len(ids) for ids in filler], self._device)
+        ids = torch.from_numpy(np.concatenate([*documents, *filler])).to(self._device)
+        positions = torch.from_numpy(np.concatenate([np.arange(n) for n in segments.lengths]))
+        states = self._forward(ids[None], positions.to(self._device)[None], segments)
+        if segments.calls != self._blocks or any(len(state) != rows for state in states):
+            raise RuntimeError(
+                f"the packed attention ran {segments.calls} times for {self._blocks} blocks and "
+                f"gave {[len(state) for state in states]} states for {rows} tokens"
+            )
+        return pool_step(states, self.card.layers, lengths)
+
+    def _forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, segments: Segments
+    ) -> list[torch.Tensor]:
+        """The residual stream `[T, D]` after each target layer."""
+        states: list[torch.Tensor] = []
+
+        def keep(state: torch.Tensor, hook: Any) -> None:  # noqa: ARG001 - TransformerLens' form
+            states.append(state[0])
+
+        self._bridge.run_with_hooks(
+            ids,
+            # The callers' hooks first: what they replace is what is pooled.
+            fwd_hooks=[
+                *self._hooks,
+                *((f"blocks.{layer}.hook_resid_post", keep) for layer in self.card.layers),
+            ],
+            return_type=None,
+            position_ids=positions,
+            segments=segments,
+            use_cache=False,
+        )
+        return states
+
+    def _filled(self, tokens: int) -> int:
+        """Rows of the step that takes this many tokens."""
+        if self._device.type == "cpu":
+            return max(tokens, self._FEWEST_ROWS_CPU)
+        rows = self._FEWEST_ROWS_CUDA
+        while rows < tokens:
+            rows *= 2
+        return rows

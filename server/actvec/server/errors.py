@@ -1,0 +1,66 @@
+"""What can go wrong, in the words of the part that notices it.
+
+Nothing here knows gRPC: `status` maps these to status codes, `main` to exit codes.
+"""
+
+
+class StartupError(Exception):
+    """The server cannot start: a model, a port or an option is not usable."""
+
+
+class RequestError(Exception):
+    """A request, or one document of it, asks for something that cannot be.
+
+    Attributes:
+        field: The request field at fault, as in the contract, for example `settings.mode`.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class TextTooLargeError(RequestError):
+    """A text has more bytes than the server takes."""
+
+
+class NotFiniteError(Exception):
+    """A document's states are not finite: it has no vector.
+
+    Attributes:
+        layer: The first target layer whose state is not finite; None where every layer is finite
+            and their mean is not.
+    """
+
+    def __init__(self, layer: int | None) -> None:
+        where = "the mean over the target layers" if layer is None else f"layer {layer}"
+        super().__init__(
+            f"the residual stream after {where} is not finite for this document; "
+            "a server with --dtype float32 or bfloat16 holds larger values than float16"
+        )
+        self.layer = layer
+
+
+class EncodingRangeError(Exception):
+    """A vector has a number that the requested encoding cannot hold."""
+
+
+class QueueFullError(Exception):
+    """The server has as much waiting as it takes."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(
+            f"the server's queue is full: {tokens} tokens of interactive calls wait already. "
+            "Try again in a moment, or send many documents through StreamVectors"
+        )
+
+
+class DrainingError(Exception):
+    """The server is shutting down and takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; try again, it or another may be back soon")
+
+
+class MeanNotFoundError(Exception):
+    """There is no such corpus mean."""

@@ -1,0 +1,110 @@
+"""From texts to vectors: the tokenizer, the scheduler and an engine, joined."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actvec.pooling import MODES
+from actvec.server.config import Limits
+from actvec.server.engine import Engine
+from actvec.server.errors import RequestError, TextTooLargeError
+from actvec.server.pooler import Pools
+from actvec.server.scheduler import Lane, Scheduler
+from actvec.server.tokens import TokenizedDocument, Tokenizer
+from actvec.server.wire import Settings, encode_vector
+from actvec.v1 import vectors_pb2
+
+EngineLane = Lane[NDArray[np.int64], Pools]
+
+
+class Extractor:
+    """Turns texts into vectors. Tokenizing and the forward pass run on a thread each."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, limits: Limits) -> None:
+        self.card = engine.card
+        self.limits = limits
+        self._tokenizer = tokenizer
+        self._scheduler: Scheduler[NDArray[np.int64], Pools] = Scheduler(
+            engine.run, step_tokens=limits.step_tokens, queued_tokens=limits.queued_tokens
+        )
+        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer")
+
+    def start(self) -> None:
+        """Start computing; called on the event loop."""
+        self._scheduler.start()
+
+    def refuse(self) -> None:
+        """Take nothing new from now on."""
+        self._scheduler.refuse()
+
+    async def drain(self) -> None:
+        """Compute what waits, then end the threads."""
+        await self._scheduler.drain()
+        self._tokenizing.shutdown()
+
+    def lane(self, *, interactive: bool = False) -> EngineLane:
+        """A lane for one call."""
+        return self._scheduler.lane(interactive=interactive)
+
+    async def tokenize(
+        self, texts: Sequence[str], settings: Settings
+    ) -> list[TokenizedDocument | RequestError]:
+        """Tokenize texts off the event loop; a text that cannot be one becomes its error."""
+
+        def each() -> list[TokenizedDocument | RequestError]:
+            return [self._tokenize_one(text, settings) for text in texts]
+
+        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, each)
+
+    async def extract(self, text: str, settings: Settings) -> vectors_pb2.DocumentVector:
+        """The vector of one text, ahead of the bulk streams.
+
+        Raises:
+            RequestError: the text cannot be tokenized as asked.
+            NotFiniteError: its states are not finite.
+            EncodingRangeError: its vector does not fit the encoding.
+            QueueFullError: too many such calls wait already.
+            DrainingError: the server is shutting down.
+        """
+        (document,) = await self.tokenize([text], settings)
+        if isinstance(document, RequestError):
+            raise document
+        outcome: asyncio.Future[Pools | Exception] = asyncio.get_running_loop().create_future()
+        lane = self.lane(interactive=True)
+        try:
+            await lane.put(document.ids, len(document.ids), outcome.set_result)
+            pools = await outcome
+        finally:
+            lane.close()
+        if isinstance(pools, Exception):
+            raise pools
+        return document_vector(document, pools, settings)
+
+    def _tokenize_one(self, text: str, settings: Settings) -> TokenizedDocument | RequestError:
+        limit = self.limits.text_bytes
+        if len(text) > limit or len(text.encode()) > limit:
+            return TextTooLargeError("text", f"is larger than the limit of {limit} bytes; split it")
+        try:
+            return self._tokenizer(text, settings.truncation, prepend_bos=settings.prepend_bos)
+        except RequestError as error:
+            return error
+
+
+def document_vector(
+    document: TokenizedDocument, pools: Pools, settings: Settings
+) -> vectors_pb2.DocumentVector:
+    """The vector of the settings' mode, from a document's pools `[K, D]`.
+
+    Raises:
+        EncodingRangeError: a number does not fit the encoding.
+    """
+    rows = [MODES["long"].index(pool) for pool in MODES[settings.mode]]
+    return vectors_pb2.DocumentVector(
+        vector=encode_vector(pools[rows].reshape(-1), settings.encoding),
+        tokens=document.tokens,
+        tokens_used=len(document.ids),
+        truncated=document.truncated,
+    )

@@ -1,0 +1,84 @@
+"""The one place where errors become gRPC statuses and document errors."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from actvec.server.errors import (
+    DrainingError,
+    EncodingRangeError,
+    MeanNotFoundError,
+    NotFiniteError,
+    QueueFullError,
+    RequestError,
+    TextTooLargeError,
+)
+from actvec.v1 import vectors_pb2
+
+log = logging.getLogger(__name__)
+
+# The first class that matches counts.
+_CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (TextTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFiniteError, grpc.StatusCode.INTERNAL),
+    (EncodingRangeError, grpc.StatusCode.OUT_OF_RANGE),
+    (MeanNotFoundError, grpc.StatusCode.NOT_FOUND),
+    (QueueFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (DrainingError, grpc.StatusCode.UNAVAILABLE),
+)
+
+
+@dataclass(frozen=True)
+class Status:
+    """A gRPC status, with the request field at fault where there is one."""
+
+    code: grpc.StatusCode
+    message: str
+    field: str = ""
+
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """google.rpc details that name the field, as tools such as grpcurl print them."""
+        if not self.field:
+            return ()
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=self.field, description=self.message
+        )
+        detail = any_pb2.Any()
+        detail.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+        status = status_pb2.Status(code=self.code.value[0], message=self.message, details=[detail])
+        return (("grpc-status-details-bin", status.SerializeToString()),)
+
+    def document_error(self) -> vectors_pb2.DocumentError:
+        """The same as the error of one document of a stream."""
+        return vectors_pb2.DocumentError(
+            code=self.code.value[0], message=self.message, field=self.field
+        )
+
+
+def status_of(error: Exception) -> Status:
+    """The status of an error; what nobody foresaw is INTERNAL, and logged with its traceback."""
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return Status(code, str(error), getattr(error, "field", ""))
+    log.error("unforeseen error", exc_info=error)
+    message = f"internal error ({type(error).__name__}); the server's log has the details"
+    return Status(grpc.StatusCode.INTERNAL, message)
+
+
+@asynccontextmanager
+async def as_status(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[None]:
+    """End the call with the status of whatever error leaves the block."""
+    try:
+        yield
+    except (grpc.aio.AbortError, grpc.RpcError):
+        raise
+    except Exception as error:
+        status = status_of(error)
+        await context.abort(status.code, status.message, status.trailing_metadata())

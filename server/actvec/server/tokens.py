@@ -1,0 +1,78 @@
+"""From a text to the ids of one document, within the model's context."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from actvec.server.errors import RequestError
+
+
+class Truncation(Enum):
+    """What happens to a document of more tokens than the context."""
+
+    ERROR = "error"
+    KEEP_START = "start"
+    KEEP_END = "end"
+
+
+@dataclass(frozen=True)
+class TokenizedDocument:
+    """The ids of one document.
+
+    Attributes:
+        ids: int64 `[T]`, BOS included where there is one.
+        tokens: Tokens of the whole text, BOS included: more than T where it was truncated.
+    """
+
+    ids: NDArray[np.int64]
+    tokens: int
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was cut to the context."""
+        return len(self.ids) < self.tokens
+
+
+class Tokenizer:
+    """The model's own tokenizer, with BOS put in front explicitly and nothing cut in silence."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, context: int) -> None:
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._bos = tokenizer.bos_token_id
+        self.context = context
+
+    def __call__(
+        self, text: str, truncation: Truncation, *, prepend_bos: bool
+    ) -> TokenizedDocument:
+        """Tokenize one text.
+
+        Raises:
+            RequestError: the text is blank; or over the context with `Truncation.ERROR`; or BOS is
+                asked for and the tokenizer has none.
+        """
+        if not text or text.isspace():
+            raise RequestError("text", "is empty or blank; a document needs at least one word")
+        if prepend_bos and self._bos is None:
+            raise RequestError(
+                "settings.prepend_bos",
+                "this model's tokenizer has no BOS token; set prepend_bos to false",
+            )
+        bos = [self._bos] if prepend_bos else []
+        # The backend is called directly: the wrapper warns of lengths and may cut to them.
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        tokens = len(bos) + len(ids)
+        if tokens > self.context:
+            if truncation is Truncation.ERROR:
+                raise RequestError(
+                    "text",
+                    f"has {tokens} tokens, BOS included; {self.context} fit the model's context. "
+                    "Shorten it, or set truncation to TRUNCATION_KEEP_START or _KEEP_END",
+                )
+            room = self.context - len(bos)
+            ids = ids[:room] if truncation is Truncation.KEEP_START else ids[-room:]
+        return TokenizedDocument(np.array(bos + ids, dtype=np.int64), tokens)

@@ -1,0 +1,73 @@
+"""Real servers on free ports, for every part of the tests."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@dataclass
+class RunningServer:
+    """An `actvec-server` process that is ready."""
+
+    process: subprocess.Popen[str]
+    target: str
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
+        """Signal the process, wait for its end, and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+
+StartServer = Callable[..., RunningServer]
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Start `actvec-server` with options; what still runs at the end is killed."""
+    running: list[RunningServer] = []
+
+    def start(*options: str, port: int = 0) -> RunningServer:
+        data_dir = tmp_path_factory.mktemp("data")
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "actvec.server.main",
+                f"--port={port}",
+                f"--data-dir={data_dir}",
+                *options,
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in process.stdout:
+            if line.startswith("actvec-server ready on "):
+                running.append(RunningServer(process, line.split()[-1]))
+                return running[-1]
+        raise RuntimeError(f"actvec-server ended with exit code {process.wait()}")
+
+    yield start
+    for server in running:
+        server.process.kill()
+        server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def demo_server(start_server: StartServer) -> RunningServer:
+    """A server of the demo model that all tests share."""
+    return start_server("--model=demo")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real tokenizer and texts; a test that needs them is skipped where they are absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"needs the real tokenizer and C4 documents in {SHARED_DATA}, which is absent")
+    return SHARED_DATA

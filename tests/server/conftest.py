@@ -1,0 +1,109 @@
+"""Models that the tests make themselves, and servers of them in this process."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+import torch
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from actvec.server.config import Limits, ServerConfig
+from actvec.server.demo import TOKENIZER_CONFIG, VOCABULARY, write_demo_model
+from actvec.server.engine import Engine, PackedEngine
+from actvec.server.model import LoadedModel, load_model
+from actvec.server.server import Server
+from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
+
+
+def random_neox(*, seed: int = 0, **overrides: object) -> PreTrainedModel:
+    """A GPT-NeoX of random weights, spread enough that every block changes its input."""
+    torch.manual_seed(seed)
+    config = GPTNeoXConfig(
+        **{
+            "vocab_size": VOCABULARY,
+            "hidden_size": 64,
+            "intermediate_size": 256,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 2048,
+            "initializer_range": 0.1,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        }
+        | overrides
+    )
+    return GPTNeoXForCausalLM(config).eval()
+
+
+def random_llama(*, seed: int = 0) -> PreTrainedModel:
+    """A Llama of random weights with grouped keys and values."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=172,
+        num_hidden_layers=5,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.1,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def save_model(directory: Path, module: PreTrainedModel) -> Path:
+    """Write a model directory, with the demo model's tokenizer, as the hub has them."""
+    with_tokenizer = directory / "with-tokenizer"
+    with_tokenizer.mkdir(parents=True)
+    write_demo_model(with_tokenizer)
+    model = directory / "model"
+    module.save_pretrained(model)
+    (with_tokenizer / "tokenizer.json").rename(model / "tokenizer.json")
+    (model / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
+    return model
+
+
+@pytest.fixture(scope="session")
+def neox_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random GPT-NeoX of six blocks on disk."""
+    return save_model(tmp_path_factory.mktemp("neox"), random_neox())
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> LoadedModel:
+    return load_model("demo")
+
+
+@pytest.fixture(scope="session")
+def demo_engine(demo_model: LoadedModel) -> PackedEngine:
+    return PackedEngine(demo_model)
+
+
+@pytest.fixture
+def serve(demo_model: LoadedModel, demo_engine: PackedEngine, tmp_path: Path):
+    """Serve an engine in this process on a free port; gives the server and a raw stub."""
+
+    @asynccontextmanager
+    async def start(
+        engine: Engine = demo_engine, loaded: LoadedModel = demo_model, **limits: int
+    ) -> AsyncIterator[tuple[Server, ActivationVectorServiceStub]]:
+        config = ServerConfig(limits=Limits(**limits), port=0, data_dir=tmp_path)
+        server = await Server.start(config, engine, loaded)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            try:
+                yield server, ActivationVectorServiceStub(channel)
+            finally:
+                await server.stop(grace=5)
+
+    return start

@@ -1,0 +1,66 @@
+"""Packed attention against attention written out."""
+
+import pytest
+import torch
+
+from actvec.server.attention import Segments, packed_attention
+
+CPU = torch.device("cpu")
+
+
+def written_out(query, key, value, *, scaling, window=None):
+    """Causal attention of one document by the formula, in float64: `[heads, T, d_head]`."""
+    groups = query.shape[0] // key.shape[0]
+    key, value = key.repeat_interleave(groups, 0), value.repeat_interleave(groups, 0)
+    tokens = query.shape[1]
+    back = torch.arange(tokens)[:, None] - torch.arange(tokens)[None, :]
+    seen = (back >= 0) & (back < (window or tokens))
+    scores = (query.double() @ key.double().transpose(1, 2)) * scaling
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+    return weights @ value.double()
+
+
+@pytest.mark.parametrize("key_value_heads", [4, 2, 1])
+@pytest.mark.parametrize("window", [None, 5])
+def test_each_document_attends_to_itself_and_to_what_came_before(key_value_heads, window):
+    torch.manual_seed(0)
+    lengths = [1, 3, 17, 5]
+    query = torch.randn(1, 4, sum(lengths), 8)
+    key, value = (torch.randn(1, key_value_heads, sum(lengths), 8) for _ in range(2))
+    out, weights = packed_attention(
+        torch.nn.Module(),
+        query,
+        key,
+        value,
+        None,
+        segments=Segments(lengths, CPU),
+        scaling=0.3,
+        sliding_window=window,
+    )
+    assert weights is None
+    assert out.shape == (1, sum(lengths), 4, 8)
+    start = 0
+    for length in lengths:
+        one = slice(start, start + length)
+        start += length
+        expected = written_out(
+            query[0, :, one], key[0, :, one], value[0, :, one], scaling=0.3, window=window
+        )
+        torch.testing.assert_close(out[0, one].transpose(0, 1), expected.float())
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        {"segments": None},
+        {"softcap": 30.0},
+        {"s_aux": torch.zeros(4)},
+        {"attention_mask": torch.zeros(1, 1, 4, 4)},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_it_would_ignore_it_refuses(unusable):
+    states = torch.randn(1, 4, 4, 8)
+    options = {"attention_mask": None, "segments": Segments([4], CPU)} | unusable
+    with pytest.raises(RuntimeError, match="packed attention"):
+        packed_attention(torch.nn.Module(), states, states, states, **options)

@@ -1,0 +1,144 @@
+"""Loading: from a name to the blocks that are needed, and to a card that is true."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actvec.server.engine import PackedEngine
+from actvec.server.errors import StartupError
+from actvec.server.model import default_layers, load_model
+
+from .conftest import random_neox, save_model
+
+
+def test_default_layers_are_pythias():
+    assert default_layers(36) == (25, 26, 27)
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "layers"),
+    [(1, (0,)), (2, (0, 1)), (4, (1, 2, 3)), (6, (2, 3, 4)), (24, (16, 17, 18))],
+)
+def test_default_layers_end_at_three_quarters(n_layers, layers):
+    assert default_layers(n_layers) == layers
+
+
+def test_the_demo_card(demo_model):
+    card = demo_model.card
+    assert (card.model, card.architecture) == ("demo", "GPTNeoXForCausalLM")
+    assert (card.n_layers, card.layers, card.d_model, card.context) == (8, (4, 5, 6), 256, 4096)
+    assert (card.dtype, card.device, card.hook) == ("float32", "cpu", "resid_post")
+
+
+def test_the_demo_model_is_the_same_every_time(demo_model):
+    again = load_model("demo")
+    assert again.card == demo_model.card
+    assert again.card.revision.startswith("sha256:")
+
+
+def test_blocks_after_the_last_target_the_final_norm_and_the_head_are_never_read(
+    neox_directory, tmp_path
+):
+    bare = tmp_path / "bare"
+    shutil.copytree(neox_directory, bare)
+    weights = load_file(bare / "model.safetensors")
+    unused = [
+        name
+        for name in weights
+        if "layers.5." in name or "final_layer_norm" in name or "embed_out" in name
+    ]
+    assert len(unused) == 12 + 2 + 1
+    kept = {name: tensor for name, tensor in weights.items() if name not in unused}
+    save_file(kept, bare / "model.safetensors", metadata={"format": "pt"})
+
+    model = load_model(str(bare))
+    whole = load_model(str(neox_directory))
+    parameters = dict(model.module.named_parameters())
+    assert not any("layers.5." in name or "norm" in name.split(".")[1] for name in parameters)
+    assert sum(tensor.numel() for tensor in parameters.values()) == sum(
+        tensor.numel() for tensor in kept.values()
+    )
+    for name, parameter in whole.module.named_parameters():
+        assert torch.equal(parameter, parameters[name])
+
+
+def test_weights_that_are_needed_and_missing_are_an_error(neox_directory, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(neox_directory, broken)
+    weights = load_file(broken / "model.safetensors")
+    del weights["gpt_neox.layers.2.mlp.dense_h_to_4h.weight"]
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StartupError, match=r"layers\.2\.mlp\.dense_h_to_4h\.weight"):
+        load_model(str(broken))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_dtypes(dtype, neox_directory):
+    model = load_model(str(neox_directory), dtype=dtype)
+    assert model.card.dtype == dtype
+    assert {str(p.dtype) for p in model.module.parameters()} == {f"torch.{dtype}"}
+
+
+def test_layers_are_sorted_and_each_counts_once(neox_directory):
+    assert load_model(str(neox_directory), layers=(3, 1, 3)).card.layers == (1, 3)
+
+
+def test_an_unknown_layer_says_which_there_are(neox_directory):
+    with pytest.raises(StartupError, match="no layer 6, 40: the model has blocks 0 to 5"):
+        load_model(str(neox_directory), layers=(2, 6, 40))
+
+
+def test_a_revision_changes_with_the_weights(neox_directory, tmp_path):
+    other = save_model(tmp_path, random_neox(seed=1))
+    ours, theirs = load_model(str(neox_directory)).card, load_model(str(other)).card
+    assert ours.revision != theirs.revision
+    assert ours.tokenizer_sha256 == theirs.tokenizer_sha256
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (None, "no model directory"),
+        ({}, "has no config.json"),
+        ({"config.json": "{"}, "cannot read model"),
+        ({"config.json": '{"model_type": "nope"}'}, "cannot read model"),
+    ],
+    ids=["absent", "empty", "bad json", "unknown type"],
+)
+def test_a_directory_that_is_no_model_is_one_clear_line(files, message, tmp_path):
+    path = tmp_path / "model"
+    if files is not None:
+        path.mkdir()
+        for name, text in files.items():
+            (path / name).write_text(text)
+    with pytest.raises(StartupError, match=message) as error:
+        load_model(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_device_that_is_not_there_is_one_line():
+    with pytest.raises(StartupError, match="cannot use device 'abacus'"):
+        load_model("demo", device="abacus")
+
+
+def test_a_model_that_is_no_decoder_is_refused(tmp_path, neox_directory):
+    shutil.copytree(neox_directory, tmp_path / "bert")
+    config = {"model_type": "clip_text_model", "hidden_size": 8, "num_hidden_layers": 2}
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StartupError, match="not a causal language model"):
+        load_model(str(tmp_path / "bert"))
+
+
+def test_a_sharded_checkpoint_loads(neox_directory, tmp_path):
+    module = random_neox()
+    sharded = tmp_path / "sharded"
+    module.save_pretrained(sharded, max_shard_size="200KB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(neox_directory / name, sharded / name)
+    assert len(list(sharded.glob("*.safetensors"))) > 2
+    whole, shards = load_model(str(neox_directory)), load_model(str(sharded))
+    ids = torch.arange(1, 30).numpy()
+    assert (PackedEngine(whole).run([ids])[0] == PackedEngine(shards).run([ids])[0]).all()

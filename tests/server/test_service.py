@@ -1,0 +1,408 @@
+"""The service over a real connection, through raw stubs: what any client can rely on."""
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from numpy.testing import assert_array_equal
+
+from actvec.server.engine import PackedEngine
+from actvec.server.model import load_model
+from actvec.v1 import means_pb2, model_pb2, vectors_pb2
+from actvec.v1.vectors_pb2 import (
+    MODE_LONG,
+    MODE_SHORT,
+    TRUNCATION_KEEP_END,
+    TRUNCATION_KEEP_START,
+    VECTOR_ENCODING_FLOAT16,
+    VECTOR_ENCODING_VALUES,
+    Document,
+    ExtractVectorRequest,
+    StreamVectorsRequest,
+    VectorSettings,
+)
+
+from .conftest import random_neox, save_model
+
+SHORT = VectorSettings(mode=MODE_SHORT)
+LONG = VectorSettings(mode=MODE_LONG)
+
+
+def floats(vector: vectors_pb2.Vector) -> np.ndarray:
+    return np.frombuffer(vector.data, "<f4")
+
+
+async def extract(stub, text, **settings):
+    request = ExtractVectorRequest(text=text, settings=VectorSettings(**settings))
+    return await stub.ExtractVector(request)
+
+
+async def collect(stub, messages):
+    """The stamp and the results of a stream, by sequence."""
+    responses = [response async for response in stub.StreamVectors(iter(messages))]
+    assert responses[0].HasField("stamp")
+    assert not any(response.HasField("stamp") for response in responses[1:])
+    results = [result for response in responses for result in response.results]
+    return responses[0].stamp, {result.sequence: result for result in results}
+
+
+async def test_get_model_info(serve):
+    async with serve() as (_, stub):
+        info = await stub.GetModelInfo(model_pb2.GetModelInfoRequest())
+    assert info.model.model == "demo"
+    assert list(info.model.layers) == [4, 5, 6]
+    assert (info.n_layers, info.n_layers_loaded, info.d_model) == (8, 7, 256)
+    assert (info.engine, info.device, info.model.dtype) == ("packed", "cpu", "float32")
+    assert {mode.mode: mode.dimensions for mode in info.modes} == {MODE_SHORT: 256, MODE_LONG: 1024}
+    assert info.limits.max_tokens == 4096
+    assert info.versions.torch.startswith("2.13.0")
+
+
+async def test_a_vector_and_its_stamp(serve, demo_model, demo_engine):
+    async with serve() as (_, stub):
+        answer = await extract(stub, "One document.", mode=MODE_LONG)
+    ids = [0, *demo_model.tokenizer("One document.")["input_ids"]]
+    (pools,) = demo_engine.run([np.array(ids)])
+    assert_array_equal(floats(answer.vector.vector), pools.reshape(-1))
+    assert answer.vector.vector.dimensions == 4 * 256
+    assert answer.vector.tokens == answer.vector.tokens_used == len(ids)
+    assert not answer.vector.truncated
+    stamp = answer.stamp
+    assert stamp.model.revision == demo_model.card.revision
+    assert stamp.model.tokenizer_sha256 == demo_model.card.tokenizer_sha256
+    assert (stamp.model.hook, stamp.model.dtype) == ("resid_post", "float32")
+    assert [(pool.name, pool.depth) for pool in stamp.pools] == [
+        ("last", 0.0),
+        ("exp_977", 0.023),
+        ("exp_933", 0.067),
+        ("exp_841", 0.159),
+    ]
+    assert stamp.prepend_bos
+    assert stamp.actvec_version
+    assert (stamp.corpus_mean_id, stamp.corpus_mean_sha256) == ("", "")
+
+
+async def test_short_is_the_third_quarter_of_long(serve):
+    async with serve() as (_, stub):
+        short = await extract(stub, "The same text, twice.", mode=MODE_SHORT)
+        long = await extract(stub, "The same text, twice.", mode=MODE_LONG)
+    assert_array_equal(floats(short.vector.vector), floats(long.vector.vector)[512:768])
+
+
+async def test_bos_is_the_callers_choice(serve):
+    async with serve() as (_, stub):
+        with_bos = await extract(stub, "text", mode=MODE_SHORT)
+        without = await extract(stub, "text", mode=MODE_SHORT, prepend_bos=False)
+    assert with_bos.vector.tokens == without.vector.tokens + 1
+    assert not without.stamp.prepend_bos
+
+
+async def test_encodings_carry_the_same_numbers(serve):
+    async with serve() as (_, stub):
+        exact = floats((await extract(stub, "text", mode=MODE_SHORT)).vector.vector)
+        half = await extract(stub, "text", mode=MODE_SHORT, encoding=VECTOR_ENCODING_FLOAT16)
+        values = await extract(stub, "text", mode=MODE_SHORT, encoding=VECTOR_ENCODING_VALUES)
+    assert_array_equal(np.frombuffer(half.vector.vector.data, "<f2"), exact.astype("<f2"))
+    assert_array_equal(np.float32(values.vector.vector.values), exact)
+    assert values.vector.vector.data == b""
+
+
+async def test_a_number_that_float16_cannot_hold_is_an_error(serve, tmp_path):
+    module = random_neox()
+    for layer in module.gpt_neox.layers:
+        layer.mlp.dense_4h_to_h.bias.data[3] = 60_000.0
+    loaded = load_model(str(save_model(tmp_path, module)))
+    async with serve(PackedEngine(loaded), loaded) as (_, stub):
+        assert np.isfinite(floats((await extract(stub, "a", mode=MODE_SHORT)).vector.vector)).all()
+        with pytest.raises(grpc.aio.AioRpcError, match="float16 holds up to 65504") as error:
+            await extract(stub, "a", mode=MODE_SHORT, encoding=VECTOR_ENCODING_FLOAT16)
+    assert error.value.code() is grpc.StatusCode.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "message"),
+    [
+        ({}, "settings.mode", "use MODE_SHORT or MODE_LONG"),
+        ({"mode": 9}, "settings.mode", "is 9"),
+        ({"mode": MODE_SHORT, "truncation": 7}, "settings.truncation", "is 7"),
+        ({"mode": MODE_SHORT, "encoding": 8}, "settings.encoding", "is 8"),
+    ],
+)
+async def test_settings_out_of_range_name_the_field(serve, settings, field, message):
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await extract(stub, "text", **settings)
+        with pytest.raises(grpc.aio.AioRpcError) as stream_error:
+            await collect(stub, [StreamVectorsRequest(settings=VectorSettings(**settings))])
+    for caught in (error.value, stream_error.value):
+        assert caught.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.details().startswith(field)
+        assert message in caught.details()
+    metadata = dict(error.value.trailing_metadata())
+    details = status_pb2.Status.FromString(metadata["grpc-status-details-bin"]).details
+    violations = error_details_pb2.BadRequest()
+    assert details[0].Unpack(violations)
+    assert violations.field_violations[0].field == field
+
+
+@pytest.mark.parametrize("text", ["", "  \n "])
+async def test_a_blank_text_is_refused(serve, text):
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError, match="text: is empty or blank") as error:
+            await extract(stub, text, mode=MODE_SHORT)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_text_over_the_context_is_the_callers_choice(serve):
+    words = " ".join(f"word{n}" for n in range(3000))
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError, match=r"text: has \d+ tokens.*4096 fit") as error:
+            await extract(stub, words, mode=MODE_SHORT)
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        start = await extract(stub, words, mode=MODE_LONG, truncation=TRUNCATION_KEEP_START)
+        end = await extract(stub, words, mode=MODE_LONG, truncation=TRUNCATION_KEEP_END)
+        longer = await extract(stub, words + "x", mode=MODE_LONG, truncation=TRUNCATION_KEEP_START)
+    for answer in (start, end):
+        assert answer.vector.truncated
+        assert answer.vector.tokens > 4096
+        assert answer.vector.tokens_used == 4096
+    assert not np.array_equal(floats(start.vector.vector), floats(end.vector.vector))
+    assert_array_equal(floats(start.vector.vector), floats(longer.vector.vector))
+
+
+async def test_a_text_over_the_byte_limit_is_refused_before_it_is_tokenized(serve):
+    async with serve(text_bytes=100) as (_, stub):
+        await extract(stub, "a" * 100, mode=MODE_SHORT)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"text: is larger.* 100 bytes") as error:
+            await extract(stub, "é" * 51, mode=MODE_SHORT)
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_message_over_the_limit_is_refused(serve):
+    async with serve(message_bytes=1000) as (_, stub):
+        with pytest.raises(
+            grpc.aio.AioRpcError, match=r"larger than max \(\d+ vs\. 1000\)"
+        ) as error:
+            await extract(stub, "a" * 2000, mode=MODE_SHORT)
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_an_unknown_mean_is_not_found(serve):
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError, match="no corpus mean 'nothing'") as error:
+            await extract(stub, "text", mode=MODE_SHORT, corpus_mean="nothing")
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_stream_gives_each_document_what_a_unary_call_gives(serve):
+    texts = [f"Document number {n} " + "and more of it " * (n % 37) for n in range(120)]
+    messages = [StreamVectorsRequest(settings=LONG)] + [
+        StreamVectorsRequest(
+            documents=[
+                Document(id=f"doc-{n}", text=texts[n], sequence=n) for n in range(start, start + 10)
+            ]
+        )
+        for start in range(0, 120, 10)
+    ]
+    async with serve() as (_, stub):
+        stamp, results = await collect(stub, messages)
+        assert sorted(results) == list(range(120))
+        for n in (0, 36, 119):
+            alone = await extract(stub, texts[n], mode=MODE_LONG)
+            assert results[n].id == f"doc-{n}"
+            assert results[n].vector == alone.vector
+            assert stamp == alone.stamp
+
+
+async def test_a_bad_document_is_its_own_error_and_the_stream_goes_on(serve):
+    documents = [
+        Document(id="good", text="text", sequence=1),
+        Document(id="blank", text=" ", sequence=2),
+        Document(id="long", text="word " * 5000, sequence=3),
+        Document(id="large", text="x" * 50_000, sequence=4),
+        Document(id="i" * 2000, text="text", sequence=5),
+        Document(id="good", text="text", sequence=6),
+    ]
+    async with serve(text_bytes=40_000) as (_, stub):
+        request = StreamVectorsRequest(settings=SHORT, documents=documents)
+        _, results = await collect(stub, [request])
+    assert results[1].vector == results[6].vector
+    assert results[1].vector.tokens > 0
+    errors = {n: (result.error.code, result.error.field) for n, result in results.items()}
+    assert errors[2] == errors[3] == (grpc.StatusCode.INVALID_ARGUMENT.value[0], "text")
+    assert errors[4] == (grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], "text")
+    assert errors[5] == (grpc.StatusCode.INVALID_ARGUMENT.value[0], "documents[4].id")
+    assert "4096 fit" in results[3].error.message
+
+
+async def test_a_poisoned_document_fails_alone(serve, tmp_path):
+    loaded = load_model(str(save_model(tmp_path, random_neox())))
+    (poison,) = loaded.tokenizer("~")["input_ids"]
+    loaded.module.gpt_neox.embed_in.weight[poison] = float("inf")
+    documents = [Document(text=text, sequence=n) for n, text in enumerate("a~a")]
+    async with serve(PackedEngine(loaded), loaded) as (_, stub):
+        request = StreamVectorsRequest(settings=SHORT, documents=documents)
+        _, results = await collect(stub, [request])
+    assert results[0].vector == results[2].vector
+    assert results[1].error.code == grpc.StatusCode.INTERNAL.value[0]
+    assert "layer 2 is not finite" in results[1].error.message
+
+
+@pytest.mark.parametrize(
+    ("messages", "details"),
+    [
+        ([], "settings: the first message"),
+        ([StreamVectorsRequest(documents=[Document(text="a")])], "settings: the first message"),
+        (
+            [StreamVectorsRequest(settings=SHORT), StreamVectorsRequest(settings=SHORT)],
+            "settings: belong in the first message",
+        ),
+    ],
+)
+async def test_a_stream_that_breaks_the_contract_says_how(serve, messages, details):
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError, match=details) as error:
+            await collect(stub, messages)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_documents_before_a_broken_message_are_answered(serve):
+    messages = [
+        StreamVectorsRequest(settings=SHORT, documents=[Document(text="text", sequence=4)]),
+        StreamVectorsRequest(settings=SHORT),
+    ]
+    seen = []
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError, match="settings: belong"):
+            async for response in stub.StreamVectors(iter(messages)):
+                seen += [result.sequence for result in response.results]
+    assert seen == [4]
+
+
+@pytest.mark.parametrize("method", ["ExtractVector", "StreamVectors"])
+@pytest.mark.parametrize(
+    ("replace", "field"),
+    [(b"\xff\xfe\xfa\xfb", "text"), (None, "request")],
+    ids=["utf8", "rubbish"],
+)
+async def test_bytes_that_are_no_message_say_why(serve, method, replace, field):
+    message = (
+        ExtractVectorRequest(text="TEXT", settings=SHORT)
+        if method == "ExtractVector"
+        else StreamVectorsRequest(
+            settings=SHORT, documents=[Document(text="fine"), Document(text="TEXT")]
+        )
+    )
+    if field == "text" and method == "StreamVectors":
+        field = "documents[1].text"
+    raw = message.SerializeToString().replace(b"TEXT", replace) if replace else b"\x0a\xff\xff"
+    async with (
+        serve() as (server, _),
+        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        path = f"/actvec.v1.ActivationVectorService/{method}"
+        with pytest.raises(grpc.aio.AioRpcError, match=rf"{field}".replace("[", r"\[")) as error:
+            if method == "ExtractVector":
+                await channel.unary_unary(path)(raw)
+            else:
+                async for _ in channel.stream_stream(path)(iter([raw])):
+                    pass
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_reader_that_stops_reading_is_read_no_further(serve):
+    """Back-pressure: the server holds a window of documents and leaves the rest to the client."""
+    sent = 0
+    text = "a document that is long enough to fill buffers " * 40
+
+    async def endless():
+        nonlocal sent
+        yield StreamVectorsRequest(settings=LONG)
+        while True:
+            await asyncio.sleep(0)
+            yield StreamVectorsRequest(documents=[Document(text=text, sequence=sent)])
+            sent += 1
+
+    async with serve(stream_documents=8) as (_, stub):
+        call = stub.StreamVectors(endless())
+        await call.read()
+        before = -1
+        while sent > before:
+            before = sent
+            await asyncio.sleep(1)
+        # what went is in the buffers of the connection, some megabytes, and not in the server
+        assert sent * len(text) < 32 << 20
+        call.cancel()
+
+
+async def test_concurrent_unary_calls_share_steps(serve, demo_engine):
+    steps = []
+
+    class Counting:
+        name, card = demo_engine.name, demo_engine.card
+
+        def run(self, documents):
+            steps.append(len(documents))
+            return demo_engine.run(documents)
+
+    async with serve(Counting()) as (_, stub):
+        await asyncio.gather(*(extract(stub, f"text {n}", mode=MODE_SHORT) for n in range(50)))
+    assert sum(steps) == 50
+    assert len(steps) < 50
+
+
+async def test_a_cancelled_stream_leaves_the_queue(serve, demo_engine):
+    computed = 0
+
+    class Slow:
+        name, card = demo_engine.name, demo_engine.card
+
+        def run(self, documents):
+            nonlocal computed
+            computed += len(documents)
+            return demo_engine.run(documents)
+
+    text = "a few words " * 300
+    documents = [Document(text=text, sequence=n) for n in range(200)]
+    async with serve(Slow(), step_tokens=1000) as (_, stub):
+        call = stub.StreamVectors(iter([StreamVectorsRequest(settings=SHORT, documents=documents)]))
+        await call.read()
+        await call.read()
+        call.cancel()
+        await asyncio.sleep(0.3)
+        after_cancel = computed
+        await extract(stub, "still served", mode=MODE_SHORT)
+        assert computed == after_cancel + 1
+    assert computed < 200
+
+
+async def test_methods_of_later_versions_are_unimplemented(serve):
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.ListCorpusMeans(means_pb2.ListCorpusMeansRequest())
+    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_draining_server_finishes_what_it_read_and_says_unavailable(serve):
+    documents = [Document(text="a few words " * 100, sequence=n) for n in range(50)]
+
+    async def messages():
+        yield StreamVectorsRequest(settings=SHORT, documents=documents)
+        await asyncio.sleep(60)
+
+    seen = []
+    async with serve() as (server, stub):
+        call = stub.StreamVectors(messages())
+        await call.read()
+        first = await call.read()
+        seen += [result.sequence for result in first.results]
+        stopping = asyncio.create_task(server.stop(grace=10))
+        with pytest.raises(grpc.aio.AioRpcError, match="shutting down") as error:
+            while response := await call.read():
+                seen += [result.sequence for result in response.results]
+        await asyncio.wait_for(stopping, 10)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert len(seen) == len(set(seen))
+    assert set(seen) == set(range(50))

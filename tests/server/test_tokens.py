@@ -1,0 +1,75 @@
+"""From text to ids: BOS explicit, nothing cut in silence, nothing made of nothing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import models
+from transformers import PreTrainedTokenizerFast
+
+from actvec.server.errors import RequestError
+from actvec.server.tokens import Tokenizer, Truncation
+
+CONTEXT = 16
+texts = st.text(min_size=1, max_size=60).filter(lambda text: not text.isspace())
+
+
+@pytest.fixture(scope="module")
+def plain_ids(demo_model):
+    """The ids of a text by the tokenizer itself, without special tokens."""
+    return lambda text: demo_model.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(demo_model):
+    return Tokenizer(demo_model.tokenizer, CONTEXT)
+
+
+def test_bos_comes_first_and_counts(tokenizer, plain_ids):
+    ids = plain_ids("a short text")
+    with_bos = tokenizer("a short text", Truncation.ERROR, prepend_bos=True)
+    assert with_bos.ids.tolist() == [0, *ids]
+    assert with_bos.ids.dtype == np.int64
+    assert with_bos.tokens == len(ids) + 1
+    assert not with_bos.truncated
+    without = tokenizer("a short text", Truncation.ERROR, prepend_bos=False)
+    assert without.ids.tolist() == ids
+
+
+@given(texts, st.sampled_from(Truncation), st.booleans())
+def test_a_document_fits_or_fails(tokenizer, plain_ids, text, truncation, prepend_bos):
+    ids = plain_ids(text)
+    tokens = len(ids) + prepend_bos
+    if tokens > CONTEXT and truncation is Truncation.ERROR:
+        with pytest.raises(RequestError, match=rf"has {tokens} tokens.* {CONTEXT} fit") as error:
+            tokenizer(text, truncation, prepend_bos=prepend_bos)
+        assert error.value.field == "text"
+        return
+    document = tokenizer(text, truncation, prepend_bos=prepend_bos)
+    bos = [0] if prepend_bos else []
+    room = CONTEXT - len(bos)
+    kept = ids[:room] if truncation is Truncation.KEEP_START else ids[-room:]
+    assert document.ids.tolist() == bos + kept
+    assert document.tokens == tokens
+    assert document.truncated == (tokens > CONTEXT)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
+def test_nothing_is_not_a_document(tokenizer, text):
+    with pytest.raises(RequestError, match="text: is empty or blank"):
+        tokenizer(text, Truncation.ERROR, prepend_bos=True)
+
+
+def test_the_special_token_written_out_is_read_as_such(tokenizer):
+    """As everywhere in the field; a user who minds can see it in the token count."""
+    document = tokenizer("<|endoftext|>", Truncation.ERROR, prepend_bos=True)
+    assert document.ids.tolist() == [0, 0]
+
+
+def test_a_tokenizer_without_bos_says_so():
+    backend = Backend(models.WordLevel({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend), CONTEXT)
+    with pytest.raises(RequestError, match=r"settings\.prepend_bos: .* has no BOS token"):
+        tokenizer("word", Truncation.ERROR, prepend_bos=True)
+    assert tokenizer("word", Truncation.ERROR, prepend_bos=False).ids.tolist() == [1]
