@@ -14,6 +14,7 @@ from actvec.server.engine import PackedEngine
 from actvec.server.errors import NotFiniteError
 from actvec.server.lens import LensEngine
 from actvec.server.model import load_model
+from actvec.server.step import StepDocument
 
 from .conftest import random_llama, random_neox, save_model
 from .reference import cosine, reference_pools, reference_states, relative_error
@@ -23,6 +24,10 @@ RNG = np.random.default_rng(7)
 
 def random_ids(tokens: int) -> np.ndarray:
     return RNG.integers(1, VOCABULARY, tokens)
+
+
+def run(engine, documents):
+    return engine.run([StepDocument(ids) for ids in documents])
 
 
 def steps_of(documents, budget=4096):
@@ -48,7 +53,7 @@ def test_every_vector_of_a_mixed_batch_agrees_with_the_reference(neox):
     lengths += [int(n) for n in np.clip(RNG.lognormal(5, 1.2, 193), 1, 2048)]
     documents = [random_ids(tokens) for tokens in RNG.permutation(lengths)]
     assert len(documents) == 200
-    vectors = [pools for step in steps_of(documents) for pools in neox.run(step)]
+    vectors = [pools for step in steps_of(documents) for pools in run(neox, step)]
     for ids, pools in zip(documents, vectors, strict=True):
         reference = reference_pools(reference_states(module, ids, neox.card.layers))
         assert pools.dtype == np.float32
@@ -69,7 +74,7 @@ def test_any_decoder_loads_and_agrees_with_the_reference(name, make, tmp_path):
     module = make()
     engine = PackedEngine(load_model(str(save_model(tmp_path / name, module))))
     documents = [random_ids(tokens) for tokens in (5, 300, 1, 64, 700)]
-    for ids, pools in zip(documents, engine.run(documents), strict=True):
+    for ids, pools in zip(documents, run(engine, documents), strict=True):
         reference = reference_pools(reference_states(module, ids, engine.card.layers))
         assert relative_error(pools, reference) <= 1e-5
 
@@ -79,9 +84,9 @@ def test_sixteen_bit_weights_stay_close_to_float32(dtype, neox_directory):
     module = random_neox()
     engine = PackedEngine(load_model(str(neox_directory), dtype=dtype))
     documents = [random_ids(tokens) for tokens in (3, 40, 200, 90)]
-    for ids, packed in zip(documents, engine.run(documents), strict=True):
+    for ids, packed in zip(documents, run(engine, documents), strict=True):
         reference = reference_pools(reference_states(module, ids, engine.card.layers))
-        (alone,) = engine.run([ids])
+        (alone,) = run(engine, [ids])
         assert cosine(packed, reference) >= 0.9999
         assert cosine(packed, alone) >= 0.99999
 
@@ -92,12 +97,12 @@ def test_a_vector_is_bit_for_bit_the_same_alone_and_in_any_step(dtype, neox_dire
     documents = [
         random_ids(tokens) for tokens in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 250, 900)
     ]
-    alone = [engine.run([ids])[0] for ids in documents]
+    alone = [run(engine, [ids])[0] for ids in documents]
 
     @settings(max_examples=25, deadline=None)
     @given(st.lists(st.integers(0, len(documents) - 1), min_size=2, max_size=20))
     def in_any_step(picked):
-        packed = engine.run([documents[index] for index in picked])
+        packed = run(engine, [documents[index] for index in picked])
         for index, pools in zip(picked, packed, strict=True):
             assert_array_equal(pools, alone[index])
 
@@ -107,23 +112,23 @@ def test_a_vector_is_bit_for_bit_the_same_alone_and_in_any_step(dtype, neox_dire
 def test_no_document_sees_another(demo_engine):
     ids = random_ids(50)
     others = [[random_ids(30), random_ids(7)], [random_ids(400), random_ids(1)]]
-    before = [demo_engine.run([other[0], ids, other[1]])[1] for other in others]
+    before = [run(demo_engine, [other[0], ids, other[1]])[1] for other in others]
     assert_array_equal(before[0], before[1])
     # and the test would notice a leak: within one document the tokens before do matter
-    joined = [demo_engine.run([np.concatenate([other[0], ids])])[0] for other in others]
+    joined = [run(demo_engine, [np.concatenate([other[0], ids])])[0] for other in others]
     assert not np.allclose(joined[0], joined[1])
 
 
 def test_the_referee_agrees(neox, neox_directory):
     lens = LensEngine(load_model(str(neox_directory), whole=True))
     documents = [random_ids(tokens) for tokens in (1, 12, 130)]
-    for packed, referee in zip(neox.run(documents), lens.run(documents), strict=True):
+    for packed, referee in zip(run(neox, documents), run(lens, documents), strict=True):
         assert relative_error(packed, referee) <= 1e-5
 
 
 def test_the_referee_takes_any_hook_point(neox_directory):
     lens = LensEngine(load_model(str(neox_directory), whole=True, hook="mlp_out"))
-    (pools,) = lens.run([random_ids(9)])
+    (pools,) = run(lens, [random_ids(9)])
     assert pools.shape == (4, 64)
 
 
@@ -140,7 +145,7 @@ def test_target_layers_may_reach_the_last_block(neox_directory):
         PackedEngine(load_model(str(neox_directory), layers=(5,))),
         LensEngine(load_model(str(neox_directory), layers=(5,), whole=True)),
     ):
-        assert relative_error(engine.run([ids])[0], reference) <= 1e-5
+        assert relative_error(run(engine, [ids])[0], reference) <= 1e-5
 
 
 def test_layers_are_averaged_in_float32(neox_directory):
@@ -150,7 +155,7 @@ def test_layers_are_averaged_in_float32(neox_directory):
         PackedEngine(load_model(str(neox_directory), layers=layers, dtype="bfloat16"))
         for layers in [(2,), (3,), (4,), (2, 3, 4)]
     ]
-    one, two, three, mean = [engine.run([ids])[0].astype(np.float64) for engine in engines]
+    one, two, three, mean = [run(engine, [ids])[0].astype(np.float64) for engine in engines]
     assert relative_error(mean, (one + two + three) / 3) <= 1e-6
 
 
@@ -165,7 +170,7 @@ def test_hooks_written_for_transformer_lens_apply(neox_directory):
     engine = PackedEngine(model, hooks=[("blocks.4.hook_resid_post", erase)])
     documents = [random_ids(20), random_ids(5)]
     without = PackedEngine(load_model(str(neox_directory), layers=(2, 3)))
-    for erased, kept in zip(engine.run(documents), without.run(documents), strict=True):
+    for erased, kept in zip(run(engine, documents), run(without, documents), strict=True):
         # the mean over layers 2, 3 and nothing, against the mean over 2 and 3
         assert relative_error(erased, kept.astype(np.float64) * 2 / 3) <= 1e-6
     assert seen == [("blocks.4.hook_out", (1, 25, 64))]
@@ -181,11 +186,11 @@ def test_a_state_that_is_not_finite_is_an_error_of_its_document_alone(value, tmp
     good[good == 13] = 14
     poisoned = good.copy()
     poisoned[5] = 13
-    before, bad, after = engine.run([good, poisoned, good])
+    before, bad, after = run(engine, [good, poisoned, good])
     assert isinstance(bad, NotFiniteError)
     assert bad.layer == engine.card.layers[0]
     assert f"layer {engine.card.layers[0]}" in str(bad)
-    (alone,) = engine.run([good])
+    (alone,) = run(engine, [good])
     assert_array_equal(before, alone)
     assert_array_equal(after, alone)
 
@@ -195,4 +200,4 @@ def test_a_step_refuses_to_run_unpacked(neox_directory):
     model = load_model(str(neox_directory))
     model.module.set_attn_implementation("eager")
     with pytest.raises(RuntimeError, match="packed attention ran 0 times for 5 blocks"):
-        PackedEngine(model).run([random_ids(4), random_ids(6)])
+        run(PackedEngine(model), [random_ids(4), random_ids(6)])

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from actvec.server.engine import PackedEngine
 from actvec.server.errors import StartupError
 from actvec.server.model import default_layers, load_model
+from actvec.server.step import StepDocument
 
 from .conftest import random_neox, save_model
 
@@ -141,4 +142,5 @@ def test_a_sharded_checkpoint_loads(neox_directory, tmp_path):
     assert len(list(sharded.glob("*.safetensors"))) > 2
     whole, shards = load_model(str(neox_directory)), load_model(str(sharded))
     ids = torch.arange(1, 30).numpy()
-    assert (PackedEngine(whole).run([ids])[0] == PackedEngine(shards).run([ids])[0]).all()
+    (ours,), (theirs,) = (PackedEngine(one).run([StepDocument(ids)]) for one in (whole, shards))
+    assert (ours == theirs).all()

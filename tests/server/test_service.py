@@ -10,7 +10,8 @@ from numpy.testing import assert_array_equal
 
 from actvec.server.engine import PackedEngine
 from actvec.server.model import load_model
-from actvec.v1 import means_pb2, model_pb2, vectors_pb2
+from actvec.server.step import StepDocument
+from actvec.v1 import model_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
     MODE_SHORT,
@@ -64,7 +65,7 @@ async def test_a_vector_and_its_stamp(serve, demo_model, demo_engine):
     async with serve() as (_, stub):
         answer = await extract(stub, "One document.", mode=MODE_LONG)
     ids = [0, *demo_model.tokenizer("One document.")["input_ids"]]
-    (pools,) = demo_engine.run([np.array(ids)])
+    (pools,) = demo_engine.run([StepDocument(np.array(ids))])
     assert_array_equal(floats(answer.vector.vector), pools.reshape(-1))
     assert answer.vector.vector.dimensions == 4 * 256
     assert answer.vector.tokens == answer.vector.tokens_used == len(ids)
@@ -376,13 +377,6 @@ async def test_a_cancelled_stream_leaves_the_queue(serve, demo_engine):
         await extract(stub, "still served", mode=MODE_SHORT)
         assert computed == after_cancel + 1
     assert computed < 200
-
-
-async def test_methods_of_later_versions_are_unimplemented(serve):
-    async with serve() as (_, stub):
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await stub.ListCorpusMeans(means_pb2.ListCorpusMeansRequest())
-    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_draining_server_finishes_what_it_read_and_says_unavailable(serve):

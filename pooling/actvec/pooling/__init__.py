@@ -4,6 +4,7 @@ numpy only, so that a client can check what a server computed.
 """
 
 from actvec.pooling.curves import Exponential, LastToken, Pool
+from actvec.pooling.mean import MeanAccumulator, pooled_mean
 from actvec.pooling.modes import (
     EXP_841,
     EXP_933,
@@ -23,8 +24,10 @@ __all__ = [
     "MODES",
     "Exponential",
     "LastToken",
+    "MeanAccumulator",
     "Pool",
     "pool_states",
+    "pooled_mean",
     "pooling_matrix",
     "pools",
 ]

@@ -32,6 +32,8 @@ class CorpusMeanJob(_message.Message):
     PREPEND_BOS_FIELD_NUMBER: _builtins.int
     VARIANCE_FIELD_NUMBER: _builtins.int
     TAKE_OVER_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    EXPLICIT_FINISH_FIELD_NUMBER: _builtins.int
     job: _builtins.str
     """Name of the job: letters, digits, `.`, `_` and `-`, at most 64, beginning with a letter or
     digit. Required.
@@ -50,6 +52,15 @@ class CorpusMeanJob(_message.Message):
     """Whether to take the job from another client whose lease has run out. Default: false, which
     gives ABORTED while another client holds the job.
     """
+    holder: _builtins.str
+    """Identifies the client across its connections, at most 1024 bytes: the same holder takes its job
+    back at once, also from a connection of its own that the server has not yet found dead.
+    Default: empty, nobody in particular.
+    """
+    explicit_finish: _builtins.bool
+    """Whether the mean is finished by a `finish` message, and half-closing without one leaves the job
+    open to be resumed. Default: false, half-closing finishes it.
+    """
     def __init__(
         self,
         *,
@@ -59,10 +70,12 @@ class CorpusMeanJob(_message.Message):
         prepend_bos: _builtins.bool | None = ...,
         variance: _builtins.bool = ...,
         take_over: _builtins.bool = ...,
+        holder: _builtins.str = ...,
+        explicit_finish: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "prepend_bos", b"prepend_bos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "job", b"job", "name", b"name", "prepend_bos", b"prepend_bos", "take_over", b"take_over", "truncation", b"truncation", "variance", b"variance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "explicit_finish", b"explicit_finish", "holder", b"holder", "job", b"job", "name", b"name", "prepend_bos", b"prepend_bos", "take_over", b"take_over", "truncation", b"truncation", "variance", b"variance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prepend_bos: _TypeAlias = _typing.Literal["prepend_bos"]  # noqa: Y015
     _WhichOneofArgType__prepend_bos: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos"]  # noqa: Y015
@@ -95,6 +108,30 @@ class CorpusMeanDocuments(_message.Message):
 Global___CorpusMeanDocuments: _TypeAlias = CorpusMeanDocuments  # noqa: Y015
 
 @_typing.final
+class CorpusMeanFinish(_message.Message):
+    """Says that every document of a job has been sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    documents: _builtins.int
+    """How many there were: one more than the last `sequence`. Refused where the server has another
+    number.
+    """
+    def __init__(
+        self,
+        *,
+        documents: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorpusMeanFinish: _TypeAlias = CorpusMeanFinish  # noqa: Y015
+
+@_typing.final
 class StreamCorpusMeanRequest(_message.Message):
     """A message of a client's mean stream."""
 
@@ -102,6 +139,7 @@ class StreamCorpusMeanRequest(_message.Message):
 
     OPEN_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___CorpusMeanJob:
         """Opens or reopens the job. First message, and only there."""
@@ -110,17 +148,24 @@ class StreamCorpusMeanRequest(_message.Message):
     def documents(self) -> Global___CorpusMeanDocuments:
         """Documents to count."""
 
+    @_builtins.property
+    def finish(self) -> Global___CorpusMeanFinish:
+        """Finishes the mean; nothing follows. Half-closing without it finishes the mean too, unless
+        `explicit_finish` was set.
+        """
+
     def __init__(
         self,
         *,
         open: Global___CorpusMeanJob | None = ...,
         documents: Global___CorpusMeanDocuments | None = ...,
+        finish: Global___CorpusMeanFinish | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "message", b"message", "open", b"open"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "finish", b"finish", "message", b"message", "open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "message", b"message", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "finish", b"finish", "message", b"message", "open", b"open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "documents"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "documents", "finish"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -6,6 +6,7 @@ to grpc, which answers UNIMPLEMENTED.
 """
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -58,8 +59,9 @@ def _handler(
     async def answer_stream(
         request: Any, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[Any]:
-        async with as_status(context):
-            async for response in behaviour(argument(request)):
+        # Closed at once when the call ends early, not when garbage is collected.
+        async with as_status(context), aclosing(behaviour(argument(request))) as responses:
+            async for response in responses:
                 yield response
 
     kinds = {

@@ -37,6 +37,8 @@ class Limits:
         stream_documents: Documents of one stream that are in the server at a time.
         text_bytes: Bytes of UTF-8 of one text.
         message_bytes: Bytes of one request message.
+        upload_bytes: Bytes of the file of an uploaded mean.
+        commit_seconds: Time between two commits of a job that makes a mean.
     """
 
     step_tokens: int = 4096
@@ -44,6 +46,8 @@ class Limits:
     stream_documents: int = 512
     text_bytes: int = 4 << 20
     message_bytes: int = 16 << 20
+    upload_bytes: int = 4 << 30
+    commit_seconds: float = 5.0
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from actvec.server.attention import Segments
 from actvec.server.bridge import Hook, thin_bridge
 from actvec.server.errors import NotFiniteError, StartupError
 from actvec.server.model import LoadedModel, ModelCard
 from actvec.server.pooler import Pools, pool_step
+from actvec.server.step import StepDocument
 
 
 class Engine(Protocol):
@@ -24,8 +24,8 @@ class Engine(Protocol):
     name: str
     card: ModelCard
 
-    def run(self, documents: Sequence[NDArray[np.int64]]) -> list[Pools | NotFiniteError]:
-        """The pools `[K, D]` of each document's ids `[T]`, or why it has none."""
+    def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
+        """The pools `[K, D]` of each document, or why it has none."""
         ...
 
 
@@ -36,7 +36,7 @@ def warm_up(engine: Engine) -> None:
         StartupError: the engine cannot run the model.
     """
     try:
-        engine.run([np.zeros(1, dtype=np.int64)])
+        engine.run([StepDocument(np.zeros(1, dtype=np.int64))])
     except RuntimeError as error:
         raise StartupError(f"cannot run {engine.card.model!r}: {error}") from error
 
@@ -66,19 +66,20 @@ class PackedEngine:
         self._hooks = list(hooks)
 
     @torch.inference_mode()
-    def run(self, documents: Sequence[NDArray[np.int64]]) -> list[Pools | NotFiniteError]:
-        """The pools `[K, D]` of each document's ids `[T]`, or why it has none.
+    def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
+        """The pools `[K, D]` of each document, or why it has none.
 
         Raises:
             RuntimeError: the model did not run the packed attention in every block, or gave another
                 number of states than there are tokens: no vector can be trusted.
         """
-        lengths = [len(ids) for ids in documents]
-        tokens = sum(lengths)
+        tokens = sum(document.tokens for document in documents)
         rows = self._filled(tokens)
-        filler = [np.zeros(rows - tokens, dtype=np.int64)] if rows > tokens else []
-        segments = Segments(lengths + [len(ids) for ids in filler], self._device)
-        ids = torch.from_numpy(np.concatenate([*documents, *filler])).to(self._device)
+        packed = [document.ids for document in documents]
+        if rows > tokens:
+            packed.append(np.zeros(rows - tokens, dtype=np.int64))
+        segments = Segments([len(ids) for ids in packed], self._device)
+        ids = torch.from_numpy(np.concatenate(packed)).to(self._device)
         positions = torch.from_numpy(np.concatenate([np.arange(n) for n in segments.lengths]))
         states = self._forward(ids[None], positions.to(self._device)[None], segments)
         if segments.calls != self._blocks or any(len(state) != rows for state in states):
@@ -86,7 +87,7 @@ class PackedEngine:
                 f"the packed attention ran {segments.calls} times for {self._blocks} blocks and "
                 f"gave {[len(state) for state in states]} states for {rows} tokens"
             )
-        return pool_step(states, self.card.layers, lengths)
+        return pool_step(states, self.card.layers, documents)
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, segments: Segments

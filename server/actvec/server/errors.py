@@ -64,3 +64,19 @@ class DrainingError(Exception):
 
 class MeanNotFoundError(Exception):
     """There is no such corpus mean."""
+
+
+class MeanMismatchError(Exception):
+    """Means, or a mean and a model, that do not fit together."""
+
+
+class MeanCorruptError(Exception):
+    """The file of a mean is not what was stored."""
+
+
+class JobMismatchError(Exception):
+    """A job of this name has other settings, or is where the caller cannot follow."""
+
+
+class JobHeldError(Exception):
+    """Another client holds the job."""

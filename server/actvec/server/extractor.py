@@ -4,20 +4,18 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-from numpy.typing import NDArray
-
-from actvec.pooling import MODES
 from actvec.server.config import Limits
 from actvec.server.engine import Engine
 from actvec.server.errors import RequestError, TextTooLargeError
 from actvec.server.pooler import Pools
+from actvec.server.recipe import Recipe
 from actvec.server.scheduler import Lane, Scheduler
+from actvec.server.step import StepDocument
 from actvec.server.tokens import TokenizedDocument, Tokenizer
-from actvec.server.wire import Settings, encode_vector
+from actvec.server.wire import Settings
 from actvec.v1 import vectors_pb2
 
-EngineLane = Lane[NDArray[np.int64], Pools]
+EngineLane = Lane[StepDocument, Pools]
 
 
 class Extractor:
@@ -27,7 +25,7 @@ class Extractor:
         self.card = engine.card
         self.limits = limits
         self._tokenizer = tokenizer
-        self._scheduler: Scheduler[NDArray[np.int64], Pools] = Scheduler(
+        self._scheduler: Scheduler[StepDocument, Pools] = Scheduler(
             engine.run, step_tokens=limits.step_tokens, queued_tokens=limits.queued_tokens
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer")
@@ -59,7 +57,7 @@ class Extractor:
 
         return await asyncio.get_running_loop().run_in_executor(self._tokenizing, each)
 
-    async def extract(self, text: str, settings: Settings) -> vectors_pb2.DocumentVector:
+    async def extract(self, text: str, recipe: Recipe) -> vectors_pb2.DocumentVector:
         """The vector of one text, ahead of the bulk streams.
 
         Raises:
@@ -69,19 +67,19 @@ class Extractor:
             QueueFullError: too many such calls wait already.
             DrainingError: the server is shutting down.
         """
-        (document,) = await self.tokenize([text], settings)
+        (document,) = await self.tokenize([text], recipe.settings)
         if isinstance(document, RequestError):
             raise document
         outcome: asyncio.Future[Pools | Exception] = asyncio.get_running_loop().create_future()
         lane = self.lane(interactive=True)
         try:
-            await lane.put(document.ids, len(document.ids), outcome.set_result)
+            await lane.put(recipe.step_document(document), len(document.ids), outcome.set_result)
             pools = await outcome
         finally:
             lane.close()
         if isinstance(pools, Exception):
             raise pools
-        return document_vector(document, pools, settings)
+        return recipe.vector(document, pools)
 
     def _tokenize_one(self, text: str, settings: Settings) -> TokenizedDocument | RequestError:
         limit = self.limits.text_bytes
@@ -91,20 +89,3 @@ class Extractor:
             return self._tokenizer(text, settings.truncation, prepend_bos=settings.prepend_bos)
         except RequestError as error:
             return error
-
-
-def document_vector(
-    document: TokenizedDocument, pools: Pools, settings: Settings
-) -> vectors_pb2.DocumentVector:
-    """The vector of the settings' mode, from a document's pools `[K, D]`.
-
-    Raises:
-        EncodingRangeError: a number does not fit the encoding.
-    """
-    rows = [MODES["long"].index(pool) for pool in MODES[settings.mode]]
-    return vectors_pb2.DocumentVector(
-        vector=encode_vector(pools[rows].reshape(-1), settings.encoding),
-        tokens=document.tokens,
-        tokens_used=len(document.ids),
-        truncated=document.truncated,
-    )

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from actvec.server.bridge import default_bridge
 from actvec.server.errors import NotFiniteError, StartupError
 from actvec.server.model import LoadedModel
 from actvec.server.pooler import Pools, pool_step
+from actvec.server.step import StepDocument
 
 
 class LensEngine:
@@ -35,27 +34,27 @@ class LensEngine:
             raise StartupError(f"TransformerLens has no hook point {unknown[0]!r} in this model")
 
     @torch.inference_mode()
-    def run(self, documents: Sequence[NDArray[np.int64]]) -> list[Pools | NotFiniteError]:
-        """The pools `[K, D]` of each document's ids `[T]`, or why it has none."""
-        return [self._run_one(ids) for ids in documents]
+    def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
+        """The pools `[K, D]` of each document, or why it has none."""
+        return [self._run_one(document) for document in documents]
 
-    def _run_one(self, ids: NDArray[np.int64]) -> Pools | NotFiniteError:
+    def _run_one(self, document: StepDocument) -> Pools | NotFiniteError:
         states: list[torch.Tensor] = []
 
         def keep(state: torch.Tensor, hook: Any) -> None:  # noqa: ARG001 - TransformerLens' form
             states.append(state[0].flatten(1))
 
         self._bridge.run_with_hooks(
-            torch.from_numpy(ids).to(self.card.device)[None],
+            torch.from_numpy(document.ids).to(self.card.device)[None],
             fwd_hooks=[(hook, keep) for hook in self._hooks],
             stop_at_layer=self.card.layers[-1] + 1,
             return_type=None,
             use_cache=False,
         )
-        if any(state.shape != (len(ids), self.card.d_model) for state in states):
+        if any(state.shape != (document.tokens, self.card.d_model) for state in states):
             raise StartupError(
                 f"hook {self.card.hook!r} gives states of shapes "
-                f"{[tuple(state.shape) for state in states]} for {len(ids)} tokens, where a vector "
-                f"needs one of {self.card.d_model} numbers a token"
+                f"{[tuple(state.shape) for state in states]} for {document.tokens} tokens, where "
+                f"a vector needs one of {self.card.d_model} numbers a token"
             )
-        return pool_step(states, self.card.layers, [len(ids)])[0]
+        return pool_step(states, self.card.layers, [document])[0]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,10 +9,10 @@ from numpy.typing import NDArray
 
 from actvec.pooling import MODES, pooling_matrix
 from actvec.server.errors import NotFiniteError
+from actvec.server.step import DeviceSums, StepDocument
 
 Pools = NDArray[np.float32]
 """The pools of one document, `[K, D]` float32, in the order of mode `long`."""
-
 
 _POOLS = len(MODES["long"])
 
@@ -25,17 +24,17 @@ def _weights(tokens: int) -> torch.Tensor:
 
 
 def pool_step(
-    layer_states: Sequence[torch.Tensor], layers: Sequence[int], lengths: Sequence[int]
+    layer_states: Sequence[torch.Tensor], layers: Sequence[int], documents: Sequence[StepDocument]
 ) -> list[Pools | NotFiniteError]:
-    """Average the target layers and pool each document.
+    """Average the target layers, pool each document, and add its states where they are summed.
 
     All pools are computed for every document, with products of the same shape wherever it stands,
     so that its vector depends neither on its neighbours nor on the mode.
 
     Args:
-        layer_states: For each target layer `[T, D]`, T at least the sum of `lengths`.
+        layer_states: For each target layer `[T, D]`, T at least the tokens of all documents.
         layers: The numbers of the target layers, for errors.
-        lengths: Tokens of each document, in the order of the states.
+        documents: The documents, in the order of the states.
 
     Returns:
         For each document its pools, or an error naming the layer that is not finite.
@@ -44,33 +43,58 @@ def pool_step(
     states = layer_states[0].float()
     for state in layer_states[1:]:
         states = states + state.float()
-    states /= len(layer_states)
+    states = states / len(layer_states)
 
-    bounds = [0, *np.cumsum(lengths).tolist()]
-    # One upload a step, in which each W lies contiguous.
-    weights = torch.cat([_weights(length).flatten() for length in lengths]).to(states.device)
-    pooled = torch.stack(
-        [
-            weights[_POOLS * start : _POOLS * end].view(_POOLS, -1) @ states[start:end]
-            for start, end in pairwise(bounds)
-        ]
-    )
+    ends = np.cumsum([document.tokens for document in documents]).tolist()
+    values = _pool(states, documents, ends)
     # Every weight of the exponential pools is positive: a state that is not finite makes its pool
     # so, and the vectors can be checked in place of the states.
-    values = pooled.cpu().numpy()
-    finite = np.isfinite(values).all(axis=(1, 2))
-    return [
-        values[index]
-        if finite[index]
-        else _not_finite(layer_states, layers, bounds[index], bounds[index + 1])
-        for index in range(len(lengths))
-    ]
+    results: list[Pools | NotFiniteError] = []
+    for pools, document, end in zip(values, documents, ends, strict=True):
+        if np.isfinite(pools).all():
+            results.append(pools)
+        else:
+            results.append(_not_finite(layer_states, layers, slice(end - document.pooled, end)))
+    _add_to_sums(states, documents, ends, results)
+    return results
+
+
+def _pool(
+    states: torch.Tensor, documents: Sequence[StepDocument], ends: Sequence[int]
+) -> NDArray[np.float32]:
+    """The pools `[documents, K, D]`."""
+    # One upload a step, in which each W lies contiguous.
+    matrices = [_weights(document.pooled).flatten() for document in documents]
+    weights = torch.cat(matrices).to(states.device)
+    pooled = []
+    start = 0
+    for document, end in zip(documents, ends, strict=True):
+        matrix = weights[start : start + _POOLS * document.pooled].view(_POOLS, -1)
+        start += _POOLS * document.pooled
+        pooled.append(matrix @ states[end - document.pooled : end])
+    return torch.stack(pooled).cpu().numpy()
+
+
+def _add_to_sums(
+    states: torch.Tensor,
+    documents: Sequence[StepDocument],
+    ends: Sequence[int],
+    results: Sequence[Pools | NotFiniteError],
+) -> None:
+    """Add the states of finite documents, with one operation for each place they go to."""
+    groups: dict[DeviceSums, list[slice]] = {}
+    for document, end, result in zip(documents, ends, results, strict=True):
+        if document.sums is not None and not isinstance(result, NotFiniteError):
+            groups.setdefault(document.sums, []).append(slice(end - document.tokens, end))
+    for sums, slices in groups.items():
+        rows = torch.cat([states[one] for one in slices])
+        sums.add(rows, [one.stop - one.start for one in slices])
 
 
 def _not_finite(
-    layer_states: Sequence[torch.Tensor], layers: Sequence[int], start: int, end: int
+    layer_states: Sequence[torch.Tensor], layers: Sequence[int], document: slice
 ) -> NotFiniteError:
     for layer, states in zip(layers, layer_states, strict=True):
-        if not torch.isfinite(states[start:end]).all():
+        if not torch.isfinite(states[document]).all():
             return NotFiniteError(layer)
     return NotFiniteError(None)

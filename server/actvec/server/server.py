@@ -13,6 +13,8 @@ from actvec.server.config import ModelOptions, ServerConfig
 from actvec.server.engine import Engine, PackedEngine, warm_up
 from actvec.server.errors import StartupError
 from actvec.server.extractor import Extractor
+from actvec.server.means.jobs import Jobs
+from actvec.server.means.store import MeanStore
 from actvec.server.model import RESID_POST, LoadedModel, load_model
 from actvec.server.service import ActivationVectorService
 from actvec.server.tokens import Tokenizer
@@ -58,7 +60,6 @@ class Server:
     _grpc: grpc.aio.Server
     _health: health.aio.HealthServicer
     _service: ActivationVectorService
-    _extractor: Extractor
 
     @classmethod
     async def start(cls, config: ServerConfig, engine: Engine, loaded: LoadedModel) -> "Server":
@@ -69,7 +70,12 @@ class Server:
         """
         tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
         extractor = Extractor(engine, tokenizer, config.limits)
-        service = ActivationVectorService(engine, extractor)
+        try:
+            store = MeanStore(config.data_dir / "means")
+        except OSError as error:
+            raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
+        jobs = Jobs(config.data_dir / "jobs", extractor)
+        service = ActivationVectorService(engine, extractor, store, jobs)
         server = grpc.aio.server(
             options=[
                 # A second server on the same port is an error, not a silent sharing of calls.
@@ -98,7 +104,7 @@ class Server:
         await server.start()
         for name in ("", SERVICE.full_name):
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return cls(port, server, health_servicer, service, extractor)
+        return cls(port, server, health_servicer, service)
 
     async def stop(self, grace: float) -> None:
         """Drain: say NOT_SERVING, finish what was accepted within `grace` seconds, end the engine.
@@ -108,7 +114,7 @@ class Server:
         await self._health.enter_graceful_shutdown()
         self._service.refuse()
         await self._grpc.stop(grace)
-        await self._extractor.drain()
+        await self._service.drain()
 
     async def wait(self) -> None:
         """Return when the server has stopped."""

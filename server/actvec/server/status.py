@@ -13,6 +13,10 @@ from google.rpc import error_details_pb2, status_pb2
 from actvec.server.errors import (
     DrainingError,
     EncodingRangeError,
+    JobHeldError,
+    JobMismatchError,
+    MeanCorruptError,
+    MeanMismatchError,
     MeanNotFoundError,
     NotFiniteError,
     QueueFullError,
@@ -30,6 +34,10 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (NotFiniteError, grpc.StatusCode.INTERNAL),
     (EncodingRangeError, grpc.StatusCode.OUT_OF_RANGE),
     (MeanNotFoundError, grpc.StatusCode.NOT_FOUND),
+    (MeanMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (MeanCorruptError, grpc.StatusCode.DATA_LOSS),
+    (JobMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (JobHeldError, grpc.StatusCode.ABORTED),
     (QueueFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (DrainingError, grpc.StatusCode.UNAVAILABLE),
 )

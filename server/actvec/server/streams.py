@@ -2,14 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from actvec.server.errors import DrainingError, RequestError
-from actvec.server.extractor import Extractor, document_vector
+from actvec.server.extractor import Extractor
 from actvec.server.pooler import Pools
+from actvec.server.recipe import Recipe
 from actvec.server.status import status_of
 from actvec.server.tokens import TokenizedDocument
-from actvec.server.wire import Settings, parse_settings, vector_stamp
+from actvec.server.wire import Settings, parse_settings
 from actvec.v1.vectors_pb2 import (
     Document,
     DocumentError,
@@ -18,6 +19,9 @@ from actvec.v1.vectors_pb2 import (
     StreamVectorsRequest,
     StreamVectorsResponse,
 )
+
+RecipeFor = Callable[[Settings], Awaitable[Recipe]]
+"""Finds the mean that settings name."""
 
 _MESSAGE_BYTES = 1 << 20
 _ID_BYTES = 1024
@@ -31,8 +35,9 @@ class VectorStream:
     stops being read, and memory stays bounded.
     """
 
-    def __init__(self, extractor: Extractor, version: str) -> None:
+    def __init__(self, extractor: Extractor, recipe_for: RecipeFor, version: str) -> None:
         self._extractor = extractor
+        self._recipe_for = recipe_for
         self._version = version
         self._lane = extractor.lane()
         self._window = asyncio.Semaphore(extractor.limits.stream_documents)
@@ -44,7 +49,7 @@ class VectorStream:
 
     async def run(
         self, requests: AsyncIterator[StreamVectorsRequest]
-    ) -> AsyncIterator[StreamVectorsResponse]:
+    ) -> AsyncGenerator[StreamVectorsResponse, None]:
         """Yield the stamp, then results until every document that was read is answered.
 
         Raises:
@@ -54,12 +59,10 @@ class VectorStream:
         first = await anext(requests, None)
         if first is None or not first.HasField("settings"):
             raise RequestError("settings", "the first message of a stream must hold the settings")
-        settings = parse_settings(first.settings)
+        recipe = await self._recipe_for(parse_settings(first.settings))
         first.ClearField("settings")
-        yield StreamVectorsResponse(
-            stamp=vector_stamp(self._extractor.card, settings, self._version)
-        )
-        self._reader = reader = asyncio.create_task(self._read(first, requests, settings))
+        yield StreamVectorsResponse(stamp=recipe.stamp(self._extractor.card, self._version))
+        self._reader = reader = asyncio.create_task(self._read(first, requests, recipe))
         reader.add_done_callback(lambda _: self._changed.set())
         try:
             while results := await self._next_results(reader):
@@ -84,18 +87,18 @@ class VectorStream:
         self,
         first: StreamVectorsRequest,
         requests: AsyncIterator[StreamVectorsRequest],
-        settings: Settings,
+        recipe: Recipe,
     ) -> None:
-        await self._accept(first, settings)
+        await self._accept(first, recipe)
         async for request in requests:
             if request.HasField("settings"):
                 raise RequestError("settings", "belong in the first message of a stream only")
-            await self._accept(request, settings)
+            await self._accept(request, recipe)
 
-    async def _accept(self, request: StreamVectorsRequest, settings: Settings) -> None:
+    async def _accept(self, request: StreamVectorsRequest, recipe: Recipe) -> None:
         """Queue the documents of one message."""
         texts = [document.text for document in request.documents]
-        tokenized = await self._extractor.tokenize(texts, settings) if texts else []
+        tokenized = await self._extractor.tokenize(texts, recipe.settings) if texts else []
         for index, (document, tokens) in enumerate(zip(request.documents, tokenized, strict=True)):
             await self._window.acquire()
             self._inside += 1
@@ -108,7 +111,9 @@ class VectorStream:
                 continue
             try:
                 await self._lane.put(
-                    outcome.ids, len(outcome.ids), self._answer(document, outcome, settings)
+                    recipe.step_document(outcome),
+                    len(outcome.ids),
+                    self._answer(document, outcome, recipe),
                 )
             except BaseException:
                 # Not queued, so there will be no answer.
@@ -116,7 +121,7 @@ class VectorStream:
                 raise
 
     def _answer(
-        self, document: Document, tokens: TokenizedDocument, settings: Settings
+        self, document: Document, tokens: TokenizedDocument, recipe: Recipe
     ) -> Callable[[Pools | Exception], None]:
         """What to do with the engine's outcome for a document."""
 
@@ -124,7 +129,7 @@ class VectorStream:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                self._finish(document, document_vector(tokens, outcome, settings))
+                self._finish(document, recipe.vector(tokens, outcome))
             except Exception as error:
                 self._finish(document, status_of(error).document_error())
 

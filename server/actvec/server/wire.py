@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.pooling import MODES
-from actvec.server.errors import EncodingRangeError, MeanNotFoundError, RequestError
+from actvec.server.errors import EncodingRangeError, RequestError
 from actvec.server.model import ModelCard
 from actvec.server.tokens import Truncation
 from actvec.v1 import model_pb2, vectors_pb2
@@ -62,28 +62,40 @@ def parse_settings(message: vectors_pb2.VectorSettings) -> Settings:
 
     Raises:
         RequestError: a value is missing or out of range; names the field.
-        MeanNotFoundError: vectors are to be centred, and there are no means.
     """
     if message.mode not in _MODES:
         raise RequestError("settings.mode", f"is {message.mode}; use MODE_SHORT or MODE_LONG")
-    if message.truncation not in _TRUNCATIONS:
-        raise RequestError(
-            "settings.truncation",
-            f"is {message.truncation}; use TRUNCATION_ERROR, _KEEP_START or _KEEP_END",
-        )
     if message.encoding not in _ENCODINGS:
         raise RequestError(
             "settings.encoding",
             f"is {message.encoding}; use VECTOR_ENCODING_FLOAT32, _FLOAT16 or _VALUES",
         )
-    if message.corpus_mean:
-        raise MeanNotFoundError(f"no corpus mean {message.corpus_mean!r}: this server keeps none")
     return Settings(
         mode=_MODES[message.mode],
-        truncation=_TRUNCATIONS[message.truncation],
+        truncation=parse_truncation("settings.truncation", message.truncation),
         encoding=_ENCODINGS[message.encoding],
         corpus_mean=message.corpus_mean,
         prepend_bos=message.prepend_bos if message.HasField("prepend_bos") else True,
+    )
+
+
+def parse_truncation(field: str, message: "vectors_pb2.Truncation.ValueType") -> Truncation:
+    """What a request's truncation means.
+
+    Raises:
+        RequestError: it is out of range; names the field.
+    """
+    if message not in _TRUNCATIONS:
+        raise RequestError(field, f"is {message}; use TRUNCATION_ERROR, _KEEP_START or _KEEP_END")
+    return _TRUNCATIONS[message]
+
+
+def truncation_message(truncation: Truncation) -> "vectors_pb2.Truncation.ValueType":
+    """The contract's name of a truncation, never unspecified."""
+    return next(
+        message
+        for message, meaning in _TRUNCATIONS.items()
+        if message != TRUNCATION_UNSPECIFIED and meaning is truncation
     )
 
 
@@ -136,11 +148,7 @@ def vector_stamp(card: ModelCard, settings: Settings, version: str) -> vectors_p
         prepend_bos=settings.prepend_bos,
         mode=next(mode for mode, name in _MODES.items() if name == settings.mode),
         pools=pool_messages(settings.mode),
-        truncation=next(
-            message
-            for message, truncation in _TRUNCATIONS.items()
-            if message != TRUNCATION_UNSPECIFIED and truncation is settings.truncation
-        ),
+        truncation=truncation_message(settings.truncation),
         actvec_version=version,
     )
 

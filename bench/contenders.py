@@ -1,0 +1,133 @@
+"""What a user would run: each turns the same documents into the same vectors."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from transformers import AutoModel
+
+from actvec.server.bridge import default_bridge
+from actvec.server.engine import PackedEngine
+from actvec.server.pooler import Pools, pool_step
+from actvec.server.step import StepDocument
+from bench.workload import Ids, Workload
+
+
+class Contender(Protocol):
+    """Something that makes vectors."""
+
+    name: str
+
+    def run(self, documents: Sequence[Ids]) -> list[Pools]:
+        """The pools `[K, D]` of each document."""
+        ...
+
+
+def steps(documents: Sequence[Ids], budget: int) -> Iterator[list[Ids]]:
+    """Documents in arrival order, in steps of up to `budget` tokens."""
+    step: list[Ids] = []
+    used = 0
+    for ids in documents:
+        if step and used + len(ids) > budget:
+            yield step
+            step, used = [], 0
+        step.append(ids)
+        used += len(ids)
+    if step:
+        yield step
+
+
+class Packed:
+    """This project's engine, called as the scheduler calls it."""
+
+    def __init__(self, workload: Workload, dtype: str, step_tokens: int) -> None:
+        self.name = f"actvec, packed steps of {step_tokens} tokens"
+        self.step_tokens = step_tokens
+        self._engine = PackedEngine(workload.load(dtype))
+        self.layers = self._engine.card.layers
+
+    def run(self, documents: Sequence[Ids]) -> list[Pools]:
+        """The pools of each document."""
+        results = [
+            result
+            for step in steps(documents, self.step_tokens)
+            for result in self._engine.run([StepDocument(ids) for ids in step])
+        ]
+        return [result for result in results if not isinstance(result, Exception)]
+
+
+class Lens:
+    """TransformerLens' default bridge, one document at a time."""
+
+    def __init__(self, workload: Workload, dtype: str, *, filtered: bool) -> None:
+        loaded = workload.load(dtype, whole=True)
+        self.name = "TransformerLens per document, " + (
+            "names_filter and stop_at_layer" if filtered else "run_with_cache of everything"
+        )
+        self.layers = loaded.card.layers
+        self._hooks = [f"blocks.{layer}.hook_resid_post" for layer in self.layers]
+        self._bridge = default_bridge(loaded.module)
+        self._options = (
+            {"names_filter": self._hooks, "stop_at_layer": self.layers[-1] + 1} if filtered else {}
+        )
+
+    @torch.inference_mode()
+    def run(self, documents: Sequence[Ids]) -> list[Pools]:
+        """The pools of each document."""
+        return [self._run_one(ids) for ids in documents]
+
+    def _run_one(self, ids: Ids) -> Pools:
+        _, cache = self._bridge.run_with_cache(torch.from_numpy(ids)[None], **self._options)
+        return _pool([cache[hook][0] for hook in self._hooks], ids)
+
+
+class Padded:
+    """transformers' base model (no LM head) with `output_hidden_states`, in padded batches."""
+
+    def __init__(
+        self, workload: Workload, dtype: str, *, batch: int, by_length: bool = False
+    ) -> None:
+        order = "sorted by length" if by_length else "in arrival order"
+        self.name = f"transformers, batches of {batch} padded {order}"
+        self.layers = workload.load(dtype).card.layers
+        self._batch = batch
+        self._by_length = by_length
+        self._model = AutoModel.from_pretrained(
+            workload.directory, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+        ).eval()
+
+    @torch.inference_mode()
+    def run(self, documents: Sequence[Ids]) -> list[Pools]:
+        """The pools of each document, in arrival order."""
+        order = list(range(len(documents)))
+        if self._by_length:
+            order.sort(key=lambda index: len(documents[index]))
+        results: dict[int, Pools] = {}
+        for start in range(0, len(order), self._batch):
+            batch = order[start : start + self._batch]
+            pools = self._run_batch([documents[index] for index in batch])
+            results.update(zip(batch, pools, strict=True))
+        return [results[index] for index in range(len(documents))]
+
+    def _run_batch(self, documents: Sequence[Ids]) -> list[Pools]:
+        longest = max(map(len, documents))
+        ids = torch.zeros(len(documents), longest, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, document in enumerate(documents):
+            ids[row, : len(document)] = torch.from_numpy(document)
+            mask[row, : len(document)] = 1
+        states = self._model(
+            ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+        ).hidden_states
+        return [
+            _pool([states[layer + 1][row, : len(document)] for layer in self.layers], document)
+            for row, document in enumerate(documents)
+        ]
+
+
+def _pool(states: list[torch.Tensor], ids: Ids) -> Pools:
+    """The pools of one document, by the engine's own pooling."""
+    (pools,) = pool_step(states, range(len(states)), [StepDocument(ids)])
+    if isinstance(pools, Exception):
+        raise pools
+    return pools

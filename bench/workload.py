@@ -1,0 +1,91 @@
+"""What is measured: a model of random weights, documents of realistic lengths, and their cost."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from actvec.server.demo import write_demo_model
+from actvec.server.model import LoadedModel, load_model
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A GPT-NeoX shape, by the name of the Pythia model that has it."""
+
+    name: str
+    hidden: int
+    blocks: int
+    heads: int
+    vocabulary: int = 50_304
+    context: int = 2048
+
+    def config(self) -> GPTNeoXConfig:
+        """A configuration of this shape."""
+        return GPTNeoXConfig(
+            hidden_size=self.hidden,
+            intermediate_size=4 * self.hidden,
+            num_hidden_layers=self.blocks,
+            num_attention_heads=self.heads,
+            vocab_size=self.vocabulary,
+            max_position_embeddings=self.context,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+
+
+SHAPES = {
+    "tiny": Shape("tiny", 64, 4, 4, vocabulary=2048),
+    "70m": Shape("70m", 512, 6, 8),
+    "160m": Shape("160m", 768, 12, 12),
+}
+
+
+class Workload:
+    """A saved model of random weights and documents of log-normal length.
+
+    Args:
+        shape: The model's shape.
+        documents: How many documents.
+        seed: Of weights, lengths and ids.
+    """
+
+    def __init__(self, shape: Shape, documents: int, seed: int = 0) -> None:
+        self.shape = shape
+        self._holder = tempfile.TemporaryDirectory(prefix="actvec-bench-")
+        self.directory = Path(self._holder.name)
+        torch.manual_seed(seed)
+        # The tokenizer is not used, but a model directory has one.
+        write_demo_model(self.directory)
+        GPTNeoXForCausalLM(shape.config()).save_pretrained(self.directory)
+        random = np.random.default_rng(seed)
+        lengths = np.clip(random.lognormal(np.log(250), 0.8, documents), 1, shape.context)
+        self.documents: list[Ids] = [
+            random.integers(1, shape.vocabulary, int(length)) for length in lengths
+        ]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all documents."""
+        return sum(map(len, self.documents))
+
+    def load(self, dtype: str = "float32", *, whole: bool = False) -> LoadedModel:
+        """Load the model as the server does."""
+        return load_model(str(self.directory), dtype=dtype, whole=whole)
+
+    def flops(self, layers: tuple[int, ...]) -> float:
+        """Floating-point operations that the vectors need, nothing wasted.
+
+        For each token and block up to the last target: `24 D^2` in the four linear layers, and
+        `4 D` for each of the tokens that it attends to, itself included.
+        """
+        width = self.shape.hidden
+        linear = 24 * width**2 * self.tokens
+        attention = sum(4 * width * len(ids) * (len(ids) + 1) / 2 for ids in self.documents)
+        return (layers[-1] + 1) * (linear + attention)

@@ -1,0 +1,131 @@
+"""One channel to one server: unary calls with retries, and streams to be opened."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+
+from actvec.client.channel import Target, open_channel, token_metadata
+from actvec.client.errors import ActvecError, ClientClosed, from_rpc, is_break, is_busy
+from actvec.client.retry import Backoff
+from actvec.v1 import service_pb2_grpc, vectors_pb2
+
+Response = TypeVar("Response")
+StreamCall: TypeAlias = (
+    "grpc.aio.StreamStreamCall[vectors_pb2.StreamVectorsRequest, vectors_pb2.StreamVectorsResponse]"
+)
+
+# A server that is not there is reported within about a second, not after a whole timeout.
+_ATTEMPTS = 5
+_BACKOFF = Backoff(initial=0.1, maximum=2.0)
+
+
+class Connection:
+    """One channel, opened at the first call, in the event loop of that call."""
+
+    def __init__(self, target: str, token: str | None) -> None:
+        """Remember where and as whom; nothing is sent.
+
+        Raises:
+            InvalidTarget: `target` is not HOST:PORT.
+            InsecureToken: the token would travel in the clear to another machine.
+        """
+        self._target = Target.parse(target)
+        self._metadata = token_metadata(token, self._target)
+        self._channel: grpc.aio.Channel | None = None
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT."""
+        return str(self._target)
+
+    async def unary(
+        self,
+        method: Callable[
+            ["service_pb2_grpc.ActivationVectorServiceAsyncStub"],
+            "grpc.aio.UnaryUnaryMultiCallable[Any, Response]",
+        ],
+        request: object,
+        seconds: float,
+    ) -> Response:
+        """Call a unary method of the service, again where it may be, within `seconds`.
+
+        Every unary call of the service may be repeated: it computes or reads, and keeps nothing.
+
+        Raises:
+            ActvecError: what the server or the connection said.
+        """
+        call = method(self._stub())
+        deadline = time.monotonic() + seconds
+        failures = 0
+        while True:
+            remaining = max(deadline - time.monotonic(), 0.001)
+            try:
+                return await call(request, timeout=remaining, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                failures += 1
+                pause = _BACKOFF.pause(failures)
+                again = is_busy(error) or (is_break(error) and failures < _ATTEMPTS)
+                if not again or time.monotonic() + pause >= deadline:
+                    raise from_rpc(error, self.target) from error
+            except asyncio.CancelledError:
+                self.raise_if_closed()
+                raise
+            await asyncio.sleep(pause)
+
+    def open_vector_stream(self) -> StreamCall:
+        """Open a stream of vectors; a server that is not there shows when it is read.
+
+        Raises:
+            ClientClosed: `close` was called.
+        """
+        call: StreamCall = self._stub().StreamVectors(metadata=self._metadata)
+        return call
+
+    def raise_if_closed(self) -> None:
+        """Tell a call that `close` cancelled from a task that its caller cancelled.
+
+        Closing the channel cancels its calls, which raises CancelledError in the tasks that await
+        them although nobody cancelled those.
+
+        Raises:
+            ClientClosed: `close` was called, and the current task is not being cancelled.
+        """
+        task = asyncio.current_task()
+        if self._closed and not (task is not None and task.cancelling()):
+            raise _closed_error() from None
+
+    def error(self, error: grpc.aio.AioRpcError) -> ActvecError:
+        """The error of this library for an error of this channel."""
+        return from_rpc(error, self.target)
+
+    def adopt(self, task: asyncio.Task[None]) -> None:
+        """Cancel a task, and wait for its end, before the channel is closed under it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancel what is in flight and disconnect."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def _stub(self) -> "service_pb2_grpc.ActivationVectorServiceAsyncStub":
+        if self._closed:
+            raise _closed_error()
+        if self._channel is None:
+            self._channel = open_channel(self._target)
+        return service_pb2_grpc.ActivationVectorServiceStub(self._channel)
+
+
+def _closed_error() -> ClientClosed:
+    return ClientClosed("this client is closed; make another one")

@@ -1,0 +1,155 @@
+"""Draws a caller's documents, lazily: never more ahead than have been given back.
+
+A feed holds `window` credits. Each document drawn takes one, `release` gives them back once results
+have reached the caller, and so neither documents nor results pile up, however long the corpus.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Feed(Protocol[Item]):
+    """Where a stream takes its documents from.
+
+    Attributes:
+        error: What the caller's iterable raised, which ended it; None where it ended by itself.
+    """
+
+    error: Exception | None
+
+    async def take(self, most: int) -> list[Item]:
+        """What has been drawn, at least one and at most `most`; empty at the end.
+
+        Nothing is lost where the wait is cancelled.
+        """
+
+    def release(self, count: int) -> None:
+        """Allow that many more to be drawn."""
+
+    def close(self) -> None:
+        """Draw no more."""
+
+
+def open_feed(documents: Iterable[Item] | AsyncIterable[Item], window: int) -> Feed[Item]:
+    """A feed of any iterable. Needs a running event loop."""
+    if isinstance(documents, AsyncIterable):
+        return TaskFeed(documents, window)
+    return ThreadFeed(documents, window)
+
+
+class ThreadFeed(Generic[Item]):
+    """A feed of an iterable, drawn in a thread of its own so that a slow one blocks no loop.
+
+    The thread is a daemon: a reader that never returns (a silent pipe) keeps no program alive.
+    """
+
+    def __init__(self, documents: Iterable[Item], window: int) -> None:
+        self.error: Exception | None = None
+        self._documents = documents
+        self._drawn: deque[Item] = deque()
+        self._ended = False
+        self._closed = False
+        self._credits = threading.Semaphore(window)
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._told = False
+        threading.Thread(target=self._draw, name="actvec-documents", daemon=True).start()
+
+    async def take(self, most: int) -> list[Item]:
+        """See `Feed.take`."""
+        while True:
+            # In this order: the thread appends before it ends, and appends before it tells.
+            self._arrived.clear()
+            self._told = False
+            ended = self._ended
+            if self._drawn:
+                count = min(most, len(self._drawn))
+                return [self._drawn.popleft() for _ in range(count)]
+            if ended:
+                return []
+            await self._arrived.wait()
+
+    def release(self, count: int) -> None:
+        """See `Feed.release`."""
+        self._credits.release(count)
+
+    def close(self) -> None:
+        """See `Feed.close`; does not wait for a reader that is in the middle of a document."""
+        self._closed = True
+        self._credits.release()
+
+    def _draw(self) -> None:
+        try:
+            iterator = iter(self._documents)
+            while self._credits.acquire() and not self._closed:
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    break
+                self._drawn.append(item)
+                self._tell()
+        except Exception as error:  # the caller's code: raised where it is consumed
+            self.error = error
+        finally:
+            self._ended = True
+            self._told = False
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._told or self._closed:
+            return
+        self._told = True
+        try:
+            self._loop.call_soon_threadsafe(self._arrived.set)
+        except RuntimeError:  # the loop is gone, and with it whoever would care
+            self._closed = True
+
+
+class TaskFeed(Generic[Item]):
+    """A feed of an async iterable, drawn in a task of the running loop."""
+
+    def __init__(self, documents: AsyncIterable[Item], window: int) -> None:
+        self.error: Exception | None = None
+        self._drawn: deque[Item] = deque()
+        self._ended = False
+        self._credits = asyncio.Semaphore(window)
+        self._arrived = asyncio.Event()
+        self._task = asyncio.create_task(self._draw(documents))
+
+    async def take(self, most: int) -> list[Item]:
+        """See `Feed.take`."""
+        while not self._drawn and not self._ended:
+            self._arrived.clear()
+            await self._arrived.wait()
+        count = min(most, len(self._drawn))
+        return [self._drawn.popleft() for _ in range(count)]
+
+    def release(self, count: int) -> None:
+        """See `Feed.release`."""
+        for _ in range(count):
+            self._credits.release()
+
+    def close(self) -> None:
+        """See `Feed.close`; cancels the iterable where it waits."""
+        self._task.cancel()
+
+    async def _draw(self, documents: AsyncIterable[Item]) -> None:
+        try:
+            iterator = aiter(documents)
+            while await self._credits.acquire():
+                try:
+                    item = await anext(iterator)
+                except StopAsyncIteration:
+                    break
+                self._drawn.append(item)
+                self._arrived.set()
+        except Exception as error:  # the caller's code: raised where it is consumed
+            self.error = error
+        finally:
+            self._ended = True
+            self._arrived.set()

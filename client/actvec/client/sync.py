@@ -1,0 +1,154 @@
+"""The client, for programs without an event loop and for notebooks."""
+
+import weakref
+from collections.abc import Generator, Iterable
+from types import TracebackType
+from typing import Self
+
+from actvec.client.aio import AsyncClient
+from actvec.client.channel import DEFAULT_TARGET
+from actvec.client.loop import LoopThread
+from actvec.client.model import ModelInfo
+from actvec.client.results import ResultStream
+from actvec.client.streaming import Streamable
+from actvec.client.vectors import (
+    Document,
+    Encoding,
+    Mode,
+    Result,
+    Truncation,
+    Vector,
+)
+
+
+class Client:
+    """Turns documents into activation vectors on an actvec server.
+
+    An `AsyncClient` in a thread of its own, so it works where an event loop already runs, as in a
+    notebook. Its methods may be called from several threads.
+
+        with Client("127.0.0.1:50051") as client:
+            vector = client.extract("Some text.", mode="short")
+            for result in client.stream(documents, mode="long"):
+                ...
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        token: str | None = None,
+        timeout: float = 60.0,
+        retry_for: float = 300.0,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            target: The server's HOST:PORT.
+            token: The server's token, where it wants one. It is sent to this machine only, since
+                the connection is not encrypted.
+            timeout: Seconds that a call may take, retries included; streams have no such limit.
+            retry_for: Seconds without progress after which a broken stream is given up.
+
+        Raises:
+            InvalidTarget: `target` is not HOST:PORT.
+            InsecureToken: a token for a server on another machine.
+        """
+        self._client = AsyncClient(target, token=token, timeout=timeout, retry_for=retry_for)
+        self._loop = LoopThread()
+        # A client that nobody closed is closed with the program, in good order.
+        self._finalizer = weakref.finalize(self, _shut_down, self._client, self._loop)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is in flight and disconnect. May be called twice."""
+        self._finalizer()
+
+    def info(self, *, timeout: float | None = None) -> ModelInfo:
+        """What the server serves: model, layers, widths, limits, versions.
+
+        Args:
+            timeout: Seconds, instead of the client's.
+
+        Raises:
+            ServerUnavailable: no server answers.
+            ActvecError: the server refused.
+        """
+        return self._loop.run(self._client.info(timeout=timeout))
+
+    def extract(
+        self,
+        document: str | Document,
+        *,
+        mode: Mode,
+        center: str | None = None,
+        truncation: Truncation = "error",
+        prepend_bos: bool = True,
+        encoding: Encoding = "float32",
+        timeout: float | None = None,
+    ) -> Vector:
+        """The vector of one document; arguments and errors are those of `AsyncClient.extract`."""
+        return self._loop.run(
+            self._client.extract(
+                document,
+                mode=mode,
+                center=center,
+                truncation=truncation,
+                prepend_bos=prepend_bos,
+                encoding=encoding,
+                timeout=timeout,
+            )
+        )
+
+    def stream(
+        self,
+        documents: Iterable[Streamable],
+        *,
+        mode: Mode,
+        center: str | None = None,
+        truncation: Truncation = "error",
+        prepend_bos: bool = True,
+        encoding: Encoding = "float32",
+        window: int = 256,
+        ordered: bool = False,
+    ) -> Generator[Result, None, None]:
+        """The vectors of any number of documents, as they are ready, each document once.
+
+        `documents` is drawn lazily, in another thread. Arguments and errors are those of
+        `AsyncClient.stream`. Leaving the loop early, or closing the generator, cancels what is in
+        flight.
+        """
+        # What is wrong with the arguments is said here, not when the generator is first asked.
+        results = self._client.stream(
+            documents,
+            mode=mode,
+            center=center,
+            truncation=truncation,
+            prepend_bos=prepend_bos,
+            encoding=encoding,
+            window=window,
+            ordered=ordered,
+        )
+        return self._iterate(results)
+
+    def _iterate(self, results: ResultStream) -> Generator[Result, None, None]:
+        try:
+            while batch := self._loop.run(results.next_batch()):
+                yield from batch
+        finally:
+            self._loop.finish(results.aclose())
+
+
+def _shut_down(client: AsyncClient, loop: LoopThread) -> None:
+    loop.finish(client.close())
+    loop.stop()

@@ -1,0 +1,104 @@
+"""Activation vectors of the sample corpus: a server, a client, files on disk.
+
+    python -m examples.demo
+
+starts `actvec-server` with the demo model on a free port, streams the twenty sample texts through
+it in both modes, writes the vectors under ./vectors/demo/, and stops the server.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from actvec.client import ActvecError, Client, Document, Mode, ServerError, Vector
+from actvec.client.files import VectorFolder
+from actvec.client.samples import sample_corpus
+
+OUT = Path("vectors/demo")
+READY = "actvec-server ready on "
+
+
+def main() -> None:
+    """Make the vectors and show what they are."""
+    corpus = sample_corpus()
+    with demo_server() as target, Client(target, retry_for=5) as client:
+        info = client.info()
+        print(
+            f"{info.model}: {info.architecture}, layers {list(info.layers)} of {info.n_layers},"
+            f" width {info.d_model}, {info.dtype} on {info.device}\n"
+        )
+        started = time.perf_counter()
+        short, _ = vectors(client, corpus, "short")
+        long, milliseconds = vectors(client, corpus, "long")
+        seconds = time.perf_counter() - started
+
+    folder = VectorFolder(OUT)
+    for vector in [*short.values(), *long.values()]:
+        folder.save(vector)
+
+    width = max(len(document.id) for document in corpus)
+    print(f"{'document':<{width}}  {'tokens':>6}  {'norm short':>10}  {'norm long':>9}  {'ms':>6}")
+    for document in corpus:
+        a, b = short[document.id], long[document.id]
+        print(
+            f"{document.id:<{width}}  {b.tokens:>6}  {a.norm:>10.2f}  {b.norm:>9.2f}"
+            f"  {milliseconds[document.id]:>6.0f}"
+        )
+    documents = len(short) + len(long)
+    tokens = sum(vector.tokens for vector in [*short.values(), *long.values()])
+    print(
+        f"\n{documents} vectors of {tokens:,} tokens in {seconds:.2f} s:"
+        f" {documents / seconds:.1f} documents/s, {tokens / seconds:,.0f} tokens/s"
+        f"\nms: from a text's submission to its long vector, the others on their way beside it"
+        f"\nsaved in {OUT}/"
+    )
+
+
+def vectors(
+    client: Client, corpus: list[Document], mode: Mode
+) -> tuple[dict[str, Vector], dict[str, float]]:
+    """The vector of each document, and the milliseconds from its submission to its result."""
+    submitted: dict[str, float] = {}
+    milliseconds: dict[str, float] = {}
+    results: dict[str, Vector] = {}
+
+    def submit() -> Iterable[Document]:
+        for document in corpus:
+            submitted[document.id] = time.perf_counter()
+            yield document
+
+    for result in client.stream(submit(), mode=mode):
+        if not isinstance(result, Vector):
+            sys.exit(f"{result.id} has no vector: {result.code}: {result.message}")
+        milliseconds[result.id] = 1000 * (time.perf_counter() - submitted[result.id])
+        results[result.id] = result
+    return results, milliseconds
+
+
+@contextmanager
+def demo_server() -> Iterator[str]:
+    """A server of the demo model on a free port of this machine; its HOST:PORT."""
+    with tempfile.TemporaryDirectory() as scratch, Path(scratch, "log").open("w") as log:
+        command = [sys.executable, "-m", "actvec.server.main", "--model=demo", "--port=0"]
+        server = subprocess.Popen(  # noqa: S603 - no input of anybody's in it
+            [*command, f"--data-dir={scratch}/data"], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            line = next((line for line in server.stdout or () if line.startswith(READY)), None)
+            if line is None:
+                raise ServerError(f"actvec-server ended with exit code {server.wait()}")
+            yield line.removeprefix(READY).strip()
+        except ActvecError as error:
+            sys.exit(f"{error}\n{Path(log.name).read_text()}".rstrip())
+        finally:
+            # SIGTERM: it answers what it has, and goes.
+            server.terminate()
+            server.wait(timeout=30)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Where a job stands, durable: sums and how far they go, in files that prove themselves.
+
+A checkpoint's name holds its SHA-256, so that a cut or altered one is recognised; the one before is
+kept for that case.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.numpy import load, save
+
+from actvec.pooling import MeanAccumulator
+from actvec.server.means.whole import remove_partial, write_whole
+
+log = logging.getLogger(__name__)
+
+_KEPT = 2
+
+
+@dataclass
+class Skipped:
+    """Documents that were left out for one reason, and the first of them."""
+
+    documents: int
+    first_message: str
+    first_id: str
+
+
+@dataclass
+class Progress:
+    """A job's sums over the documents below `next_sequence`."""
+
+    accumulator: MeanAccumulator
+    next_sequence: int = 0
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+
+    def skip(self, reason: str, message: str, document: str) -> None:
+        """Count a document that is left out."""
+        entry = self.skipped.setdefault(reason, Skipped(0, message, document))
+        entry.documents += 1
+
+    def merge(self, later: "Progress") -> None:
+        """Take over the documents that follow."""
+        self.accumulator.merge(later.accumulator)
+        self.next_sequence = later.next_sequence
+        for reason, theirs in later.skipped.items():
+            ours = self.skipped.setdefault(
+                reason, Skipped(0, theirs.first_message, theirs.first_id)
+            )
+            ours.documents += theirs.documents
+
+
+class JobDirectory:
+    """The files of one job. Methods touch the disk: call them off the event loop."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._settings_file = directory / "settings.json"
+
+    def settings(self) -> str | None:
+        """The settings that the job was opened with; None for a new job."""
+        try:
+            return self._settings_file.read_text()
+        except FileNotFoundError:
+            return None
+
+    def create(self, settings: str) -> None:
+        """Begin a job."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        write_whole(self._settings_file, settings.encode())
+
+    def save(self, progress: Progress) -> None:
+        """Make progress durable, then drop what is older than the checkpoint before.
+
+        Raises:
+            OSError: the disk is full or cannot be written; the checkpoints before stay.
+        """
+        accumulator = progress.accumulator
+        tensors = {"counts": accumulator.counts, "sums": accumulator.sums}
+        if accumulator.squares is not None:
+            tensors["squares"] = accumulator.squares
+        state = {
+            "next_sequence": progress.next_sequence,
+            "skipped": {reason: vars(skipped) for reason, skipped in progress.skipped.items()},
+        }
+        content = save(tensors, metadata={"progress": json.dumps(state)})
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._directory / f"checkpoint-{progress.next_sequence:020d}-{digest}.safetensors"
+        write_whole(path, content)
+        for old in self._checkpoints()[_KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def load(self) -> Progress | None:
+        """The newest checkpoint that is whole; None where there is none."""
+        remove_partial(self._directory)
+        for path in self._checkpoints():
+            content = path.read_bytes()
+            if not path.stem.endswith(hashlib.sha256(content).hexdigest()):
+                log.warning("checkpoint %s is damaged; the one before is used", path)
+                continue
+            tensors = load(content)
+            header = int.from_bytes(content[:8], "little")
+            state = json.loads(json.loads(content[8 : 8 + header])["__metadata__"]["progress"])
+            accumulator = MeanAccumulator.from_sums(
+                tensors["counts"], tensors["sums"], tensors.get("squares")
+            )
+            skipped = {reason: Skipped(**entry) for reason, entry in state["skipped"].items()}
+            return Progress(accumulator, state["next_sequence"], skipped)
+        return None
+
+    def finish(self, next_sequence: int, mean: str) -> None:
+        """Note the finished mean, then drop the checkpoints."""
+        content = json.dumps({"next_sequence": next_sequence, "mean": mean})
+        write_whole(self._directory / "finished.json", content.encode())
+        for path in self._checkpoints():
+            path.unlink(missing_ok=True)
+
+    def finished(self) -> tuple[int, str] | None:
+        """How many documents a finished job took, and its mean's id; None for an unfinished one."""
+        try:
+            state = json.loads((self._directory / "finished.json").read_text())
+        except FileNotFoundError:
+            return None
+        return state["next_sequence"], state["mean"]
+
+    def remove(self) -> None:
+        """Forget the job."""
+        for path in self._directory.glob("*"):
+            path.unlink(missing_ok=True)
+        self._directory.rmdir()
+
+    def _checkpoints(self) -> list[Path]:
+        """Newest first."""
+        return sorted(self._directory.glob("checkpoint-*.safetensors"), reverse=True)

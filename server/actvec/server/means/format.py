@@ -1,0 +1,102 @@
+"""The file of a corpus mean: safetensors, readable by existing tools.
+
+`corpus_mean` `[D, max_tokens]` float32 (column `j` is distance `j` from the end) and `counts`
+`[max_tokens]` int64 are what such tools read. Ours add `sums` `[max_tokens, D]` float64, so that
+means merge exactly, and for `--variance` `corpus_variance` `[D, max_tokens]` float32 with
+`square_sums`. The metadata key `actvec` holds the record of where it came from.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf.json_format import MessageToJson, Parse, ParseError
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from actvec.pooling import MeanAccumulator
+from actvec.server.errors import RequestError
+from actvec.v1.means_pb2 import CorpusMean
+
+_METADATA = "actvec"
+
+
+@dataclass(frozen=True, eq=False)
+class MeanTensors:
+    """What a mean's file holds.
+
+    Attributes:
+        mean: `[max_tokens, D]` float32, by distance from the end.
+        counts: Documents behind each position, int64 `[max_tokens]`; None for a mean that was made
+            elsewhere without them.
+        accumulator: The exact sums; None for a mean made elsewhere.
+        record: What the file says of itself; empty for a mean made elsewhere.
+    """
+
+    mean: NDArray[np.float32]
+    counts: NDArray[np.int64] | None
+    accumulator: MeanAccumulator | None
+    record: CorpusMean
+
+
+def encode(accumulator: MeanAccumulator, record: CorpusMean) -> bytes:
+    """The bytes of a mean's file. What depends on these bytes (id, hash, size) is not in them."""
+    tensors: dict[str, NDArray[np.generic]] = {
+        "corpus_mean": np.ascontiguousarray(accumulator.mean().T),
+        "counts": accumulator.counts,
+        "sums": accumulator.sums,
+    }
+    variance = accumulator.variance()
+    if variance is not None and accumulator.squares is not None:
+        tensors["corpus_variance"] = np.ascontiguousarray(variance.T)
+        tensors["square_sums"] = accumulator.squares
+    content: bytes = save(tensors, metadata={_METADATA: MessageToJson(record, indent=None)})
+    return content
+
+
+def decode(content: bytes) -> MeanTensors:
+    """The tensors of a mean's file, ours or made elsewhere.
+
+    Raises:
+        RequestError: this is no safetensors file of that layout, or a number is not finite.
+    """
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise RequestError("chunk", f"is not a safetensors file: {error}") from error
+    mean = tensors.get("corpus_mean")
+    if mean is None or mean.ndim != 2 or mean.dtype != np.float32 or 0 in mean.shape:
+        found = "none" if mean is None else f"{mean.dtype} {list(mean.shape)}"
+        raise RequestError(
+            "chunk", f"needs a tensor corpus_mean, float32 [D, max_tokens]; it has {found}"
+        )
+    if not np.isfinite(mean).all():
+        raise RequestError("chunk", "has a corpus_mean with numbers that are not finite")
+    positions = mean.shape[1]
+    counts = tensors.get("counts")
+    if counts is not None:
+        counts = counts.astype(np.int64)
+        if counts.shape != (positions,) or (counts < 1).any() or (np.diff(counts) > 0).any():
+            raise RequestError(
+                "chunk", f"has counts that are not {positions} numbers above 0, never increasing"
+            )
+    accumulator = None
+    if counts is not None and "sums" in tensors:
+        try:
+            accumulator = MeanAccumulator.from_sums(
+                counts, tensors["sums"], tensors.get("square_sums")
+            )
+        except ValueError as error:
+            raise RequestError("chunk", str(error)) from error
+    return MeanTensors(np.ascontiguousarray(mean.T), counts, accumulator, _record(content))
+
+
+def _record(content: bytes) -> CorpusMean:
+    """The record in a file's metadata. safetensors begins with the header's length, then JSON."""
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+    try:
+        return Parse(metadata.get(_METADATA, "{}"), CorpusMean(), ignore_unknown_fields=True)
+    except ParseError as error:
+        raise RequestError("chunk", f"has metadata that is not a record: {error}") from error

@@ -1,0 +1,201 @@
+"""One `StreamCorpusMean` call: documents in, progress and commit points out, the mean last."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from google.protobuf.json_format import MessageToJson
+
+from actvec.server.errors import DrainingError, JobMismatchError, RequestError
+from actvec.server.extractor import Extractor
+from actvec.server.means.checkpoint import Progress
+from actvec.server.means.jobs import Holding, Jobs, JobSettings, MeanJob
+from actvec.server.means.store import MeanStore, checked_name
+from actvec.server.wire import Settings, model_stamp, parse_truncation, truncation_message
+from actvec.v1.means_pb2 import (
+    CorpusMean,
+    CorpusMeanCommit,
+    CorpusMeanJob,
+    CorpusMeanProgress,
+    StreamCorpusMeanRequest,
+    StreamCorpusMeanResponse,
+)
+from actvec.v1.vectors_pb2 import VECTOR_ENCODING_FLOAT32
+
+_PROGRESS_SECONDS = 1.0
+_HOLDER_BYTES = 1024
+_UNCOMMITTED_DOCUMENTS = 50_000
+
+
+class MeanStream:
+    """Holds a job for one client: reads documents, commits now and then, finishes the mean."""
+
+    def __init__(self, extractor: Extractor, jobs: Jobs, store: MeanStore, version: str) -> None:
+        self._extractor = extractor
+        self._jobs = jobs
+        self._store = store
+        self._version = version
+        self._reader: asyncio.Task[bool] | None = None
+        self._stopped: Exception | None = None
+
+    async def run(
+        self, requests: AsyncIterator[StreamCorpusMeanRequest]
+    ) -> AsyncGenerator[StreamCorpusMeanResponse, None]:
+        """Yield where the job stands, how it goes, and the mean.
+
+        Raises:
+            RequestError: a message broke the contract.
+            JobHeldError: another client holds the job, or has taken it.
+            JobMismatchError: the job has other settings, or the documents do not follow it.
+            DrainingError: the server is shutting down; what was taken is committed.
+            OSError: the disk is full or cannot be written.
+        """
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("message") != "open":
+            raise RequestError("open", "the first message of a stream must open the job")
+        settings, tokenizing = self._parse(first.open)
+        finished = await self._jobs.finished(settings)
+        if finished is not None:
+            async for response in self._already_finished(requests, settings, *finished):
+                yield response
+            return
+        holding = Holding(first.open.holder, self.stop)
+        job = await self._jobs.open(settings, holding, take_over=first.open.take_over)
+        try:
+            yield StreamCorpusMeanResponse(opened=_commit_message(job.committed))
+            reading = self._read(requests, job, tokenizing, explicit=first.open.explicit_finish)
+            self._reader = reader = asyncio.create_task(reading)
+            async for response in self._events(job, reader):
+                yield response
+            if self._stopped is not None:
+                yield StreamCorpusMeanResponse(commit=_commit_message(await job.commit()))
+                raise self._stopped
+            if await reader:
+                mean = await job.finish(self._store)
+                yield StreamCorpusMeanResponse(commit=_commit_message(job.committed))
+                yield StreamCorpusMeanResponse(finished=mean)
+        finally:
+            if self._reader is not None:
+                self._reader.cancel()
+            self._jobs.end(settings.job, holding)
+
+    def stop(self, reason: Exception | None = None) -> None:
+        """Read nothing more; the stream ends once what was read is durable."""
+        self._stopped = reason or DrainingError()
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def _events(
+        self, job: MeanJob, reader: "asyncio.Task[bool]"
+    ) -> AsyncGenerator[StreamCorpusMeanResponse, None]:
+        """Progress every second and a commit every few, until reading has ended."""
+        began, tokens = time.monotonic(), job.tokens
+        last_commit = began
+        while not reader.done():
+            await asyncio.wait([reader], timeout=_PROGRESS_SECONDS)
+            now = time.monotonic()
+            due = now - last_commit >= self._extractor.limits.commit_seconds
+            if job.uncommitted and (due or job.uncommitted >= _UNCOMMITTED_DOCUMENTS):
+                yield StreamCorpusMeanResponse(commit=_commit_message(await job.commit()))
+                last_commit = time.monotonic()
+            yield StreamCorpusMeanResponse(
+                progress=CorpusMeanProgress(
+                    documents=job.next_sequence - job.skipped,
+                    tokens=job.tokens,
+                    skipped=job.skipped,
+                    tokens_per_second=(job.tokens - tokens) / (now - began),
+                )
+            )
+
+    async def _read(
+        self,
+        requests: AsyncIterator[StreamCorpusMeanRequest],
+        job: MeanJob,
+        settings: Settings,
+        *,
+        explicit: bool,
+    ) -> bool:
+        """Take documents until the client half-closes; returns whether the mean is finished."""
+        finish = not explicit
+        async for request in requests:
+            job.last_message = time.monotonic()
+            kind = request.WhichOneof("message")
+            if kind == "finish":
+                if request.finish.documents != job.next_sequence:
+                    raise RequestError(
+                        "finish.documents",
+                        f"is {request.finish.documents}; the job has {job.next_sequence}",
+                    )
+                return True
+            if kind != "documents":
+                raise RequestError(kind or "message", "belongs in the first message only")
+            documents = request.documents.documents
+            texts = [document.text for document in documents]
+            tokenized = await self._extractor.tokenize(texts, settings)
+            for document, outcome in zip(documents, tokenized, strict=True):
+                await job.add(document.sequence, document.id, outcome)
+        return finish
+
+    async def _already_finished(
+        self,
+        requests: AsyncIterator[StreamCorpusMeanRequest],
+        settings: JobSettings,
+        documents: int,
+        mean: str,
+    ) -> AsyncGenerator[StreamCorpusMeanResponse, None]:
+        """A job that was finished before, perhaps without the client hearing of it."""
+        record = await asyncio.to_thread(self._store.find, mean, settings.record.model)
+        yield StreamCorpusMeanResponse(
+            opened=CorpusMeanCommit(
+                next_sequence=documents, documents=record.documents, tokens=record.tokens
+            )
+        )
+        async for request in requests:
+            if request.WhichOneof("message") == "finish":
+                break
+            raise JobMismatchError(
+                f"job {settings.job} is finished, with {documents} documents, as mean {mean}; "
+                "use another job name for more"
+            )
+        yield StreamCorpusMeanResponse(finished=record)
+
+    def _parse(self, request: CorpusMeanJob) -> tuple[JobSettings, Settings]:
+        job = checked_name("open.job", request.job)
+        name = checked_name("open.name", request.name or request.job)
+        if len(request.holder.encode()) > _HOLDER_BYTES:
+            raise RequestError("open.holder", f"is longer than {_HOLDER_BYTES} bytes")
+        truncation = parse_truncation("open.truncation", request.truncation)
+        prepend_bos = request.prepend_bos if request.HasField("prepend_bos") else True
+        record = CorpusMean(
+            name=name,
+            model=model_stamp(self._extractor.card),
+            prepend_bos=prepend_bos,
+            truncation=truncation_message(truncation),
+            has_variance=request.variance,
+            d_model=self._extractor.card.d_model,
+            actvec_version=self._version,
+        )
+        # The version may change under a job, the numbers may not.
+        same = CorpusMean()
+        same.CopyFrom(record)
+        same.ClearField("actvec_version")
+        canonical = MessageToJson(same, indent=None, sort_keys=True)
+        settings = Settings(
+            mode="long",
+            truncation=truncation,
+            encoding=VECTOR_ENCODING_FLOAT32,
+            corpus_mean="",
+            prepend_bos=prepend_bos,
+        )
+        return JobSettings(job, canonical, record, request.variance), settings
+
+
+def _commit_message(progress: Progress) -> CorpusMeanCommit:
+    message = CorpusMeanCommit(
+        next_sequence=progress.next_sequence,
+        documents=progress.accumulator.documents,
+        tokens=progress.accumulator.tokens,
+    )
+    for reason, entry in progress.skipped.items():
+        message.skipped.add(reason=reason, **vars(entry))
+    return message

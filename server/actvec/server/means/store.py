@@ -1,0 +1,217 @@
+"""The store of means: a directory of safetensors files, each with its record beside it.
+
+A mean is its two files: `ID.safetensors` and, written after it, `ID.json`, the record that the
+contract answers with. What has no record is not there. The id is the beginning of the file's
+SHA-256, so that one content has one id, and every load is checked against it.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.json_format import MessageToJson, Parse, ParseError
+
+from actvec.pooling import MeanAccumulator
+from actvec.server.errors import (
+    MeanCorruptError,
+    MeanMismatchError,
+    MeanNotFoundError,
+    RequestError,
+)
+from actvec.server.means.format import MeanTensors, decode, encode
+from actvec.server.means.whole import remove_partial, sync_directory, write_whole
+from actvec.v1.means_pb2 import CorpusMean, SkippedDocuments
+from actvec.v1.vectors_pb2 import ModelStamp
+
+log = logging.getLogger(__name__)
+
+LATEST = "latest"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def checked_name(field: str, name: str) -> str:
+    """A name of a mean or job that is safe as the name of a file.
+
+    Raises:
+        RequestError: it is not.
+    """
+    if not _NAME.fullmatch(name) or name == LATEST:
+        raise RequestError(
+            field,
+            f"is {name!r}; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter "
+            f"or digit, and not {LATEST!r}",
+        )
+    return name
+
+
+class MeanStore:
+    """Means in a directory. Methods touch the disk: call them off the event loop."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        remove_partial(directory)
+
+    def records(self) -> list[CorpusMean]:
+        """All records, newest first."""
+        records = list(self._records())
+        records.sort(
+            key=lambda record: (record.created_at.ToNanoseconds(), record.id), reverse=True
+        )
+        return records
+
+    def find(self, name: str, model: ModelStamp) -> CorpusMean:
+        """The record of an id, of the newest mean of a name, or of `latest`.
+
+        Raises:
+            MeanNotFoundError: there is none.
+        """
+        records = self.records()
+        for record in records:
+            if name in {record.id, record.name}:
+                return record
+            if name == LATEST and same_states(record.model, model):
+                return record
+        known = ", ".join(sorted({record.name for record in records})) or "none"
+        of_model = " of this model and these layers" if name == LATEST else ""
+        raise MeanNotFoundError(f"no corpus mean {name!r}{of_model}; there are: {known}")
+
+    def load(self, record: CorpusMean) -> MeanTensors:
+        """The tensors of a mean, its file checked against its SHA-256.
+
+        Raises:
+            MeanCorruptError: the file was altered, cut or removed.
+        """
+        return decode(self.content(record))
+
+    def content(self, record: CorpusMean) -> bytes:
+        """The bytes of a mean's file, checked.
+
+        Raises:
+            MeanCorruptError: the file was altered, cut or removed.
+        """
+        try:
+            content = self._file(record.id).read_bytes()
+        except OSError as error:
+            raise MeanCorruptError(
+                f"the file of mean {record.id} cannot be read: {error}"
+            ) from error
+        if hashlib.sha256(content).hexdigest() != record.sha256:
+            raise MeanCorruptError(
+                f"the file of mean {record.id} ({record.name}) is not what was stored: its SHA-256 "
+                "differs. It is not used; delete it and compute or upload it again"
+            )
+        return content
+
+    def save(self, accumulator: MeanAccumulator, record: CorpusMean) -> CorpusMean:
+        """Store a computed mean; returns its record, completed.
+
+        Raises:
+            OSError: the disk is full or cannot be written; the store is as it was before.
+        """
+        _describe(record, accumulator)
+        return self._put(encode(accumulator, record), record)
+
+    def upload(self, name: str, content: bytes, d_model: int) -> CorpusMean:
+        """Store a file from elsewhere under a name, its bytes unchanged.
+
+        Raises:
+            RequestError: it is no mean's file, or of another width than `d_model`.
+            OSError: the disk is full or cannot be written.
+        """
+        tensors = decode(content)
+        if tensors.mean.shape[1] != d_model:
+            raise RequestError(
+                "chunk", f"has states of {tensors.mean.shape[1]} numbers; this model has {d_model}"
+            )
+        record = tensors.record
+        record.name = name
+        record.d_model = d_model
+        record.max_tokens = len(tensors.mean)
+        record.has_counts = tensors.counts is not None
+        if tensors.counts is not None:
+            record.documents = int(tensors.counts[0])
+            record.tokens = int(tensors.counts.sum())
+        return self._put(content, record)
+
+    def merge(self, records: list[CorpusMean], name: str) -> CorpusMean:
+        """Merge means of the same model and settings, exactly.
+
+        Raises:
+            MeanMismatchError: they do not fit together, or have no exact sums.
+            MeanCorruptError: a file was altered.
+            OSError: the disk is full or cannot be written.
+        """
+        first = records[0]
+        total = MeanAccumulator(first.d_model, variance=all(r.has_variance for r in records))
+        skipped: list[SkippedDocuments] = []
+        for record in records:
+            if (
+                not same_states(record.model, first.model)
+                or record.prepend_bos != first.prepend_bos
+            ):
+                raise MeanMismatchError(
+                    f"means {first.name} and {record.name} are of other models, layers or settings"
+                )
+            accumulator = self.load(record).accumulator
+            if accumulator is None:
+                raise MeanMismatchError(f"mean {record.name} has no sums and counts to merge")
+            total.merge(accumulator)
+            skipped += record.skipped
+        merged = CorpusMean(
+            name=name,
+            model=first.model,
+            prepend_bos=first.prepend_bos,
+            truncation=first.truncation,
+            skipped=skipped,
+            actvec_version=first.actvec_version,
+        )
+        return self.save(total, merged)
+
+    def delete(self, record: CorpusMean) -> None:
+        """Remove a mean: first its record, so that half a removal is a removal."""
+        self._file(record.id, "json").unlink(missing_ok=True)
+        sync_directory(self._directory)
+        self._file(record.id).unlink(missing_ok=True)
+
+    def _put(self, content: bytes, record: CorpusMean) -> CorpusMean:
+        record.sha256 = hashlib.sha256(content).hexdigest()
+        record.id = record.sha256[:16]
+        record.size_bytes = len(content)
+        record.created_at.GetCurrentTime()
+        write_whole(self._file(record.id), content)
+        write_whole(self._file(record.id, "json"), MessageToJson(record).encode())
+        return record
+
+    def _records(self) -> Iterator[CorpusMean]:
+        for path in self._directory.glob("*.json"):
+            try:
+                yield Parse(path.read_text(), CorpusMean(), ignore_unknown_fields=True)
+            except (OSError, ParseError, UnicodeDecodeError) as error:
+                log.warning("the record %s of a mean cannot be read: %s", path, error)
+
+    def _file(self, mean: str, suffix: str = "safetensors") -> Path:
+        return self._directory / f"{mean}.{suffix}"
+
+
+def same_states(one: ModelStamp, other: ModelStamp) -> bool:
+    """Whether two stamps name the same states, up to the rounding of the weights' dtype."""
+    return (
+        one.model == other.model
+        and one.revision == other.revision
+        and one.tokenizer_sha256 == other.tokenizer_sha256
+        and list(one.layers) == list(other.layers)
+        and one.hook == other.hook
+    )
+
+
+def _describe(record: CorpusMean, accumulator: MeanAccumulator) -> None:
+    """Write into a record what its sums say."""
+    record.documents = accumulator.documents
+    record.tokens = accumulator.tokens
+    record.d_model = accumulator.d_model
+    record.max_tokens = accumulator.max_tokens
+    record.has_counts = True
+    record.has_variance = accumulator.squares is not None

@@ -1,0 +1,261 @@
+"""The program `actvec`: what it prints and writes, and its exit codes."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from actvec.client import Client
+from actvec.client.cli import main
+
+TEXT = "The lighthouse stood dark for eleven years."
+
+
+@pytest.fixture
+def actvec(capfd, demo_server, monkeypatch):
+    """Run the program in this process; exit code, standard output and standard error."""
+    monkeypatch.setenv("ACTVEC_TARGET", demo_server.target)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ending:
+            main([str(argument) for argument in arguments])
+        output, errors = capfd.readouterr()
+        assert "Traceback" not in errors
+        return ending.value.code, output, errors
+
+    return run
+
+
+def start(*arguments, **settings):
+    """Start the program in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from actvec.client.cli import main; main()", *map(str, arguments)],
+        **settings,
+    )
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder of five texts, of which one is blank and one no UTF-8."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"good {number}.txt").write_text(f"{TEXT} {number}")
+    (folder / "blank.txt").write_text(" \n")
+    (folder / "latin1.txt").write_bytes(b"caf\xe9")
+    return folder
+
+
+def test_info_shows_the_model(actvec):
+    code, output, _ = actvec("info")
+    assert code == 0
+    assert "demo" in output
+    assert "resid_post" in output
+
+
+def test_info_prints_json_for_programs(actvec):
+    code, output, _ = actvec("info", "--json")
+    assert code == 0
+    assert json.loads(output)["limits"]["max_tokens"] > 0
+
+
+def test_extract_writes_a_vector_and_its_metadata(actvec, tmp_path, demo_server):
+    code, output, _ = actvec("extract", "--text", TEXT, "--mode", "long", "--out", tmp_path)
+    assert code == 0
+    (path,) = tmp_path.glob("*.safetensors")
+    assert str(path) in output
+    with Client(demo_server.target) as client:
+        vector = client.extract(TEXT, mode="long")
+    assert path.name == f"activation_vector_long_{vector.text_sha256[:12]}.safetensors"
+    np.testing.assert_array_equal(load_file(path)["vec"], vector.values.astype(np.float16))
+    metadata = json.loads(path.with_name(f"{path.stem}_metadata.json").read_text())
+    assert metadata["tokens"] == vector.tokens
+    assert metadata["centered"] is False
+
+
+def test_extract_names_a_file_after_the_file_it_read(actvec, tmp_path):
+    (tmp_path / "essay.txt").write_text(TEXT)
+    code, output, _ = actvec(
+        "extract", "--file", tmp_path / "essay.txt", "--mode", "short", "--out", tmp_path, "--json"
+    )
+    assert code == 0
+    answer = json.loads(output)
+    assert answer["id"] == "essay"
+    assert answer["vector_path"] == str(tmp_path / "activation_vector_short_essay.safetensors")
+
+
+def test_extract_reads_standard_input_and_writes_here_by_default(demo_server, tmp_path):
+    program = start(
+        *("--target", demo_server.target, "extract", "-", "--mode", "short"),
+        stdin=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    program.communicate(TEXT.encode(), timeout=30)
+    assert program.returncode == 0
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract", "--mode", "short"],
+        ["extract", "--text", "a", "--file", "b", "--mode", "short"],
+        ["extract", "--text", TEXT],
+        ["extract", "--text", TEXT, "--mode", "medium"],
+        ["extract", "--text", "", "--mode", "short"],
+        ["extract", "--file", "absent.txt", "--mode", "short"],
+        ["extract", "--text", TEXT, "--mode", "short", "--out", "/proc/none"],
+        ["extract", "--text", TEXT, "--mode", "short", "--out", "/dev/null"],
+        ["stream", "absent", "--mode", "short", "--out", "out"],
+        ["stream", ".", "--mode", "short", "--out", "out"],
+        ["stream", ".", "--mode", "short"],
+        ["stream", ".", "--mode", "short", "--out", "out", "--window", "0"],
+        ["info", "--target", "nonsense"],
+        ["info", "--target", "example.org:443", "--token", "secret"],
+        ["unheard-of"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_bad_input_and_no_server_are_exit_code_2(
+    actvec, arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, output, errors = actvec(*arguments)
+    assert (code, output) == (2, "")
+    assert "Error" in errors
+
+
+def test_a_missing_server_says_what_to_do(actvec):
+    code, _, errors = actvec("info", "--target", "127.0.0.1:1")
+    assert code == 2
+    assert "no actvec server answers at 127.0.0.1:1; start one with `actvec-server`" in errors
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_server_is_named_before_the_verb_or_after_it(actvec, demo_server, monkeypatch, before):
+    monkeypatch.setenv("ACTVEC_TARGET", "127.0.0.1:1")
+    option = ["--target", demo_server.target]
+    code, _, _ = actvec(*option, "info") if before else actvec("info", *option)
+    assert code == 0
+
+
+def test_the_token_comes_from_a_flag_or_the_environment(actvec, monkeypatch):
+    monkeypatch.setenv("ACTVEC_TARGET", "example.org:443")
+    for arguments in (["--token", "secret", "info"], ["info", "--token", "secret"]):
+        assert "not encrypted" in actvec(*arguments)[2]
+    monkeypatch.setenv("ACTVEC_TOKEN", "secret")
+    assert "not encrypted" in actvec("info")[2]
+
+
+def test_stream_writes_what_it_can_lists_what_failed_and_says_so_by_its_exit_code(
+    actvec, corpus, tmp_path
+):
+    out = tmp_path / "out"
+    code, output, errors = actvec("stream", corpus, "--mode", "short", "--out", out)
+    assert code == 1
+    assert "3 vectors" in output
+    assert "2 failed" in output
+    assert "errors.jsonl" in errors
+    assert sorted(path.name for path in out.glob("*.safetensors")) == [
+        f"activation_vector_short_good%20{number}.safetensors" for number in range(3)
+    ]
+    failures = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert {failure["id"] for failure in failures} == {"blank", "latin1"}
+    assert all(failure["code"] == "INVALID_ARGUMENT" for failure in failures)
+    assert all(failure["message"] for failure in failures)
+
+
+def test_stream_without_failures_leaves_no_list_not_even_an_earlier_one(actvec, corpus, tmp_path):
+    out = tmp_path / "out"
+    actvec("stream", corpus, "--mode", "short", "--out", out)
+    for name in ("blank", "latin1"):
+        (corpus / f"{name}.txt").unlink()
+    code, output, errors = actvec("stream", corpus, "--mode", "short", "--out", out)
+    assert (code, errors) == (0, "")
+    assert "failed" not in output
+    assert not (out / "errors.jsonl").exists()
+
+
+def test_stream_prints_json_for_programs(actvec, corpus, tmp_path):
+    out = tmp_path / "out"
+    code, output, _ = actvec("stream", corpus, "--mode", "long", "--out", out, "--json")
+    summary = json.loads(output)
+    assert code == 1
+    assert (summary["vectors"], summary["failed"]) == (3, 2)
+    assert summary["errors"] == str(out / "errors.jsonl")
+
+
+def test_a_second_document_of_one_id_is_a_failure_not_an_overwritten_file(actvec, tmp_path):
+    lines = [{"id": "same", "text": f"{TEXT} {number}"} for number in range(3)]
+    source = tmp_path / "corpus.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out"
+    code, _, _ = actvec("stream", source, "--mode", "short", "--out", out)
+    assert code == 1
+    assert len(list(out.glob("*.safetensors"))) == 1
+    failures = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert len(failures) == 2
+    assert all("same" in failure["message"] for failure in failures)
+
+
+def test_a_terminal_gets_a_progress_bar(demo_server, corpus, tmp_path):
+    reader, terminal = pty.openpty()
+    program = start(
+        *("stream", corpus, "--mode", "short", "--out", tmp_path / "out"),
+        *("--target", demo_server.target),
+        stderr=terminal,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    )
+    assert program.wait(30) == 1
+    os.close(terminal)
+    shown = b""
+    try:
+        while data := os.read(reader, 4096):
+            shown += data
+    except OSError:  # how a terminal without a program behind it ends
+        pass
+    os.close(reader)
+    assert b"5/5" in shown
+    assert b"tokens" in shown
+
+
+def test_an_interrupt_ends_the_program_quietly_and_leaves_no_half_file(demo_server, tmp_path):
+    source = tmp_path / "endless.jsonl"
+    os.mkfifo(source)
+    out = tmp_path / "out"
+    program = start(
+        *("stream", source, "--mode", "short", "--out", out, "--target", demo_server.target),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with source.open("w") as pipe:
+        pipe.write(json.dumps({"text": TEXT}) + "\n")
+        pipe.flush()
+        deadline = time.monotonic() + 30
+        while not list(out.glob("*_metadata.json")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=30)
+    assert program.returncode == 130
+    assert errors.strip() == ""
+    assert len(list(out.iterdir())) == 2
+
+
+def test_version_and_help(actvec):
+    code, output, _ = actvec("--version")
+    assert code == 0
+    assert output.startswith("actvec, version ")
+    for verb in ("info", "extract", "stream"):
+        code, output, _ = actvec(verb, "--help")
+        assert code == 0
+        assert "ACTVEC_TARGET" in output
+        assert "ACTVEC_TOKEN" in output

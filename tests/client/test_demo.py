@@ -1,0 +1,29 @@
+"""The example runs as it is shown, and what it leaves is what it says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_the_demo_shows_every_document_and_saves_its_vectors(tmp_path):
+    program = subprocess.run(
+        [sys.executable, "-m", "examples.demo"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert program.returncode == 0, program.stderr
+    assert "tokens/s" in program.stdout
+    assert "vectors/demo" in program.stdout
+    for mode in ("short", "long"):
+        pattern = f"activation_vector_{mode}_*.safetensors"
+        saved = list((tmp_path / "vectors" / "demo").glob(pattern))
+        assert len(saved) == 20
+        for path in saved:
+            assert path.stem.removeprefix(f"activation_vector_{mode}_") in program.stdout
