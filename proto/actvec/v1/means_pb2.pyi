@@ -108,6 +108,46 @@ class CorpusMeanDocuments(_message.Message):
 Global___CorpusMeanDocuments: _TypeAlias = CorpusMeanDocuments  # noqa: Y015
 
 @_typing.final
+class CorpusMeanSkip(_message.Message):
+    """A document that the client cannot send (unreadable, or over a limit of the server). It takes its
+    `sequence`, so that the numbers of the others do not depend on it, and counts as skipped.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TEXT_SHA256_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Its number."""
+    id: _builtins.str
+    """The client's name for it."""
+    reason: _builtins.str
+    """Why, as a google.rpc code name, for example `DATA_LOSS`."""
+    message: _builtins.str
+    """Why, for people; at most 1024 bytes."""
+    text_sha256: _builtins.bytes
+    """SHA-256 of its text's UTF-8, 32 bytes; empty where the text is not known."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        text_sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "message", b"message", "reason", b"reason", "sequence", b"sequence", "text_sha256", b"text_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorpusMeanSkip: _TypeAlias = CorpusMeanSkip  # noqa: Y015
+
+@_typing.final
 class CorpusMeanFinish(_message.Message):
     """Says that every document of a job has been sent."""
 
@@ -140,6 +180,7 @@ class StreamCorpusMeanRequest(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    SKIP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___CorpusMeanJob:
         """Opens or reopens the job. First message, and only there."""
@@ -154,18 +195,23 @@ class StreamCorpusMeanRequest(_message.Message):
         `explicit_finish` was set.
         """
 
+    @_builtins.property
+    def skip(self) -> Global___CorpusMeanSkip:
+        """A document that is left out."""
+
     def __init__(
         self,
         *,
         open: Global___CorpusMeanJob | None = ...,
         documents: Global___CorpusMeanDocuments | None = ...,
         finish: Global___CorpusMeanFinish | None = ...,
+        skip: Global___CorpusMeanSkip | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "finish", b"finish", "message", b"message", "open", b"open"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "finish", b"finish", "message", b"message", "open", b"open", "skip", b"skip"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "finish", b"finish", "message", b"message", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "finish", b"finish", "message", b"message", "open", b"open", "skip", b"skip"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "documents", "finish"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "documents", "finish", "skip"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -181,12 +227,18 @@ class CorpusMeanCommit(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    CORPUS_SHA256_FIELD_NUMBER: _builtins.int
     next_sequence: _builtins.int
     """The sequence number to go on from."""
     documents: _builtins.int
     """Documents in the sums."""
     tokens: _builtins.int
     """Tokens in the sums."""
+    corpus_sha256: _builtins.bytes
+    """Names the documents below `next_sequence` and their order, so that a client that resumes can
+    tell whether it has the same: `c_n`, where `c_0` is 32 zero bytes and `c_{i+1}` is
+    SHA-256(c_i || SHA-256(id) || SHA-256(text)) of document `i`, skipped ones included.
+    """
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedDocuments]:
         """Documents that were skipped, by reason."""
@@ -198,10 +250,11 @@ class CorpusMeanCommit(_message.Message):
         documents: _builtins.int = ...,
         tokens: _builtins.int = ...,
         skipped: _abc.Iterable[Global___SkippedDocuments] | None = ...,
+        corpus_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "next_sequence", b"next_sequence", "skipped", b"skipped", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus_sha256", b"corpus_sha256", "documents", b"documents", "next_sequence", b"next_sequence", "skipped", b"skipped", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,6 +394,7 @@ class CorpusMean(_message.Message):
     HAS_VARIANCE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ACTVEC_VERSION_FIELD_NUMBER: _builtins.int
+    CORPUS_SHA256_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Identifies the mean: derived from its content."""
     name: _builtins.str
@@ -367,6 +421,10 @@ class CorpusMean(_message.Message):
     """Whether second moments are kept."""
     actvec_version: _builtins.str
     """Version of actvec that made it; empty for a mean made elsewhere."""
+    corpus_sha256: _builtins.str
+    """`CorpusMeanCommit.corpus_sha256` of all its documents, in hexadecimal; empty for a merged mean
+    or one made elsewhere.
+    """
     @_builtins.property
     def model(self) -> _vectors_pb2.ModelStamp:
         """The model whose states were averaged; unset for a mean made elsewhere that names none."""
@@ -398,10 +456,11 @@ class CorpusMean(_message.Message):
         has_variance: _builtins.bool = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         actvec_version: _builtins.str = ...,
+        corpus_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actvec_version", b"actvec_version", "created_at", b"created_at", "d_model", b"d_model", "documents", b"documents", "has_counts", b"has_counts", "has_variance", b"has_variance", "id", b"id", "max_tokens", b"max_tokens", "model", b"model", "name", b"name", "prepend_bos", b"prepend_bos", "sha256", b"sha256", "size_bytes", b"size_bytes", "skipped", b"skipped", "tokens", b"tokens", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actvec_version", b"actvec_version", "corpus_sha256", b"corpus_sha256", "created_at", b"created_at", "d_model", b"d_model", "documents", b"documents", "has_counts", b"has_counts", "has_variance", b"has_variance", "id", b"id", "max_tokens", b"max_tokens", "model", b"model", "name", b"name", "prepend_bos", b"prepend_bos", "sha256", b"sha256", "size_bytes", b"size_bytes", "skipped", b"skipped", "tokens", b"tokens", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

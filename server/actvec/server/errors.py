@@ -41,6 +41,18 @@ class NotFiniteError(Exception):
         self.layer = layer
 
 
+class LeftOutError(Exception):
+    """A client could not send a document of a job.
+
+    Attributes:
+        reason: Why, as the name of a google.rpc code.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class EncodingRangeError(Exception):
     """A vector has a number that the requested encoding cannot hold."""
 

@@ -17,6 +17,7 @@ from actvec.server.means.whole import remove_partial, write_whole
 
 log = logging.getLogger(__name__)
 
+EMPTY_CORPUS = bytes(32)
 _KEPT = 2
 
 
@@ -31,10 +32,18 @@ class Skipped:
 
 @dataclass
 class Progress:
-    """A job's sums over the documents below `next_sequence`."""
+    """A job's sums over the documents below `next_sequence`.
+
+    Attributes:
+        accumulator: The sums.
+        next_sequence: How many documents were added or skipped.
+        corpus: The digest that names them, `CorpusMeanCommit.corpus_sha256`.
+        skipped: Those without a part in the sums, by the name of a google.rpc code.
+    """
 
     accumulator: MeanAccumulator
     next_sequence: int = 0
+    corpus: bytes = EMPTY_CORPUS
     skipped: dict[str, Skipped] = field(default_factory=dict)
 
     def skip(self, reason: str, message: str, document: str) -> None:
@@ -46,6 +55,7 @@ class Progress:
         """Take over the documents that follow."""
         self.accumulator.merge(later.accumulator)
         self.next_sequence = later.next_sequence
+        self.corpus = later.corpus
         for reason, theirs in later.skipped.items():
             ours = self.skipped.setdefault(
                 reason, Skipped(0, theirs.first_message, theirs.first_id)
@@ -84,6 +94,7 @@ class JobDirectory:
             tensors["squares"] = accumulator.squares
         state = {
             "next_sequence": progress.next_sequence,
+            "corpus": progress.corpus.hex(),
             "skipped": {reason: vars(skipped) for reason, skipped in progress.skipped.items()},
         }
         content = save(tensors, metadata={"progress": json.dumps(state)})
@@ -108,7 +119,8 @@ class JobDirectory:
                 tensors["counts"], tensors["sums"], tensors.get("squares")
             )
             skipped = {reason: Skipped(**entry) for reason, entry in state["skipped"].items()}
-            return Progress(accumulator, state["next_sequence"], skipped)
+            corpus = bytes.fromhex(state["corpus"])
+            return Progress(accumulator, state["next_sequence"], corpus, skipped)
         return None
 
     def finish(self, next_sequence: int, mean: str) -> None:

@@ -6,17 +6,25 @@ checkpoint says is durable; what it does not say never happened.
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from actvec.pooling import MeanAccumulator
-from actvec.server.errors import JobHeldError, JobMismatchError, NotFiniteError, RequestError
+from actvec.server.errors import (
+    JobHeldError,
+    JobMismatchError,
+    LeftOutError,
+    NotFiniteError,
+    RequestError,
+)
 from actvec.server.extractor import EngineLane, Extractor
 from actvec.server.means.checkpoint import JobDirectory, Progress
 from actvec.server.means.store import MeanStore
 from actvec.server.pooler import Pools
+from actvec.server.status import status_of
 from actvec.server.step import DeviceSums, StepDocument
 from actvec.server.tokens import TokenizedDocument
 from actvec.v1.means_pb2 import CorpusMean
@@ -37,6 +45,23 @@ class JobSettings:
     canonical: str
     record: CorpusMean
     variance: bool
+
+
+@dataclass(frozen=True)
+class JobDocument:
+    """The next document of a job, as its client numbered it.
+
+    Attributes:
+        sequence: Its number.
+        id: The client's name for it.
+        text_sha256: Of its text's UTF-8; 32 bytes.
+        content: Its tokens, or why it is left out.
+    """
+
+    sequence: int
+    id: str
+    text_sha256: bytes
+    content: TokenizedDocument | RequestError | LeftOutError
 
 
 @dataclass(eq=False)
@@ -75,6 +100,7 @@ class MeanJob:
     ) -> None:
         self.settings = settings
         self.next_sequence = committed.next_sequence
+        self._corpus = committed.corpus
         self.tokens = committed.accumulator.tokens
         self.skipped = sum(entry.documents for entry in committed.skipped.values())
         self.last_message = time.monotonic()
@@ -97,9 +123,7 @@ class MeanJob:
         """Documents that were taken since the last chunk was sealed."""
         return self._chunk.documents
 
-    async def add(
-        self, sequence: int, document: str, tokenized: TokenizedDocument | RequestError
-    ) -> None:
+    async def add(self, document: JobDocument) -> None:
         """Take the next document; waits where too many are on their way.
 
         Raises:
@@ -108,30 +132,35 @@ class MeanJob:
         """
         await self._window.acquire()
         chunk = self._chunk
-        if sequence != self.next_sequence:
+        if document.sequence != self.next_sequence:
             self._window.release()
             raise RequestError(
-                "documents.sequence", f"is {sequence}; the next document is {self.next_sequence}"
+                "documents.sequence",
+                f"is {document.sequence}; the next document is {self.next_sequence}",
             )
         chunk.unfinished += 1
-        done = self._on_done(chunk, document)
+        done = self._on_done(chunk, document.id)
+        content = document.content
         try:
-            if isinstance(tokenized, RequestError):
-                done(tokenized)
+            if isinstance(content, Exception):
+                done(content)
             else:
                 await self._lane.put(
-                    StepDocument(tokenized.ids, sums=chunk.sums), len(tokenized.ids), done
+                    StepDocument(content.ids, sums=chunk.sums), len(content.ids), done
                 )
-                self.tokens += len(tokenized.ids)
+                self.tokens += len(content.ids)
         except BaseException:
             # Not queued: the client will send it again.
             chunk.unfinished -= 1
             chunk.changed.set()
             self._window.release()
             raise
+        named = hashlib.sha256(document.id.encode()).digest() + document.text_sha256
+        self._corpus = hashlib.sha256(self._corpus + named).digest()
         self.next_sequence += 1
         chunk.documents += 1
         chunk.progress.next_sequence = self.next_sequence
+        chunk.progress.corpus = self._corpus
 
     async def commit(self) -> Progress:
         """Make everything durable that was taken so far.
@@ -170,6 +199,7 @@ class MeanJob:
             )
         record = CorpusMean()
         record.CopyFrom(self.settings.record)
+        record.corpus_sha256 = committed.corpus.hex()
         for reason, entry in committed.skipped.items():
             record.skipped.add(reason=reason, **vars(entry))
         stored = await asyncio.to_thread(store.save, committed.accumulator, record)
@@ -184,15 +214,13 @@ class MeanJob:
         card, variance = self._extractor.card, self.settings.variance
         sums = DeviceSums(card.d_model, card.context, card.device, variance=variance)
         empty = MeanAccumulator(card.d_model, variance=variance)
-        return _Chunk(sums, Progress(empty, self.next_sequence))
+        return _Chunk(sums, Progress(empty, self.next_sequence, self._corpus))
 
     def _on_done(self, chunk: _Chunk, document: str) -> Callable[[Pools | Exception], None]:
         def done(outcome: Pools | Exception) -> None:
-            if isinstance(outcome, RequestError):
-                chunk.progress.skip("INVALID_ARGUMENT", str(outcome), document)
-                self.skipped += 1
-            elif isinstance(outcome, NotFiniteError):
-                chunk.progress.skip("INTERNAL", str(outcome), document)
+            if isinstance(outcome, RequestError | NotFiniteError | LeftOutError):
+                reason = getattr(outcome, "reason", None) or status_of(outcome).code.name
+                chunk.progress.skip(reason, str(outcome), document)
                 self.skipped += 1
             elif isinstance(outcome, Exception):
                 chunk.failure = outcome
@@ -210,6 +238,7 @@ class Holding:
         self.holder = holder
         self.stop = stop
         self.job: MeanJob | None = None
+        self.ending = False
         self.released = asyncio.Event()
 
     def idle(self) -> float:
@@ -241,8 +270,9 @@ class Jobs:
             JobMismatchError: it has other settings.
         """
         while (held := self._held.get(settings.job)) is not None:
-            self._check_may_take(settings.job, held, holding.holder, take_over=take_over)
-            held.stop(JobHeldError(f"job {settings.job} was taken over by another connection"))
+            if not held.ending:
+                self._check_may_take(settings.job, held, holding.holder, take_over=take_over)
+                held.stop(JobHeldError(f"job {settings.job} was taken over by another connection"))
             await held.released.wait()
         self._held[settings.job] = holding
         try:
@@ -260,6 +290,7 @@ class Jobs:
 
     def end(self, name: str, holding: Holding) -> None:
         """Let a job go, once what it has taken is computed and durable."""
+        holding.ending = True
 
         async def wind_down() -> None:
             try:

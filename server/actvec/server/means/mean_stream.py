@@ -1,15 +1,17 @@
 """One `StreamCorpusMean` call: documents in, progress and commit points out, the mean last."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
+import grpc
 from google.protobuf.json_format import MessageToJson
 
-from actvec.server.errors import DrainingError, JobMismatchError, RequestError
+from actvec.server.errors import DrainingError, JobMismatchError, LeftOutError, RequestError
 from actvec.server.extractor import Extractor
 from actvec.server.means.checkpoint import Progress
-from actvec.server.means.jobs import Holding, Jobs, JobSettings, MeanJob
+from actvec.server.means.jobs import Holding, JobDocument, Jobs, JobSettings, MeanJob
 from actvec.server.means.store import MeanStore, checked_name
 from actvec.server.wire import Settings, model_stamp, parse_truncation, truncation_message
 from actvec.v1.means_pb2 import (
@@ -17,13 +19,14 @@ from actvec.v1.means_pb2 import (
     CorpusMeanCommit,
     CorpusMeanJob,
     CorpusMeanProgress,
+    CorpusMeanSkip,
     StreamCorpusMeanRequest,
     StreamCorpusMeanResponse,
 )
 from actvec.v1.vectors_pb2 import VECTOR_ENCODING_FLOAT32
 
 _PROGRESS_SECONDS = 1.0
-_HOLDER_BYTES = 1024
+_TEXT_BYTES = 1024
 _UNCOMMITTED_DOCUMENTS = 50_000
 
 
@@ -127,13 +130,17 @@ class MeanStream:
                         f"is {request.finish.documents}; the job has {job.next_sequence}",
                     )
                 return True
-            if kind != "documents":
+            if kind == "skip":
+                await job.add(_left_out(request.skip))
+            elif kind == "documents":
+                documents = request.documents.documents
+                texts = [document.text for document in documents]
+                tokenized = await self._extractor.tokenize(texts, settings)
+                for document, content in zip(documents, tokenized, strict=True):
+                    digest = hashlib.sha256(document.text.encode()).digest()
+                    await job.add(JobDocument(document.sequence, document.id, digest, content))
+            else:
                 raise RequestError(kind or "message", "belongs in the first message only")
-            documents = request.documents.documents
-            texts = [document.text for document in documents]
-            tokenized = await self._extractor.tokenize(texts, settings)
-            for document, outcome in zip(documents, tokenized, strict=True):
-                await job.add(document.sequence, document.id, outcome)
         return finish
 
     async def _already_finished(
@@ -147,7 +154,11 @@ class MeanStream:
         record = await asyncio.to_thread(self._store.find, mean, settings.record.model)
         yield StreamCorpusMeanResponse(
             opened=CorpusMeanCommit(
-                next_sequence=documents, documents=record.documents, tokens=record.tokens
+                next_sequence=documents,
+                documents=record.documents,
+                tokens=record.tokens,
+                skipped=record.skipped,
+                corpus_sha256=bytes.fromhex(record.corpus_sha256),
             )
         )
         async for request in requests:
@@ -162,8 +173,8 @@ class MeanStream:
     def _parse(self, request: CorpusMeanJob) -> tuple[JobSettings, Settings]:
         job = checked_name("open.job", request.job)
         name = checked_name("open.name", request.name or request.job)
-        if len(request.holder.encode()) > _HOLDER_BYTES:
-            raise RequestError("open.holder", f"is longer than {_HOLDER_BYTES} bytes")
+        if len(request.holder.encode()) > _TEXT_BYTES:
+            raise RequestError("open.holder", f"is longer than {_TEXT_BYTES} bytes")
         truncation = parse_truncation("open.truncation", request.truncation)
         prepend_bos = request.prepend_bos if request.HasField("prepend_bos") else True
         record = CorpusMean(
@@ -190,11 +201,23 @@ class MeanStream:
         return JobSettings(job, canonical, record, request.variance), settings
 
 
+def _left_out(skip: CorpusMeanSkip) -> JobDocument:
+    if skip.reason not in grpc.StatusCode.__members__ or skip.reason == "OK":
+        raise RequestError("skip.reason", f"is {skip.reason!r}, not the name of a google.rpc code")
+    if len(skip.message.encode()) > _TEXT_BYTES:
+        raise RequestError("skip.message", f"is longer than {_TEXT_BYTES} bytes")
+    if len(skip.text_sha256) not in {0, 32}:
+        raise RequestError("skip.text_sha256", f"has {len(skip.text_sha256)} bytes, not 32 or none")
+    digest = skip.text_sha256 or hashlib.sha256(b"").digest()
+    return JobDocument(skip.sequence, skip.id, digest, LeftOutError(skip.reason, skip.message))
+
+
 def _commit_message(progress: Progress) -> CorpusMeanCommit:
     message = CorpusMeanCommit(
         next_sequence=progress.next_sequence,
         documents=progress.accumulator.documents,
         tokens=progress.accumulator.tokens,
+        corpus_sha256=progress.corpus,
     )
     for reason, entry in progress.skipped.items():
         message.skipped.add(reason=reason, **vars(entry))
