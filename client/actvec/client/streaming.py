@@ -7,7 +7,6 @@ vectors depend on nothing but their text and the stamp, so it is enough that the
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
@@ -17,10 +16,10 @@ import grpc.aio
 
 from actvec.client import wire
 from actvec.client.connection import Connection, StreamCall
+from actvec.client.conversation import BrokenError, Reconnection, converse
 from actvec.client.errors import (
     ActvecError,
     ProtocolError,
-    ServerUnavailable,
     StampChanged,
     is_break,
     is_busy,
@@ -28,14 +27,11 @@ from actvec.client.errors import (
 from actvec.client.feed import Feed, open_feed
 from actvec.client.model import UNLIMITED, Limits
 from actvec.client.outbox import Outbox
-from actvec.client.retry import Backoff, Patience
 from actvec.client.vectors import Document, Failure, Result, Settings, Stamp
 from actvec.v1 import vectors_pb2
 
 Streamable = Document | Failure | str
 Documents = Iterable[Streamable] | AsyncIterable[Streamable]
-
-_log = logging.getLogger("actvec.client")
 
 # Documents and bytes of one message: enough to make its cost vanish, little enough that the first
 # results of a stream come early.
@@ -70,10 +66,6 @@ class StreamOptions:
             raise ValueError(f"retry_for is 0 or more seconds, not {self.retry_for}")
 
 
-class _BrokenError(Exception):
-    """The connection is gone, or ended before everything was answered."""
-
-
 class VectorStream:
     """Documents in, results out, each document answered exactly once."""
 
@@ -81,7 +73,7 @@ class VectorStream:
         self._connection = connection
         self._settings = settings
         self._options = options
-        self._patience = Patience(Backoff(), options.retry_for)
+        self._reconnection = Reconnection(connection.target, options.retry_for)
         self._outbox = Outbox(ordered=options.ordered)
         self._feed: Feed[Streamable] | None = None
         self._limits = UNLIMITED
@@ -123,60 +115,26 @@ class VectorStream:
         while True:
             try:
                 return await self._converse(feed)
-            except _BrokenError as broken:
+            except BrokenError as broken:
                 # Without a document to send there is nothing to connect for.
                 while not self._outstanding and not self._exhausted:
-                    self._patience.progress()
+                    self._reconnection.progress()
                     await self._draw(feed)
                 if not self._outstanding:
                     return None
-                await self._wait(broken)
-
-    async def _wait(self, broken: _BrokenError) -> None:
-        """Pause before the next attempt.
-
-        Raises:
-            ServerUnavailable: there has been no progress for too long.
-        """
-        pause = self._patience.pause()
-        unanswered = len(self._outstanding)
-        if pause is None:
-            raise ServerUnavailable(
-                f"the stream broke and for {self._options.retry_for:g} seconds no reconnection got"
-                f" any further; {unanswered} documents are unanswered: {broken}"
-            ) from broken.__cause__
-        _log.warning(
-            "the stream to %s broke (%s); reconnecting in %.1f s with %d unanswered documents",
-            self._connection.target,
-            broken,
-            pause,
-            unanswered,
-        )
-        await asyncio.sleep(pause)
+                unanswered = len(self._outstanding)
+                await self._reconnection.wait(broken, f"{unanswered} documents are unanswered")
 
     async def _converse(self, feed: Feed[Streamable]) -> None:
         """One stream, from its opening to its end.
 
         Raises:
-            _BrokenError: it may be tried again.
+            BrokenError: it may be tried again.
             ActvecError: it may not.
         """
         self._unsent = deque(self._outstanding.values())
         call = self._connection.open_vector_stream()
-        sender = asyncio.create_task(self._send(call, feed))
-        receiver = asyncio.create_task(self._receive(call))
-        try:
-            await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            # In this order: cancelling the call ends the operation that the receiver waits for,
-            # where cancelling the receiver would leave it to itself.
-            call.cancel()
-            await asyncio.wait({receiver})
-            sender.cancel()
-            ends = await asyncio.gather(sender, receiver, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+        await converse(call, self._send(call, feed), self._receive(call))
 
     async def _send(self, call: StreamCall, feed: Feed[Streamable]) -> None:
         settings = wire.encode_settings(self._settings)
@@ -233,10 +191,10 @@ class VectorStream:
                     self._accept(result)
         except grpc.aio.AioRpcError as error:
             if is_break(error) or is_busy(error):
-                raise _BrokenError(str(self._connection.error(error))) from error
+                raise BrokenError(str(self._connection.error(error))) from error
             raise self._connection.error(error) from error
         if self._outstanding or not self._exhausted:
-            raise _BrokenError("the server ended the stream early")
+            raise BrokenError("the server ended the stream early")
 
     def _check_stamp(self, response: vectors_pb2.StreamVectorsResponse) -> None:
         if not response.HasField("stamp"):
@@ -256,5 +214,5 @@ class VectorStream:
         document = self._outstanding.pop(result.sequence, None)
         if document is None:
             raise ProtocolError(f"the server answered document {result.sequence}, not one asked")
-        self._patience.progress()
+        self._reconnection.progress()
         self._outbox.put(wire.decode_result(result, self._stamp, document))
