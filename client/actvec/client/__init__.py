@@ -17,6 +17,7 @@ from actvec.client.errors import (
     Aborted,
     ActvecError,
     ClientClosed,
+    CorpusChanged,
     DeadlineExceeded,
     FailedPrecondition,
     InsecureToken,
@@ -34,6 +35,7 @@ from actvec.client.errors import (
     Unimplemented,
     UnsupportedInput,
 )
+from actvec.client.means import CorpusMean, MeanFile, MeanModel, MeanProgress, Skipped
 from actvec.client.model import Limits, ModeInfo, ModelInfo, Versions
 from actvec.client.sync import Client
 from actvec.client.vectors import (
@@ -55,6 +57,8 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientClosed",
+    "CorpusChanged",
+    "CorpusMean",
     "DeadlineExceeded",
     "Document",
     "Encoding",
@@ -64,6 +68,9 @@ __all__ = [
     "InvalidArgument",
     "InvalidTarget",
     "Limits",
+    "MeanFile",
+    "MeanModel",
+    "MeanProgress",
     "Mode",
     "ModeInfo",
     "ModelInfo",
@@ -76,6 +83,7 @@ __all__ = [
     "Result",
     "ServerError",
     "ServerUnavailable",
+    "Skipped",
     "Stamp",
     "StampChanged",
     "Truncation",

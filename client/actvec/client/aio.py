@@ -1,11 +1,15 @@
 """The client, for programs that run an event loop."""
 
+import asyncio
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from actvec.client import wire
+from actvec.client import means_wire, wire
 from actvec.client.channel import DEFAULT_TARGET
 from actvec.client.connection import Connection
+from actvec.client.mean_job import MeanJob, OnProgress
+from actvec.client.means import CorpusMean, MeanFile, MeanSettings
 from actvec.client.model import Limits, ModelInfo
 from actvec.client.results import ResultStream
 from actvec.client.streaming import Documents, StreamOptions, VectorStream
@@ -17,7 +21,7 @@ from actvec.client.vectors import (
     Truncation,
     Vector,
 )
-from actvec.v1 import model_pb2, vectors_pb2
+from actvec.v1 import means_pb2, model_pb2, vectors_pb2
 
 
 class AsyncClient:
@@ -196,6 +200,153 @@ class AsyncClient:
         return ResultStream(
             self._connection, stream, lambda: stream.run(documents, self._ask_limits)
         )
+
+    async def corpus_mean(
+        self,
+        documents: Documents,
+        *,
+        job: str,
+        name: str | None = None,
+        truncation: Truncation = "error",
+        prepend_bos: bool = True,
+        variance: bool = False,
+        take_over: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> CorpusMean:
+        """The mean of a corpus, each document counted exactly once, whatever breaks.
+
+        The sums are kept by the server, durable every few seconds under the job's name. A
+        connection that breaks is opened again. A program that was killed is run again: it draws
+        the documents from the start, and the job goes on behind the last that was durable.
+
+        Args:
+            documents: As for `stream`, the same in the same order at every run of a job. What
+                cannot be read or sent is counted in `CorpusMean.skipped`, as is what the server
+                cannot take.
+            job: Names the job: letters, digits, `.`, `_` and `-`, at most 64.
+            name: Names the finished mean, in the same form; by default the job's name.
+            truncation: What happens to a text over the model's context: it is left out (`error`),
+                or its `start` or its `end` is kept.
+            prepend_bos: Whether the tokenizer's BOS token comes first.
+            variance: Whether second moments are kept too, to standardise by.
+            take_over: Whether to take the job from another client that has been silent for long.
+            on_progress: Called every second or so, in the client's event loop.
+
+        Raises:
+            InvalidArgument: a name is not of that form.
+            Aborted: another client is at this job.
+            FailedPrecondition: the job was begun with another model or other settings, or every
+                document was left out.
+            CorpusChanged: the job was begun with other documents.
+            ServerUnavailable: no server answers, or none did for `retry_for` seconds.
+            ActvecError: the server refused.
+            Exception: whatever `documents` raised; the mean is not finished, the job can go on.
+        """
+        settings = MeanSettings(
+            job, job if name is None else name, truncation, prepend_bos, variance, take_over
+        )
+        running = MeanJob(self._connection, settings, self._retry_for, on_progress)
+        try:
+            return await running.run(documents, self._ask_limits)
+        except asyncio.CancelledError:
+            self._connection.raise_if_closed()
+            raise
+
+    async def list_means(self, *, all_models: bool = False) -> list[CorpusMean]:
+        """The records of the server's means, newest first.
+
+        Args:
+            all_models: Whether means of other models and layers are listed too.
+
+        Raises:
+            ActvecError: the server refused, or none answers.
+        """
+        means: list[CorpusMean] = []
+        request = means_pb2.ListCorpusMeansRequest(all_models=all_models)
+        while True:
+            page = await self._connection.unary(
+                lambda stub: stub.ListCorpusMeans, request, self._timeout
+            )
+            means += map(means_wire.decode_mean, page.corpus_means)
+            if not page.next_page_token:
+                return means
+            request.page_token = page.next_page_token
+
+    async def get_mean(self, name: str) -> CorpusMean:
+        """The record of a mean, by its id, its name or as `latest`.
+
+        Raises:
+            NotFound: there is none.
+            ActvecError: the server refused, or none answers.
+        """
+        answer = await self._connection.unary(
+            lambda stub: stub.GetCorpusMean,
+            means_pb2.GetCorpusMeanRequest(corpus_mean=name),
+            self._timeout,
+        )
+        return means_wire.decode_mean(answer.corpus_mean)
+
+    async def delete_mean(self, name: str) -> CorpusMean:
+        """Remove a mean, by its id or name; returns what its record was.
+
+        Raises:
+            NotFound: there is none.
+            ActvecError: the server refused, or none answers.
+        """
+        answer = await self._connection.unary(
+            lambda stub: stub.DeleteCorpusMean,
+            means_pb2.DeleteCorpusMeanRequest(corpus_mean=name),
+            self._timeout,
+            repeatable=False,
+        )
+        return means_wire.decode_mean(answer.corpus_mean)
+
+    async def merge_means(self, means: Sequence[str], *, name: str) -> CorpusMean:
+        """Merge means of documents that do not overlap, exactly, into a new one.
+
+        Args:
+            means: Ids or names, two or more, of the same model, layers and settings.
+            name: Names the merged mean.
+
+        Raises:
+            NotFound: one of them is not there.
+            FailedPrecondition: they do not fit together.
+            ActvecError: the server refused, or none answers.
+        """
+        answer = await self._connection.unary(
+            lambda stub: stub.MergeCorpusMeans,
+            means_pb2.MergeCorpusMeansRequest(corpus_means=means, name=name),
+            self._timeout,
+        )
+        return means_wire.decode_mean(answer.corpus_mean)
+
+    async def download_mean(self, name: str) -> MeanFile:
+        """The file of a mean, by its id, its name or as `latest`, checked against its SHA-256.
+
+        Raises:
+            NotFound: there is none.
+            ProtocolError: the bytes are not those of the record.
+            ActvecError: the server refused, or none answers.
+        """
+        parts = await self._connection.download_mean(name, self._timeout)
+        return means_wire.decode_file(parts)
+
+    async def upload_mean(self, content: bytes, *, name: str) -> CorpusMean:
+        """Store a mean's file: one that was downloaded, or was made elsewhere.
+
+        Args:
+            content: A safetensors file with a tensor `corpus_mean` `[D, max_tokens]` float32.
+            name: Names it on this server.
+
+        Raises:
+            InvalidArgument: it is no such file, or of another width than the server's model.
+            ResourceExhausted: it is larger than the server takes.
+            ActvecError: the server refused, or none answers.
+        """
+        answer = await self._connection.upload_mean(
+            means_wire.encode_file(content, name), self._timeout
+        )
+        return means_wire.decode_mean(answer.corpus_mean)
 
     async def _ask_limits(self) -> Limits:
         return (await self.info()).limits

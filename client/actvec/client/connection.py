@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -11,11 +11,15 @@ import grpc.aio
 from actvec.client.channel import Target, open_channel, token_metadata
 from actvec.client.errors import ActvecError, ClientClosed, from_rpc, is_break, is_busy
 from actvec.client.retry import Backoff
-from actvec.v1 import service_pb2_grpc, vectors_pb2
+from actvec.v1 import means_pb2, service_pb2_grpc, vectors_pb2
 
 Response = TypeVar("Response")
 StreamCall: TypeAlias = (
     "grpc.aio.StreamStreamCall[vectors_pb2.StreamVectorsRequest, vectors_pb2.StreamVectorsResponse]"
+)
+MeanCall: TypeAlias = (
+    "grpc.aio.StreamStreamCall["
+    "means_pb2.StreamCorpusMeanRequest, means_pb2.StreamCorpusMeanResponse]"
 )
 
 # A server that is not there is reported within about a second, not after a whole timeout.
@@ -52,10 +56,16 @@ class Connection:
         ],
         request: object,
         seconds: float,
+        *,
+        repeatable: bool = True,
     ) -> Response:
         """Call a unary method of the service, again where it may be, within `seconds`.
 
-        Every unary call of the service may be repeated: it computes or reads, and keeps nothing.
+        Args:
+            method: Which.
+            request: What it is sent.
+            seconds: How long it may take, all in all.
+            repeatable: Whether it may be sent again where it may have been done already.
 
         Raises:
             ActvecError: what the server or the connection said.
@@ -70,7 +80,8 @@ class Connection:
             except grpc.aio.AioRpcError as error:
                 failures += 1
                 pause = _BACKOFF.pause(failures)
-                again = is_busy(error) or (is_break(error) and failures < _ATTEMPTS)
+                broken = repeatable and is_break(error) and failures < _ATTEMPTS
+                again = is_busy(error) or broken
                 if not again or time.monotonic() + pause >= deadline:
                     raise from_rpc(error, self.target) from error
             except asyncio.CancelledError:
@@ -86,6 +97,44 @@ class Connection:
         """
         call: StreamCall = self._stub().StreamVectors(metadata=self._metadata)
         return call
+
+    def open_mean_stream(self) -> MeanCall:
+        """Open a stream to a mean; a server that is not there shows when it is read.
+
+        Raises:
+            ClientClosed: `close` was called.
+        """
+        call: MeanCall = self._stub().StreamCorpusMean(metadata=self._metadata)
+        return call
+
+    async def download_mean(
+        self, name: str, seconds: float
+    ) -> list[means_pb2.DownloadCorpusMeanResponse]:
+        """The record of a mean and the pieces of its file.
+
+        Raises:
+            ActvecError: what the server or the connection said.
+        """
+        request = means_pb2.DownloadCorpusMeanRequest(corpus_mean=name)
+        call = self._stub().DownloadCorpusMean(request, timeout=seconds, metadata=self._metadata)
+        try:
+            return [response async for response in call]
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self.target) from error
+
+    async def upload_mean(
+        self, requests: Iterator[means_pb2.UploadCorpusMeanRequest], seconds: float
+    ) -> means_pb2.UploadCorpusMeanResponse:
+        """Store a mean from the pieces of its file.
+
+        Raises:
+            ActvecError: what the server or the connection said.
+        """
+        call = self._stub().UploadCorpusMean(requests, timeout=seconds, metadata=self._metadata)
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, self.target) from error
 
     def raise_if_closed(self) -> None:
         """Tell a call that `close` cancelled from a task that its caller cancelled.

@@ -105,6 +105,10 @@ class StampChanged(FailedPrecondition):
     """After a reconnection the server makes other vectors than before it."""
 
 
+class CorpusChanged(FailedPrecondition):
+    """A job was begun with other documents than those it was to go on with."""
+
+
 class UnsupportedInput(InvalidArgument):
     """Documents cannot be read from this path."""
 

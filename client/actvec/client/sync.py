@@ -1,13 +1,15 @@
 """The client, for programs without an event loop and for notebooks."""
 
 import weakref
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from actvec.client.aio import AsyncClient
 from actvec.client.channel import DEFAULT_TARGET
 from actvec.client.loop import LoopThread
+from actvec.client.mean_job import OnProgress
+from actvec.client.means import CorpusMean, MeanFile
 from actvec.client.model import ModelInfo
 from actvec.client.results import ResultStream
 from actvec.client.streaming import Streamable
@@ -140,6 +142,60 @@ class Client:
             ordered=ordered,
         )
         return self._iterate(results)
+
+    def corpus_mean(
+        self,
+        documents: Iterable[Streamable],
+        *,
+        job: str,
+        name: str | None = None,
+        truncation: Truncation = "error",
+        prepend_bos: bool = True,
+        variance: bool = False,
+        take_over: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> CorpusMean:
+        """The mean of a corpus, each document counted exactly once, whatever breaks.
+
+        `documents` is drawn lazily and `on_progress` called, both in other threads. Arguments and
+        errors are those of `AsyncClient.corpus_mean`.
+        """
+        return self._loop.run(
+            self._client.corpus_mean(
+                documents,
+                job=job,
+                name=name,
+                truncation=truncation,
+                prepend_bos=prepend_bos,
+                variance=variance,
+                take_over=take_over,
+                on_progress=on_progress,
+            )
+        )
+
+    def list_means(self, *, all_models: bool = False) -> list[CorpusMean]:
+        """The server's means, newest first; see `AsyncClient.list_means`."""
+        return self._loop.run(self._client.list_means(all_models=all_models))
+
+    def get_mean(self, name: str) -> CorpusMean:
+        """The record of a mean; see `AsyncClient.get_mean`."""
+        return self._loop.run(self._client.get_mean(name))
+
+    def delete_mean(self, name: str) -> CorpusMean:
+        """Remove a mean; see `AsyncClient.delete_mean`."""
+        return self._loop.run(self._client.delete_mean(name))
+
+    def merge_means(self, means: Sequence[str], *, name: str) -> CorpusMean:
+        """Merge means into a new one; see `AsyncClient.merge_means`."""
+        return self._loop.run(self._client.merge_means(means, name=name))
+
+    def download_mean(self, name: str) -> MeanFile:
+        """The file of a mean; see `AsyncClient.download_mean`."""
+        return self._loop.run(self._client.download_mean(name))
+
+    def upload_mean(self, content: bytes, *, name: str) -> CorpusMean:
+        """Store a mean's file; see `AsyncClient.upload_mean`."""
+        return self._loop.run(self._client.upload_mean(content, name=name))
 
     def _iterate(self, results: ResultStream) -> Generator[Result, None, None]:
         try:

@@ -26,7 +26,7 @@ from actvec.v1 import model_pb2, vectors_pb2
 _MODES: "MappingProxyType[Mode, vectors_pb2.Mode.ValueType]" = MappingProxyType(
     {"short": vectors_pb2.MODE_SHORT, "long": vectors_pb2.MODE_LONG}
 )
-_TRUNCATIONS: "MappingProxyType[Truncation, vectors_pb2.Truncation.ValueType]" = MappingProxyType(
+TRUNCATIONS: "MappingProxyType[Truncation, vectors_pb2.Truncation.ValueType]" = MappingProxyType(
     {
         "error": vectors_pb2.TRUNCATION_ERROR,
         "start": vectors_pb2.TRUNCATION_KEEP_START,
@@ -41,7 +41,7 @@ _ENCODINGS: "MappingProxyType[Encoding, vectors_pb2.VectorEncoding.ValueType]" =
     }
 )
 _MODE_NAMES = {number: name for name, number in _MODES.items()}
-_TRUNCATION_NAMES = {number: name for name, number in _TRUNCATIONS.items()}
+TRUNCATION_NAMES = {number: name for name, number in TRUNCATIONS.items()}
 
 # Room in a message for what is not a document: settings, tags and lengths.
 _MESSAGE_OVERHEAD = 4096
@@ -66,7 +66,7 @@ def encode_settings(settings: Settings) -> vectors_pb2.VectorSettings:
     """Settings as they travel."""
     return vectors_pb2.VectorSettings(
         mode=_MODES[settings.mode],
-        truncation=_TRUNCATIONS[settings.truncation],
+        truncation=TRUNCATIONS[settings.truncation],
         encoding=_ENCODINGS[settings.encoding],
         corpus_mean=settings.center or "",
         prepend_bos=settings.prepend_bos,
@@ -198,7 +198,7 @@ def decode_stamp(stamp: vectors_pb2.VectorStamp, settings: Settings) -> Stamp:
         ProtocolError: the server made other vectors than those asked for: a vector that was to be
             centred and is not must never pass for one.
     """
-    mode, truncation = _MODE_NAMES.get(stamp.mode), _TRUNCATION_NAMES.get(stamp.truncation)
+    mode, truncation = _MODE_NAMES.get(stamp.mode), TRUNCATION_NAMES.get(stamp.truncation)
     if mode != settings.mode or truncation != settings.truncation:
         raise ProtocolError(f"mode and truncation {mode} and {truncation} do not match {settings}")
     if bool(stamp.corpus_mean_id) != bool(settings.center):

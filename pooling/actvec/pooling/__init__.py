@@ -4,6 +4,7 @@ numpy only, so that a client can check what a server computed.
 """
 
 from actvec.pooling.curves import Exponential, LastToken, Pool
+from actvec.pooling.identity import PoolIdentity, check_identity
 from actvec.pooling.mean import MeanAccumulator, pooled_mean
 from actvec.pooling.modes import (
     EXP_841,
@@ -26,6 +27,8 @@ __all__ = [
     "LastToken",
     "MeanAccumulator",
     "Pool",
+    "PoolIdentity",
+    "check_identity",
     "pool_states",
     "pooled_mean",
     "pooling_matrix",

@@ -16,6 +16,8 @@ _VERBS: Mapping[str, str] = MappingProxyType(
         "info": "actvec.client.cli.info",
         "extract": "actvec.client.cli.extract",
         "stream": "actvec.client.cli.stream",
+        "mean": "actvec.client.cli.mean",
+        "verify": "actvec.client.cli.verify",
     }
 )
 

@@ -6,12 +6,14 @@ and a time left that is reckoned from documents would be wrong.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import click
+
+from actvec.client.means import MeanProgress
 
 # Seconds between lines in a log.
 _LINE_EVERY = 10.0
@@ -75,12 +77,18 @@ def show_progress(total: int | None) -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    with _bar(total) as bar:
-        yield bar
+    with _bar(total) as show:
+
+        class Bar:
+            def update(self, tally: Tally) -> None:
+                show(tally.documents, tally.tokens, tally.tokens / max(tally.seconds, 1e-9))
+
+        yield Bar()
 
 
 @contextmanager
-def _bar(total: int | None) -> Iterator[Progress]:
+def _bar(total: int | None) -> Iterator[Callable[[int, int, float], None]]:
+    """A bar; call what it yields with documents, tokens and tokens a second."""
     # rich takes longer to import than most calls take to be answered.
     from rich import console, progress  # noqa: PLC0415
 
@@ -95,10 +103,48 @@ def _bar(total: int | None) -> Iterator[Progress]:
     )
     with progress.Progress(*columns, console=console.Console(stderr=True)) as display:
         task = display.add_task("", total=total, tokens=0, rate=0.0)
+        yield lambda documents, tokens, rate: display.update(
+            task, completed=documents, tokens=tokens, rate=rate
+        )
+
+
+class MeanProgressDisplay(Protocol):
+    """Is told now and then how a mean is going."""
+
+    def update(self, progress: MeanProgress) -> None:
+        """Show it, or not yet."""
+
+
+class _MeanLines:
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _LINE_EVERY
+        self._opened = False
+
+    def update(self, progress: MeanProgress) -> None:
+        if not self._opened and progress.committed:
+            click.echo(f"going on behind {progress.committed:,} documents", err=True)
+        self._opened = True
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LINE_EVERY
+            click.echo(
+                f"{progress.documents:,} documents of {progress.tokens:,} tokens,"
+                f" {progress.skipped:,} skipped, {progress.committed:,} durable,"
+                f" {progress.tokens_per_second:,.0f} tokens/s",
+                err=True,
+            )
+
+
+@contextmanager
+def show_mean_progress(total: int | None) -> Iterator[MeanProgressDisplay]:
+    """Progress of a mean on standard error; `total` documents, or None where not known."""
+    if not sys.stderr.isatty():
+        yield _MeanLines()
+        return
+    with _bar(total) as show:
 
         class Bar:
-            def update(self, tally: Tally) -> None:
-                rate = tally.tokens / max(tally.seconds, 1e-9)
-                display.update(task, completed=tally.documents, tokens=tally.tokens, rate=rate)
+            def update(self, progress: MeanProgress) -> None:
+                documents = progress.documents + progress.skipped
+                show(documents, progress.tokens, progress.tokens_per_second)
 
         yield Bar()

@@ -1,0 +1,143 @@
+"""Holds a server to the identity of centring: raw minus centred is the pooled mean."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actvec.client.errors import InvalidArgument
+from actvec.client.vectors import Mode, Vector
+from actvec.pooling import PoolIdentity, check_identity
+
+COLUMNS = ("sample", "doc_len", "chunk", "cosine", "l2_diff", "||diff||", "||pred||")
+
+
+@dataclass(frozen=True)
+class DocumentIdentity:
+    """How well the identity holds for one document.
+
+    Attributes:
+        id: The document's id.
+        tokens: Tokens that were pooled.
+        pools: For each pool of the mode, in its order.
+    """
+
+    id: str
+    tokens: int
+    pools: tuple[PoolIdentity, ...]
+
+    @property
+    def relative_error(self) -> float:
+        """The worst pool's error, as a fraction of what was predicted."""
+        return max(pool.relative_error for pool in self.pools)
+
+
+def verify_vectors(raw: Vector, centred: Vector, mean: NDArray[np.float32]) -> DocumentIdentity:
+    """Hold two vectors of one document to the mean `[N, D]` that is between them.
+
+    A document longer than the mean is centred by its last N tokens; its raw vector is of all, and
+    the identity says nothing of it.
+
+    Raises:
+        InvalidArgument: the vectors are not of the same document, mode and tokens.
+    """
+    if raw.tokens_used != centred.tokens_used:
+        raise InvalidArgument(
+            f"document {raw.id!a} has {raw.tokens_used} tokens, of which {centred.tokens_used} were"
+            f" centred: the mean has {len(mean)} positions, and only those can be compared"
+        )
+    if (raw.text_sha256, raw.stamp.mode) != (centred.text_sha256, centred.stamp.mode):
+        raise InvalidArgument(f"the vectors of {raw.id!a} are of different texts or modes")
+    pools = check_identity(raw.stamp.mode, raw.values, centred.values, mean, centred.tokens_used)
+    return DocumentIdentity(raw.id, centred.tokens_used, tuple(pools))
+
+
+def verify_columns(
+    mode: Mode, raw: Path, centred: Path, mean: NDArray[np.float32], lengths: Mapping[str, int]
+) -> Iterator[DocumentIdentity]:
+    """Hold two CSV files, as `actvec csv` writes them, to a mean `[N, D]`.
+
+    Args:
+        mode: The mode of the vectors.
+        raw: Columns of raw vectors, each below its document's label.
+        centred: The same, centred.
+        mean: By distance from the end.
+        lengths: Tokens of each document.
+
+    Raises:
+        InvalidArgument: a file is not of that form, or they do not fit together.
+    """
+    raw_columns, centred_columns = read_columns(raw), read_columns(centred)
+    if list(raw_columns) != list(centred_columns):
+        raise InvalidArgument(f"{raw} and {centred} have other documents, or another order")
+    for label, values in raw_columns.items():
+        if label not in lengths:
+            raise InvalidArgument(f"the length of {label!a} is not known")
+        try:
+            pools = check_identity(mode, values, centred_columns[label], mean, lengths[label])
+        except ValueError as error:
+            raise InvalidArgument(f"{label!a}: {error}") from error
+        yield DocumentIdentity(label, lengths[label], tuple(pools))
+
+
+def read_columns(path: Path) -> dict[str, NDArray[np.float64]]:
+    """The vectors of a CSV file by label: a header of labels, then a line a dimension.
+
+    Raises:
+        InvalidArgument: it is not of that form.
+        OSError: it cannot be read.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        labels = next(rows, [])
+        try:
+            values = np.array([[float(cell) for cell in row] for row in rows])
+        except ValueError as error:
+            raise InvalidArgument(f"{path} holds something else than numbers: {error}") from error
+    if not labels or len(set(labels)) < len(labels) or values.shape[1:] != (len(labels),):
+        raise InvalidArgument(
+            f"{path} is no table of vectors: a header of different labels, then a line a dimension"
+        )
+    return dict(zip(labels, values.T, strict=True))
+
+
+def read_lengths(path: Path) -> dict[str, int]:
+    """Tokens by label, from a CSV file whose lines are `label,tokens`; a header is skipped.
+
+    Raises:
+        InvalidArgument: it is not of that form.
+        OSError: it cannot be read.
+    """
+    lengths: dict[str, int] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.reader(file), start=1):
+            if len(row) == 2 and row[1].strip().isdecimal():
+                lengths[row[0]] = int(row[1])
+            elif number > 1:
+                raise InvalidArgument(f"{path}, line {number}: wants label,tokens")
+    return lengths
+
+
+def to_csv(documents: Iterable[DocumentIdentity]) -> bytes:
+    """The table as CSV: a line a document and pool, under `COLUMNS`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for document in documents:
+        for pool in document.pools:
+            writer.writerow(
+                [
+                    document.id,
+                    document.tokens,
+                    pool.pool,
+                    f"{pool.cosine:.9f}",
+                    f"{pool.error:.6e}",
+                    f"{pool.difference:.6e}",
+                    f"{pool.predicted:.6e}",
+                ]
+            )
+    return text.getvalue().encode()
