@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from actvec.server.config import Limits
 from actvec.server.pooler import Pools
 from bench.contenders import Contender, Lens, Packed, Padded
 from bench.workload import SHAPES, Shape, Workload
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--documents", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--step-tokens", type=int, default=4096)
+    parser.add_argument("--step-tokens", type=int, default=Limits().step_tokens)
     parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
     options = parser.parse_args()
 

@@ -33,8 +33,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     """Start `actvec-server` with options; what still runs at the end is killed."""
     running: list[RunningServer] = []
 
-    def start(*options: str, port: int = 0) -> RunningServer:
-        data_dir = tmp_path_factory.mktemp("data")
+    def start(*options: str, port: int = 0, data_dir: Path | None = None) -> RunningServer:
+        data_dir = data_dir or tmp_path_factory.mktemp("data")
         process = subprocess.Popen(
             [
                 sys.executable,

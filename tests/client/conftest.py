@@ -72,7 +72,11 @@ class CuttingProxy:
             except OSError:
                 return
             host, port = self._upstream.rsplit(":", 1)
-            server = socket.create_connection((host, int(port)))
+            try:
+                server = socket.create_connection((host, int(port)))
+            except OSError:  # no server there, for now
+                _reset(client)
+                continue
             self.connections += 1
             with self._lock:
                 self._sockets |= {client, server}

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -71,23 +71,11 @@ class Connection:
             ActvecError: what the server or the connection said.
         """
         call = method(self._stub())
-        deadline = time.monotonic() + seconds
-        failures = 0
-        while True:
-            remaining = max(deadline - time.monotonic(), 0.001)
-            try:
-                return await call(request, timeout=remaining, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                failures += 1
-                pause = _BACKOFF.pause(failures)
-                broken = repeatable and is_break(error) and failures < _ATTEMPTS
-                again = is_busy(error) or broken
-                if not again or time.monotonic() + pause >= deadline:
-                    raise from_rpc(error, self.target) from error
-            except asyncio.CancelledError:
-                self.raise_if_closed()
-                raise
-            await asyncio.sleep(pause)
+
+        async def attempt(remaining: float) -> Response:
+            return await call(request, timeout=remaining, metadata=self._metadata)
+
+        return await self._repeat(attempt, seconds, repeatable=repeatable)
 
     def open_vector_stream(self) -> StreamCall:
         """Open a stream of vectors; a server that is not there shows when it is read.
@@ -116,25 +104,55 @@ class Connection:
             ActvecError: what the server or the connection said.
         """
         request = means_pb2.DownloadCorpusMeanRequest(corpus_mean=name)
-        call = self._stub().DownloadCorpusMean(request, timeout=seconds, metadata=self._metadata)
-        try:
+        stub = self._stub()
+
+        async def attempt(remaining: float) -> list[means_pb2.DownloadCorpusMeanResponse]:
+            call = stub.DownloadCorpusMean(request, timeout=remaining, metadata=self._metadata)
             return [response async for response in call]
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self.target) from error
+
+        return await self._repeat(attempt, seconds)
 
     async def upload_mean(
-        self, requests: Iterator[means_pb2.UploadCorpusMeanRequest], seconds: float
+        self, parts: Sequence[means_pb2.UploadCorpusMeanRequest], seconds: float
     ) -> means_pb2.UploadCorpusMeanResponse:
-        """Store a mean from the pieces of its file.
+        """Store a mean from the pieces of its file; again is the same, its content names it.
 
         Raises:
             ActvecError: what the server or the connection said.
         """
-        call = self._stub().UploadCorpusMean(requests, timeout=seconds, metadata=self._metadata)
-        try:
-            return await call
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, self.target) from error
+        stub = self._stub()
+
+        async def attempt(remaining: float) -> means_pb2.UploadCorpusMeanResponse:
+            return await stub.UploadCorpusMean(
+                iter(parts), timeout=remaining, metadata=self._metadata
+            )
+
+        return await self._repeat(attempt, seconds)
+
+    async def _repeat(
+        self,
+        attempt: Callable[[float], Awaitable[Response]],
+        seconds: float,
+        *,
+        repeatable: bool = True,
+    ) -> Response:
+        """Try within `seconds`, each time in those that remain, where it may be tried again."""
+        deadline = time.monotonic() + seconds
+        failures = 0
+        while True:
+            try:
+                return await attempt(max(deadline - time.monotonic(), 0.001))
+            except grpc.aio.AioRpcError as error:
+                failures += 1
+                pause = _BACKOFF.pause(failures)
+                broken = repeatable and is_break(error) and failures < _ATTEMPTS
+                again = is_busy(error) or broken
+                if not again or time.monotonic() + pause >= deadline:
+                    raise from_rpc(error, self.target) from error
+            except asyncio.CancelledError:
+                self.raise_if_closed()
+                raise
+            await asyncio.sleep(pause)
 
     def raise_if_closed(self) -> None:
         """Tell a call that `close` cancelled from a task that its caller cancelled.

@@ -77,6 +77,8 @@ class MeanJob:
             while self._mean is None:
                 try:
                     await self._converse(feed)
+                    if feed.error is not None:
+                        raise feed.error
                 except BrokenError as broken:
                     pending = f"{len(self._backlog)} documents are not durable yet"
                     await self._reconnection.wait(broken, pending)
@@ -93,7 +95,7 @@ class MeanJob:
         """
         call = self._connection.open_mean_stream()
         opened: Opened = asyncio.get_running_loop().create_future()
-        await converse(call, self._send(call, feed, opened), self._receive(call, opened))
+        await converse(call, self._send(call, feed, opened), self._receive(call, feed, opened))
 
     async def _send(self, call: MeanCall, feed: Feed[Streamable], opened: Opened) -> None:
         # A call that is over says why to whoever reads it.
@@ -109,10 +111,11 @@ class MeanJob:
                 else:
                     self._committed.clear()
                     await self._committed.wait()
-            if feed.error is not None:
-                raise feed.error
-            finish = means_pb2.CorpusMeanFinish(documents=self._backlog.numbered)
-            await call.write(means_pb2.StreamCorpusMeanRequest(finish=finish))
+            # A corpus that could not be read to its end has no mean yet. What was read is kept: the
+            # server makes it durable where the client half-closes.
+            if feed.error is None:
+                finish = means_pb2.CorpusMeanFinish(documents=self._backlog.numbered)
+                await call.write(means_pb2.StreamCorpusMeanRequest(finish=finish))
             await call.done_writing()
 
     async def _go_on_from(self, opened: means_pb2.CorpusMeanCommit, feed: Feed[Streamable]) -> None:
@@ -154,7 +157,7 @@ class MeanJob:
         for item in items:
             self._backlog.add(item)
 
-    async def _receive(self, call: MeanCall, opened: Opened) -> None:
+    async def _receive(self, call: MeanCall, feed: Feed[Streamable], opened: Opened) -> None:
         try:
             while isinstance(response := await call.read(), means_pb2.StreamCorpusMeanResponse):
                 self._hear(response, opened)
@@ -162,7 +165,7 @@ class MeanJob:
             if is_break(error) or is_busy(error):
                 raise BrokenError(str(self._connection.error(error))) from error
             raise self._connection.error(error) from error
-        if self._mean is None:
+        if self._mean is None and not (self._exhausted and feed.error is not None):
             raise BrokenError("the server ended the stream early")
 
     def _hear(self, response: means_pb2.StreamCorpusMeanResponse, opened: Opened) -> None:

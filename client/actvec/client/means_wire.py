@@ -1,7 +1,7 @@
 """Between the messages about means and this library's records; nothing else knows both."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC
 
 from actvec.client.errors import ProtocolError
@@ -110,13 +110,17 @@ def decode_progress(progress: means_pb2.CorpusMeanProgress, committed: int) -> M
     )
 
 
-def encode_file(content: bytes, name: str) -> Iterator[means_pb2.UploadCorpusMeanRequest]:
+def encode_file(content: bytes, name: str) -> list[means_pb2.UploadCorpusMeanRequest]:
     """A mean's file in pieces."""
     digest = hashlib.sha256(content).hexdigest()
     upload = means_pb2.CorpusMeanUpload(name=name, size_bytes=len(content), sha256=digest)
-    yield means_pb2.UploadCorpusMeanRequest(upload=upload)
-    for start in range(0, len(content), _CHUNK_BYTES):
-        yield means_pb2.UploadCorpusMeanRequest(chunk=content[start : start + _CHUNK_BYTES])
+    chunks = (
+        content[start : start + _CHUNK_BYTES] for start in range(0, len(content), _CHUNK_BYTES)
+    )
+    return [
+        means_pb2.UploadCorpusMeanRequest(upload=upload),
+        *(means_pb2.UploadCorpusMeanRequest(chunk=chunk) for chunk in chunks),
+    ]
 
 
 def decode_file(parts: Sequence[means_pb2.DownloadCorpusMeanResponse]) -> MeanFile:

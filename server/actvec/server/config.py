@@ -41,7 +41,7 @@ class Limits:
         commit_seconds: Time between two commits of a job that makes a mean.
     """
 
-    step_tokens: int = 4096
+    step_tokens: int = 2048
     queued_tokens: int = 1 << 17
     stream_documents: int = 512
     text_bytes: int = 4 << 20

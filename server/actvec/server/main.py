@@ -65,6 +65,12 @@ def _dtype_names() -> click.Choice[str]:
     help="Tokens of one forward pass.",
 )
 @click.option(
+    "--commit-seconds",
+    type=click.FloatRange(0),
+    default=DEFAULTS.limits.commit_seconds,
+    help="Seconds between two commits of a job that makes a mean.",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(0),
     default=DEFAULTS.grace,
@@ -88,11 +94,18 @@ def main(**options: Any) -> None:
 
 
 def _config(
-    *, host: str, port: int, data_dir: Path, step_tokens: int, grace: float, **model: Any
+    *,
+    host: str,
+    port: int,
+    data_dir: Path,
+    step_tokens: int,
+    commit_seconds: float,
+    grace: float,
+    **model: Any,
 ) -> ServerConfig:
     return ServerConfig(
         model=ModelOptions(**model),
-        limits=Limits(step_tokens=step_tokens),
+        limits=Limits(step_tokens=step_tokens, commit_seconds=commit_seconds),
         host=host,
         port=port,
         data_dir=data_dir,

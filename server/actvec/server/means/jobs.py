@@ -285,8 +285,16 @@ class Jobs:
         return holding.job
 
     async def finished(self, settings: JobSettings) -> tuple[int, str] | None:
-        """How many documents a finished job took and its mean's id; None for an unfinished one."""
-        return await asyncio.to_thread(JobDirectory(self._directory / settings.job).finished)
+        """How many documents a finished job took and its mean's id; None for an unfinished one.
+
+        Raises:
+            JobMismatchError: it has other settings.
+        """
+        directory = JobDirectory(self._directory / settings.job)
+        finished = await asyncio.to_thread(directory.finished)
+        if finished is not None:
+            await asyncio.to_thread(_check_settings, directory, settings)
+        return finished
 
     def end(self, name: str, holding: Holding) -> None:
         """Let a job go, once what it has taken is computed and durable."""
@@ -331,14 +339,9 @@ class Jobs:
 
     @staticmethod
     def _load(directory: JobDirectory, settings: JobSettings) -> Progress:
-        before = directory.settings()
-        if before is None:
+        if directory.settings() is None:
             directory.create(settings.canonical)
-        elif before != settings.canonical:
-            raise JobMismatchError(
-                f"job {settings.job} was begun with other settings: {before}; "
-                f"now: {settings.canonical}. Use another job name"
-            )
+        _check_settings(directory, settings)
         empty = MeanAccumulator(settings.record.d_model, variance=settings.variance)
         return directory.load() or Progress(empty)
 
@@ -346,3 +349,12 @@ class Jobs:
         if self._held.get(name) is holding:
             del self._held[name]
         holding.released.set()
+
+
+def _check_settings(directory: JobDirectory, settings: JobSettings) -> None:
+    before = directory.settings()
+    if before != settings.canonical:
+        raise JobMismatchError(
+            f"job {settings.job} was begun with other settings: {before}; "
+            f"now: {settings.canonical}. Use another job name"
+        )

@@ -1,0 +1,133 @@
+"""`actvec mean` and `actvec verify`: what they print and write, and their exit codes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from actvec.client.cli import main
+from actvec.client.samples import sample_corpus
+from actvec.client.verify import COLUMNS
+
+
+@pytest.fixture(scope="module")
+def server(start_server):
+    return start_server("--model=demo")
+
+
+@pytest.fixture
+def actvec(capfd, server, monkeypatch):
+    """Run the program in this process; exit code, standard output and standard error."""
+    monkeypatch.setenv("ACTVEC_TARGET", server.target)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ending:
+            main([str(argument) for argument in arguments])
+        output, errors = capfd.readouterr()
+        assert "Traceback" not in errors
+        return ending.value.code, output, errors
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A file of the short samples and two lines that are no documents."""
+    path = tmp_path / "corpus.jsonl"
+    documents = [document for document in sample_corpus() if document.id.endswith("_short")]
+    lines = [json.dumps({"id": document.id, "text": document.text}) for document in documents]
+    path.write_text("\n".join([*lines, '{"id": "blank", "text": " "}', "rubbish"]))
+    return path
+
+
+def test_a_server_without_means_says_how_to_make_one(actvec):
+    code, output, errors = actvec("mean", "list")
+    assert (code, output) == (0, "")
+    assert "actvec mean compute" in errors
+    code, _, errors = actvec("mean", "show", "latest")
+    assert code == 2
+    assert "no corpus mean 'latest'" in errors
+
+
+def test_a_mean_is_made_shown_moved_merged_and_removed(actvec, corpus, tmp_path):
+    code, output, _ = actvec("mean", "compute", corpus, "--name", "first")
+    assert code == 1  # two were left out
+    assert "10 of 84" in output
+    assert "skipped    2 INVALID_ARGUMENT, first 'blank'" in output
+
+    code, output, _ = actvec("mean", "show", "first", "--json")
+    record = json.loads(output)
+    assert (code, record["name"], record["documents"]) == (0, "first", 10)
+
+    path = tmp_path / "out" / "mean.safetensors"
+    code, output, _ = actvec("mean", "download", "latest", "--out", path)
+    tensors = load_file(path)
+    assert code == 0
+    assert list(tensors["corpus_mean"].shape) == [record["d_model"], record["max_tokens"]]
+    assert tensors["counts"][0] == 10
+
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "a.txt").write_text("One more document.")
+    assert actvec("mean", "compute", folder, "--name", "second", "--job", "other")[0] == 0
+    code, output, _ = actvec("mean", "merge", "first", "second", "--name", "both")
+    assert code == 0
+    assert "11 of" in output
+
+    code, output, _ = actvec("mean", "list")
+    assert [line.split()[1] for line in output.splitlines()] == ["name", "both", "second", "first"]
+    assert "removed" in actvec("mean", "delete", "both")[1]
+    assert actvec("mean", "delete", "both")[0] == 2
+    assert len(json.loads(actvec("mean", "list", "--json")[1])) == 2
+
+    foreign = tmp_path / "foreign.safetensors"
+    foreign.write_bytes(path.read_bytes()[:-1])
+    code, _, errors = actvec("mean", "upload", foreign, "--name", "cut")
+    assert code == 2
+    assert "not a safetensors file" in errors
+
+
+def test_the_job_of_a_finished_mean_answers_with_it_again(actvec, corpus):
+    one = json.loads(actvec("mean", "compute", corpus, "--name", "again", "--json")[1])
+    other = json.loads(actvec("mean", "compute", corpus, "--name", "again", "--json")[1])
+    assert one == other
+
+
+def test_verify_holds_for_the_samples_and_for_files(actvec, corpus, tmp_path):
+    actvec("mean", "compute", corpus, "--name", "verified")
+    table = tmp_path / "identity.csv"
+    code, output, _ = actvec("verify", "--center", "verified", corpus, "--csv", table)
+    assert code == 1  # two could not be checked
+    assert "pooled mean holds: 10 documents" in output
+    rows = list(csv.reader(table.open()))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 1 + 10 * 4
+    assert all(float(row[3]) > 0.9999 for row in rows[1:])
+
+
+def test_verify_finds_out_that_columns_were_centred_by_another_mean(actvec, corpus, tmp_path):
+    actvec("mean", "compute", corpus, "--name", "columns")
+    mean = tmp_path / "mean.safetensors"
+    actvec("mean", "download", "columns", "--out", mean)
+    pooled = load_file(mean)["corpus_mean"][:, 0].astype(float)
+    (tmp_path / "lengths.csv").write_text("label,tokens\na,1\n")
+    raw, centred = tmp_path / "raw.csv", tmp_path / "centred.csv"
+    arguments = ["verify", "--mode", "short", "--columns", raw, centred]
+    arguments += ["--mean", mean, "--lengths", tmp_path / "lengths.csv"]
+
+    def write(path, values):
+        path.write_text("\n".join(["a", *(f"{value:.8f}" for value in values)]) + "\n")
+
+    write(raw, 2 * pooled)
+    write(centred, pooled)
+    code, output, _ = actvec(*arguments)
+    assert (code, "holds: 1 documents" in output) == (0, True)
+    write(centred, np.roll(pooled, 1))
+    code, output, _ = actvec(*arguments, "--json")
+    assert (code, json.loads(output)["holds"]) == (1, False)
+    (tmp_path / "lengths.csv").write_text("b,1\n")
+    code, _, errors = actvec(*arguments)
+    assert code == 2
+    assert "length of 'a' is not known" in errors

@@ -1,0 +1,292 @@
+"""Corpus means through the client: each document counted exactly once, whatever breaks."""
+
+import asyncio
+import hashlib
+import itertools
+import random
+import signal
+import threading
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from safetensors.numpy import load
+
+from actvec.client import (
+    Aborted,
+    AsyncClient,
+    Client,
+    ClientClosed,
+    CorpusChanged,
+    Document,
+    FailedPrecondition,
+    Failure,
+    InvalidArgument,
+    NotFound,
+)
+from actvec.pooling import pooled_mean
+
+names = (f"job-{number}" for number in itertools.count())
+
+
+def corpus_of(count, seed=0):
+    """Documents of 1 to 60 words."""
+    chance = random.Random(seed)  # noqa: S311 - texts, not secrets
+    words = "river gate stone bell winter ferry lantern orchard".split()  # noqa: SIM905 - prose
+    return [
+        Document(f"d{number}", " ".join(chance.choices(words, k=chance.randint(1, 60))))
+        for number in range(count)
+    ]
+
+
+CORPUS = corpus_of(400)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(demo_server):
+    """The mean of the corpus, made in one go."""
+    with Client(demo_server.target) as client:
+        record = client.corpus_mean(CORPUS, job="undisturbed", variance=True)
+        return record, load(client.download_mean(record.id).content)
+
+
+def assert_same_mean(client, record, undisturbed):
+    expected, tensors = undisturbed
+    found = load(client.download_mean(record.id).content)
+    assert (record.documents, record.tokens) == (expected.documents, expected.tokens)
+    assert record.corpus_sha256 == expected.corpus_sha256
+    assert_array_equal(found["counts"], tensors["counts"])
+    assert_allclose(found["sums"], tensors["sums"], rtol=1e-12, atol=1e-12)
+
+
+def test_the_record_says_what_was_averaged(client, undisturbed):
+    record, tensors = undisturbed
+    info = client.info()
+    assert record.documents == len(CORPUS)
+    assert record.tokens == int(tensors["counts"].sum())
+    assert (record.d_model, record.max_tokens) == tensors["corpus_mean"].shape
+    assert record.name == "undisturbed"
+    assert record.has_variance
+    assert record.model.layers == info.layers
+    assert record.model.revision == info.revision
+    assert client.get_mean(record.id) == record
+    assert record in client.list_means()
+
+
+def test_the_documents_are_named_as_the_contract_says(undisturbed):
+    digest = bytes(32)
+    for document in CORPUS:
+        named = [hashlib.sha256(part.encode()).digest() for part in (document.id, document.text)]
+        digest = hashlib.sha256(digest + b"".join(named)).digest()
+    assert undisturbed[0].corpus_sha256 == digest.hex()
+
+
+def test_centring_subtracts_the_pooled_mean(client, undisturbed):
+    record, _ = undisturbed
+    mean = client.download_mean(record.id).mean
+    raw = client.extract(CORPUS[0], mode="long")
+    centred = client.extract(CORPUS[0], mode="long", center=record.id)
+    assert_allclose(
+        raw.values - centred.values, pooled_mean("long", mean, raw.tokens), rtol=1e-5, atol=1e-5
+    )
+    assert centred.stamp.corpus_mean_sha256 == record.sha256
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cut_connections_change_nothing(demo_server, cutting_proxy, undisturbed, seed):
+    proxy = cutting_proxy(demo_server.target)
+    chance = random.Random(seed)  # noqa: S311 - cuts, not secrets
+
+    with Client(proxy.target) as client:
+        proxy.cut_after(*(chance.randrange(100, 500) for _ in range(4)))
+        record = client.corpus_mean(CORPUS, job=next(names))
+    assert proxy.cuts >= 2
+    with Client(demo_server.target) as client:
+        assert_same_mean(client, record, undisturbed)
+
+
+def test_a_killed_server_comes_back_and_the_job_goes_on(
+    start_server, cutting_proxy, undisturbed, tmp_path
+):
+    first = start_server("--commit-seconds=0", data_dir=tmp_path)
+    proxy = cutting_proxy(first.target)
+    durable = threading.Event()
+
+    def documents():
+        yield from CORPUS[:200]
+        assert durable.wait(60)
+        first.stop(signal.SIGKILL)
+        second = start_server("--commit-seconds=0", data_dir=tmp_path)
+        proxy.redirect(second.target)
+        yield from CORPUS[200:]
+
+    def watch(progress):
+        if progress.committed:
+            durable.set()
+
+    with Client(proxy.target) as client:
+        record = client.corpus_mean(documents(), job="killed", on_progress=watch)
+        assert_same_mean(client, record, undisturbed)
+
+
+def test_a_program_that_died_is_run_again_and_goes_on(demo_server, undisturbed):
+    job = next(names)
+
+    def dies():
+        yield from CORPUS[:250]
+        raise OSError("the disk with the corpus is gone")
+
+    with Client(demo_server.target) as client, pytest.raises(OSError, match="is gone"):
+        client.corpus_mean(dies(), job=job)
+    with Client(demo_server.target) as client:
+        opened = []
+        record = client.corpus_mean(CORPUS, job=job, on_progress=opened.append)
+        assert opened[0].committed > 0
+        assert_same_mean(client, record, undisturbed)
+
+
+def test_progress_never_goes_back_and_ends_with_everything(client):
+    seen = []
+    client.corpus_mean(CORPUS, job=next(names), on_progress=seen.append)
+    assert [one.committed for one in seen] == sorted(one.committed for one in seen)
+    assert seen[-1].committed == seen[-1].documents == len(CORPUS)
+
+
+def test_a_finished_job_answers_with_its_mean_again(client):
+    job = next(names)
+    assert client.corpus_mean(CORPUS[:5], job=job) == client.corpus_mean(CORPUS[:5], job=job)
+
+
+def test_a_finished_job_takes_no_more_documents(client):
+    job = next(names)
+    client.corpus_mean(CORPUS[:5], job=job)
+    with pytest.raises(FailedPrecondition, match=r"finished, with 5 documents.*another job name"):
+        client.corpus_mean(CORPUS[:6], job=job)
+
+
+def test_a_job_does_not_go_on_with_another_corpus(client):
+    job = next(names)
+
+    def broken(documents):
+        yield from documents
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        client.corpus_mean(broken(CORPUS[:50]), job=job)
+    with pytest.raises(CorpusChanged, match="they are not the first 50 of this corpus"):
+        client.corpus_mean(CORPUS[1:], job=job)
+    with pytest.raises(CorpusChanged, match="has only 20"):
+        client.corpus_mean(CORPUS[:20], job=job)
+    assert client.corpus_mean(CORPUS, job=job).documents == len(CORPUS)
+
+
+def test_a_job_does_not_go_on_with_other_settings(client):
+    job = next(names)
+    client.corpus_mean(CORPUS[:5], job=job)
+    for other in ({"truncation": "start"}, {"prepend_bos": False}, {"variance": True}):
+        with pytest.raises(FailedPrecondition, match="other settings"):
+            client.corpus_mean(CORPUS[:5], job=job, **other)
+
+
+def test_what_cannot_be_read_or_sent_is_counted_under_its_number(client):
+    documents = [
+        "a text",
+        Failure("line 2", "INVALID_ARGUMENT", "not JSON"),
+        Document("half", "\ud800"),
+        Document("blank", " "),
+        Failure("line 5", "DATA_LOSS", "the file is cut"),
+        Document("huge", "x" * (client.info().limits.max_text_bytes + 1)),
+        "another text",
+    ]
+    record = client.corpus_mean(documents, job=next(names))
+    assert record.documents == 2
+    skipped = {
+        one.reason: (one.documents, one.first_id, one.first_message) for one in record.skipped
+    }
+    assert skipped["INVALID_ARGUMENT"] == (3, "line 2", "not JSON")
+    assert skipped["DATA_LOSS"] == (1, "line 5", "the file is cut")
+    assert skipped["RESOURCE_EXHAUSTED"][:2] == (1, "huge")
+    assert record.skipped_documents == 5
+
+
+def test_a_corpus_without_a_single_good_document_has_no_mean(client):
+    with pytest.raises(FailedPrecondition, match="nothing to average"):
+        client.corpus_mean([" ", "\n"], job=next(names))
+
+
+def test_a_second_client_at_a_job_is_told(demo_server):
+    job = next(names)
+    opened, done = threading.Event(), threading.Event()
+
+    def slow():
+        yield from CORPUS[:10]
+        done.wait(60)
+
+    with Client(demo_server.target) as first, Client(demo_server.target) as second:
+        thread = threading.Thread(
+            target=first.corpus_mean,
+            args=(slow(),),
+            kwargs={"job": job, "on_progress": lambda _: opened.set()},
+        )
+        thread.start()
+        assert opened.wait(60)
+        with pytest.raises(Aborted, match=r"another client holds.*take_over"):
+            second.corpus_mean(CORPUS[:10], job=job)
+        done.set()
+        thread.join()
+        assert second.get_mean(job).documents == 10
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "latest", "x" * 65, "ä"])
+def test_a_name_that_could_be_a_path_is_refused(client, name):
+    with pytest.raises(InvalidArgument, match=r"job|name"):
+        client.corpus_mean(CORPUS[:1], job=name or " ")
+
+
+async def test_closing_the_client_ends_its_job(demo_server):
+    client = AsyncClient(demo_server.target)
+    opened = asyncio.Event()
+
+    async def endless():
+        while True:
+            yield "a text"
+
+    running = asyncio.create_task(
+        client.corpus_mean(endless(), job=next(names), on_progress=lambda _: opened.set())
+    )
+    await opened.wait()
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await running
+
+
+async def test_the_asynchronous_client_has_the_same_verbs(demo_server, undisturbed):
+    job = next(names)
+    async with AsyncClient(demo_server.target) as client:
+        one = await client.corpus_mean(CORPUS[:150], job=job)
+        other = await client.corpus_mean(CORPUS[150:], job=f"{job}-b")
+        merged = await client.merge_means([one.id, other.id], name=f"{job}-merged")
+        assert merged.documents == len(CORPUS)
+        file = await client.download_mean(merged.id)
+        assert_allclose(file.mean.T, undisturbed[1]["corpus_mean"], rtol=1e-6, atol=1e-6)
+        assert await client.get_mean(f"{job}-merged") == merged
+        assert await client.delete_mean(merged.id) == merged
+        with pytest.raises(NotFound, match="no corpus mean"):
+            await client.get_mean(merged.id)
+        assert await client.upload_mean(file.content, name=f"{job}-back")
+        assert (await client.list_means())[0].name == f"{job}-back"
+
+
+def test_a_mean_made_elsewhere_can_be_uploaded_and_used(client):
+    from safetensors.numpy import save  # noqa: PLC0415 - only here
+
+    width = client.info().d_model
+    mean = np.random.default_rng(0).normal(size=(width, 50)).astype(np.float32)
+    record = client.upload_mean(save({"corpus_mean": mean}), name="elsewhere")
+    assert (record.model, record.has_counts, record.max_tokens) == (None, False, 50)
+    raw = client.extract("Some text of no great length.", mode="short")
+    centred = client.extract("Some text of no great length.", mode="short", center="elsewhere")
+    assert_allclose(
+        raw.values - centred.values, pooled_mean("short", mean.T, raw.tokens), atol=1e-5
+    )
+    assert centred.smallest_count == 0
