@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint proto bench clean
+.PHONY: help install demo test soak lint proto bench clean
+FAULTS ?= 200
+SEED ?= 1
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +30,9 @@ demo: $(INSTALLED) ## serve the demo model and turn the sample corpus into vecto
 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/pytest
+
+soak: $(INSTALLED) ## kill and cut everything at random, FAULTS times, and show that nothing is lost
+	$(BIN)/pytest tests/faults -s --faults $(FAULTS) --fault-seed $(SEED)
 
 lint: $(INSTALLED) ## check style, types, the contract, and that generated code is current
 	$(BIN)/ruff check .

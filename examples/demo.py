@@ -3,7 +3,8 @@
     python -m examples.demo
 
 starts `actvec-server` with the demo model on a free port, streams the twenty sample texts through
-it in both modes, writes the vectors under ./vectors/demo/, and stops the server.
+it in both modes, writes the vectors under ./vectors/demo/, computes the mean of the texts, shows
+what centring by it does to the similarity of different texts, and stops the server.
 """
 
 import subprocess
@@ -13,6 +14,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from actvec.client import ActvecError, Client, Document, Mode, ServerError, Vector
 from actvec.client.files import VectorFolder
@@ -35,6 +38,8 @@ def main() -> None:
         short, _ = vectors(client, corpus, "short")
         long, milliseconds = vectors(client, corpus, "long")
         seconds = time.perf_counter() - started
+        mean = client.corpus_mean(corpus, job="samples")
+        centred, _ = vectors(client, corpus, "short", center=mean.id)
 
     folder = VectorFolder(OUT)
     for vector in [*short.values(), *long.values()]:
@@ -56,10 +61,24 @@ def main() -> None:
         f"\nms: from a text's submission to its long vector, the others on their way beside it"
         f"\nsaved in {OUT}/"
     )
+    print(
+        f"\ncorpus mean {mean.id}: {mean.documents} documents, {mean.tokens:,} tokens,"
+        f" {mean.max_tokens:,} positions from the end"
+        "\naverage cosine between different documents, short vectors:"
+        f" raw {average_cosine(short):.3f}, centred {average_cosine(centred):.3f}"
+    )
+
+
+def average_cosine(vectors: dict[str, Vector]) -> float:
+    """The mean cosine over all pairs of different documents."""
+    matrix = np.stack([vector.values for vector in vectors.values()]).astype(np.float64)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    pairs = np.triu_indices(len(matrix), k=1)
+    return float((matrix @ matrix.T)[pairs].mean())
 
 
 def vectors(
-    client: Client, corpus: list[Document], mode: Mode
+    client: Client, corpus: list[Document], mode: Mode, center: str | None = None
 ) -> tuple[dict[str, Vector], dict[str, float]]:
     """The vector of each document, and the milliseconds from its submission to its result."""
     submitted: dict[str, float] = {}
@@ -71,7 +90,7 @@ def vectors(
             submitted[document.id] = time.perf_counter()
             yield document
 
-    for result in client.stream(submit(), mode=mode):
+    for result in client.stream(submit(), mode=mode, center=center):
         if not isinstance(result, Vector):
             sys.exit(f"{result.id} has no vector: {result.code}: {result.message}")
         milliseconds[result.id] = 1000 * (time.perf_counter() - submitted[result.id])

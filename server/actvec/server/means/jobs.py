@@ -165,23 +165,33 @@ class MeanJob:
     async def commit(self) -> Progress:
         """Make everything durable that was taken so far.
 
+        Goes on where the caller is cancelled: half a commit would lose the documents of its chunk.
+
         Raises:
             OSError: the disk is full or cannot be written.
             Exception: the engine failed; what was taken since the last commit is void.
         """
+        return await asyncio.shield(asyncio.create_task(self._commit()))
+
+    async def _commit(self) -> Progress:
         async with self._committing:
+            # What follows a failed chunk is void too: its numbers have a gap before them.
+            if self._failure is not None:
+                raise self._failure
             chunk = self._chunk
             if not chunk.documents:
                 return self._committed
             self._chunk = self._new_chunk()
-            await chunk.settled()
-            # What follows a failed chunk is void too: its numbers have a gap before them.
-            self._failure = self._failure or chunk.failure
-            if self._failure is not None:
-                raise self._failure
-            chunk.progress.accumulator = await asyncio.to_thread(chunk.sums.take)
-            self._committed.merge(chunk.progress)
-            await asyncio.to_thread(self._directory.save, self._committed)
+            try:
+                await chunk.settled()
+                if chunk.failure is not None:
+                    raise chunk.failure
+                chunk.progress.accumulator = await asyncio.to_thread(chunk.sums.take)
+                self._committed.merge(chunk.progress)
+                await asyncio.to_thread(self._directory.save, self._committed)
+            except Exception as error:
+                self._failure = error
+                raise
             return self._committed
 
     async def finish(self, store: MeanStore) -> CorpusMean:

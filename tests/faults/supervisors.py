@@ -1,0 +1,108 @@
+"""What keeps a server and a client running while they are killed."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ..proxy import CuttingProxy
+
+READY = "actvec-server ready on "
+
+
+class ServerSupervisor:
+    """An `actvec-server` behind a proxy, started again over the same data when it is killed."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        self._command = [sys.executable, "-m", "actvec.server.main", "--port=0"]
+        self._command += [f"--data-dir={data_dir}", *options]
+        self._process: subprocess.Popen[str] | None = None
+        self.starts = 0
+        self.proxy = CuttingProxy(self._start())
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def restart(self, number: signal.Signals) -> None:
+        """Signal it, wait for its end, and start it again."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait()
+        self.proxy.redirect(self._start())
+
+    def close(self) -> None:
+        self.proxy.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self) -> str:
+        self.starts += 1
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        for line in self._process.stdout:
+            if line.startswith(READY):
+                return line.removeprefix(READY).strip()
+        raise RuntimeError(f"actvec-server ended with exit code {self._process.wait()}")
+
+
+class ClientSupervisor:
+    """An `actvec` command, run again when it is killed, until it is done.
+
+    A command that begins while no server is there, or before the server noticed the death of the
+    client before, says so and ends; it is run again in a moment, as a person would.
+    """
+
+    PASSING = ("no actvec server answers", "another client holds")
+
+    def __init__(self, *arguments: object) -> None:
+        self._command = [sys.executable, "-c", "from actvec.client.cli import main; main()"]
+        self._command += [str(argument) for argument in arguments]
+        self._process: subprocess.Popen[str] | None = None
+        self._thread = threading.Thread(target=self._run)
+        self.runs = 0
+        self.output = ""
+        self.error = ""
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def kill(self) -> None:
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    def wait(self) -> str:
+        """What the command printed in the end.
+
+        Raises:
+            RuntimeError: it failed for another reason than being killed.
+        """
+        self._thread.join()
+        if self.error:
+            raise RuntimeError(self.error)
+        return self.output
+
+    def _run(self) -> None:
+        while True:
+            self.runs += 1
+            self._process = subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            self.output, errors = self._process.communicate()
+            if self._process.returncode == 0:
+                return
+            if self._process.returncode == -signal.SIGKILL:
+                continue
+            if any(reason in errors for reason in self.PASSING):
+                time.sleep(0.5)
+                continue
+            self.error = f"exit code {self._process.returncode}: {errors}"
+            return
