@@ -1,15 +1,19 @@
 """What a user would run: each turns the same documents into the same vectors."""
 
+import atexit
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 from transformers import AutoModel
 
+from actvec.client import Client, Vector
 from actvec.server.bridge import default_bridge
 from actvec.server.engine import PackedEngine
 from actvec.server.pooler import Pools, pool_step
-from actvec.server.step import StepDocument
+from actvec.server.step import DeviceSums, StepDocument
 from bench.workload import Ids, Workload
 
 
@@ -40,20 +44,47 @@ def steps(documents: Sequence[Ids], budget: int) -> Iterator[list[Ids]]:
 class Packed:
     """This project's engine, called as the scheduler calls it."""
 
-    def __init__(self, workload: Workload, dtype: str, step_tokens: int) -> None:
-        self.name = f"actvec, packed steps of {step_tokens} tokens"
-        self.step_tokens = step_tokens
-        self._engine = PackedEngine(workload.load(dtype))
-        self.layers = self._engine.card.layers
+    def __init__(self, engine: PackedEngine, step_tokens: int, *, mean: bool = False) -> None:
+        also = ", corpus mean too" if mean else ""
+        self.name = f"actvec, packed steps of {step_tokens} tokens{also}"
+        self._step_tokens = step_tokens
+        self._engine = engine
+        card = engine.card
+        self._sums = (
+            DeviceSums(card.d_model, card.context, card.device, variance=False) if mean else None
+        )
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
         """The pools of each document."""
         results = [
             result
-            for step in steps(documents, self.step_tokens)
-            for result in self._engine.run([StepDocument(ids) for ids in step])
+            for step in steps(documents, self._step_tokens)
+            for result in self._engine.run([StepDocument(ids, sums=self._sums) for ids in step])
         ]
         return [result for result in results if not isinstance(result, Exception)]
+
+
+class Served:
+    """This project's server, asked for the same documents in one `StreamVectors` call."""
+
+    def __init__(self, workload: Workload, dtype: str, step_tokens: int) -> None:
+        self.name = "actvec, StreamVectors over a local connection"
+        self._texts = workload.texts
+        command = [sys.executable, "-m", "actvec.server.main", "--port=0", f"--dtype={dtype}"]
+        command += [f"--model={workload.directory}", f"--step-tokens={step_tokens}"]
+        command += [f"--data-dir={workload.directory}/data"]
+        self._server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        atexit.register(self._server.kill)
+        ready = next(line for line in self._server.stdout or () if "ready on" in line)
+        self._client = Client(ready.split()[-1])
+
+    def run(self, documents: Sequence[Ids]) -> list[Pools]:
+        """The pools of each document; `documents` are the workload's, sent as their texts."""
+        results = list(
+            self._client.stream(self._texts, mode="long", truncation="start", ordered=True)
+        )
+        assert len(results) == len(documents)
+        return [result.matrix for result in results if isinstance(result, Vector)]
 
 
 class Lens:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from actvec.server.config import Limits
+from actvec.server.engine import PackedEngine
 from actvec.server.pooler import Pools
-from bench.contenders import Contender, Lens, Packed, Padded
+from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.workload import SHAPES, Shape, Workload
 
 
@@ -61,8 +62,14 @@ def main() -> None:
     options = parser.parse_args()
 
     workload = Workload(SHAPES[options.shape], options.documents)
-    packed = Packed(workload, options.dtype, options.step_tokens)
-    contenders: list[Contender] = [packed]
+    engine = PackedEngine(workload.load(options.dtype))
+    layers = engine.card.layers
+    packed = Packed(engine, options.step_tokens)
+    contenders: list[Contender] = [
+        packed,
+        Packed(engine, options.step_tokens, mean=True),
+        Served(workload, options.dtype, options.step_tokens),
+    ]
     if not options.only_packed:
         contenders += [
             Padded(workload, options.dtype, batch=8, by_length=True),
@@ -82,11 +89,11 @@ def main() -> None:
             rates.append(matrix_rate(workload.shape, dtype, 2048))
             seconds[contender.name].append(timed(lambda: contender.run(workload.documents)))  # noqa: B023
     rate = statistics.median(rates)
-    floor = workload.flops(packed.layers) / rate
+    floor = workload.flops(layers) / rate
 
     print(
         f"{options.shape} shape, {options.dtype}, {len(workload.documents)} documents of "
-        f"{workload.tokens} tokens, layers {packed.layers}, {torch.get_num_threads()} threads, "
+        f"{workload.tokens} tokens, layers {layers}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, median of {options.rounds} interleaved rounds; matrix "
         f"products run at {rate / 1e9:.0f} GFLOP/s\n"
     )

@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from actvec.client.samples import sample_corpus
 from actvec.server.demo import write_demo_model
 from actvec.server.model import LoadedModel, load_model
+from actvec.server.tokens import Tokenizer, Truncation
 
 Ids = NDArray[np.int64]
 
@@ -41,7 +43,7 @@ class Shape:
 
 
 SHAPES = {
-    "tiny": Shape("tiny", 64, 4, 4, vocabulary=2048),
+    "tiny": Shape("tiny", 64, 6, 4, vocabulary=2048),
     "70m": Shape("70m", 512, 6, 8),
     "160m": Shape("160m", 768, 12, 12),
 }
@@ -49,6 +51,8 @@ SHAPES = {
 
 class Workload:
     """A saved model of random weights and documents of log-normal length.
+
+    Their median is about 250 tokens; those over the context are cut to it.
 
     Args:
         shape: The model's shape.
@@ -65,10 +69,13 @@ class Workload:
         write_demo_model(self.directory)
         GPTNeoXForCausalLM(shape.config()).save_pretrained(self.directory)
         random = np.random.default_rng(seed)
-        lengths = np.clip(random.lognormal(np.log(250), 0.8, documents), 1, shape.context)
-        self.documents: list[Ids] = [
-            random.integers(1, shape.vocabulary, int(length)) for length in lengths
-        ]
+        words = " ".join(document.text for document in sample_corpus()).split()
+        tokenizer = Tokenizer(self.load().tokenizer, shape.context)
+        # BOS is one of each word's here.
+        tokens_per_word = np.mean([len(_tokenized(tokenizer, word)) for word in words]) - 1
+        lengths = random.lognormal(np.log(250), 0.8, documents) / tokens_per_word
+        self.texts = [" ".join(random.choice(words, max(1, int(n)))) for n in lengths]
+        self.documents: list[Ids] = [_tokenized(tokenizer, text) for text in self.texts]
 
     @property
     def tokens(self) -> int:
@@ -89,3 +96,7 @@ class Workload:
         linear = 24 * width**2 * self.tokens
         attention = sum(4 * width * len(ids) * (len(ids) + 1) / 2 for ids in self.documents)
         return (layers[-1] + 1) * (linear + attention)
+
+
+def _tokenized(tokenizer: Tokenizer, text: str) -> Ids:
+    return tokenizer(text, Truncation.KEEP_START, prepend_bos=True).ids
