@@ -225,7 +225,7 @@ asyncio.run(leave())
 
 def test_leaving_early_prints_nothing(demo_server):
     program = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", LEAVE_EARLY, demo_server.target],
+        [sys.executable, "-W", "always", "-c", LEAVE_EARLY, demo_server.target],
         capture_output=True,
         text=True,
         timeout=60,

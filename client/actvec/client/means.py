@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from actvec.client.errors import InvalidArgument
 from actvec.client.vectors import Truncation
@@ -170,6 +168,10 @@ def read_mean(content: bytes) -> NDArray[np.float32]:
     Raises:
         InvalidArgument: it is no such file.
     """
+    # Only whoever reads a file pays for its library.
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.numpy import load  # noqa: PLC0415
+
     try:
         mean = load(content)["corpus_mean"]
     except (SafetensorError, KeyError) as error:
