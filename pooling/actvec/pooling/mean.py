@@ -149,7 +149,7 @@ def pooled_mean(mode: str, mean: NDArray[np.floating], tokens: int) -> NDArray[n
 
     Args:
         mode: A key of `MODES`.
-        mean: The corpus mean `[N, D]`, by distance from the end.
+        mean: The corpus mean `[N, D]`, by distance from the end; float64 saves a conversion.
         tokens: T, the tokens that were pooled; at most N.
 
     Raises:
@@ -157,6 +157,7 @@ def pooled_mean(mode: str, mean: NDArray[np.floating], tokens: int) -> NDArray[n
     """
     if tokens > len(mean):
         raise ValueError(f"the mean has {len(mean)} positions, the document {tokens} tokens")
-    in_document_order = mean[:tokens][::-1].astype(np.float64)
-    pooled = pooling_matrix(mode, tokens).astype(np.float64) @ in_document_order
+    # The weights are turned round, not the mean, which is so much larger.
+    by_distance = pooling_matrix(mode, tokens)[:, ::-1].astype(np.float64)
+    pooled = by_distance @ mean[:tokens]
     return np.asarray(pooled.reshape(-1), dtype=np.float32)

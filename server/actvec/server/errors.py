@@ -90,5 +90,17 @@ class JobMismatchError(Exception):
     """A job of this name has other settings, or is where the caller cannot follow."""
 
 
+class JobCorruptError(Exception):
+    """What a job left on the disk is damaged."""
+
+
 class JobHeldError(Exception):
     """Another client holds the job."""
+
+
+class StorageError(Exception):
+    """The data directory cannot be read or written."""
+
+
+class StorageFullError(StorageError):
+    """The data directory has no room."""

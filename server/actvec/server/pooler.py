@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from actvec.pooling import MODES, pooling_matrix
 from actvec.server.errors import NotFiniteError
-from actvec.server.step import DeviceSums, StepDocument
+from actvec.server.step import StepDocument
 
 Pools = NDArray[np.float32]
 """The pools of one document, `[K, D]` float32, in the order of mode `long`."""
@@ -51,11 +51,12 @@ def pool_step(
     # so, and the vectors can be checked in place of the states.
     results: list[Pools | NotFiniteError] = []
     for pools, document, end in zip(values, documents, ends, strict=True):
-        if np.isfinite(pools).all():
-            results.append(pools)
-        else:
+        if not np.isfinite(pools).all():
             results.append(_not_finite(layer_states, layers, slice(end - document.pooled, end)))
-    _add_to_sums(states, documents, ends, results)
+            continue
+        if document.sums is not None:
+            document.sums.add(states[end - document.tokens : end])
+        results.append(pools)
     return results
 
 
@@ -73,22 +74,6 @@ def _pool(
         start += _POOLS * document.pooled
         pooled.append(matrix @ states[end - document.pooled : end])
     return torch.stack(pooled).cpu().numpy()
-
-
-def _add_to_sums(
-    states: torch.Tensor,
-    documents: Sequence[StepDocument],
-    ends: Sequence[int],
-    results: Sequence[Pools | NotFiniteError],
-) -> None:
-    """Add the states of finite documents, with one operation for each place they go to."""
-    groups: dict[DeviceSums, list[slice]] = {}
-    for document, end, result in zip(documents, ends, results, strict=True):
-        if document.sums is not None and not isinstance(result, NotFiniteError):
-            groups.setdefault(document.sums, []).append(slice(end - document.tokens, end))
-    for sums, slices in groups.items():
-        rows = torch.cat([states[one] for one in slices])
-        sums.add(rows, [one.stop - one.start for one in slices])
 
 
 def _not_finite(

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from actvec.server.errors import (
     DrainingError,
     EncodingRangeError,
+    JobCorruptError,
     JobHeldError,
     JobMismatchError,
     MeanCorruptError,
@@ -21,6 +22,8 @@ from actvec.server.errors import (
     NotFiniteError,
     QueueFullError,
     RequestError,
+    StorageError,
+    StorageFullError,
     TextTooLargeError,
 )
 from actvec.v1 import vectors_pb2
@@ -37,7 +40,10 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (MeanMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
     (MeanCorruptError, grpc.StatusCode.DATA_LOSS),
     (JobMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (JobCorruptError, grpc.StatusCode.DATA_LOSS),
     (JobHeldError, grpc.StatusCode.ABORTED),
+    (StorageFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (StorageError, grpc.StatusCode.INTERNAL),
     (QueueFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (DrainingError, grpc.StatusCode.UNAVAILABLE),
 )

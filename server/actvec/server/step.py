@@ -1,5 +1,6 @@
 """What an engine is given: the documents of one step."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,38 +13,53 @@ from actvec.pooling import MeanAccumulator
 class DeviceSums:
     """Sums of states by distance from the end, on the engine's device, for a corpus mean.
 
-    Only the engine's thread adds; `take` is called when no document that goes here is on its way.
+    They grow to the longest document. Only the engine's thread adds; `take` is called when no
+    document that goes here is on its way.
 
     Args:
         d_model: D, the residual width.
-        context: The longest document in tokens.
         device: The engine's.
         variance: Whether squares are summed too.
     """
 
-    def __init__(self, d_model: int, context: int, device: str, *, variance: bool) -> None:
-        shape = (context, d_model)
-        self._counts = torch.zeros(context, dtype=torch.int64)
-        self._sums = torch.zeros(shape, dtype=torch.float64, device=device)
-        self._squares = torch.zeros(shape, dtype=torch.float64, device=device) if variance else None
+    def __init__(self, d_model: int, device: str, *, variance: bool) -> None:
+        self._lengths: Counter[int] = Counter()
+        # The last row is distance 0: a document is added as it lies, with its end at the end.
+        self._sums = torch.zeros((0, d_model), dtype=torch.float64, device=device)
+        self._squares = self._sums.clone() if variance else None
 
-    def add(self, states: torch.Tensor, lengths: list[int]) -> None:
-        """Add documents of these lengths, whose states `[T, D]` lie one after the other."""
-        backwards = torch.cat([torch.arange(length - 1, -1, -1) for length in lengths])
-        self._counts += torch.bincount(backwards, minlength=len(self._counts))
-        positions = backwards.to(states.device)
-        exact = states.double()
-        self._sums.index_add_(0, positions, exact)
+    def add(self, states: torch.Tensor) -> None:
+        """Add the states `[T, D]` of a document, float32."""
+        tokens = len(states)
+        self._lengths[tokens] += 1
+        self._sums = _with_room(self._sums, tokens)
+        self._sums[-tokens:] += states
         if self._squares is not None:
-            self._squares.index_add_(0, positions, exact.square_())
+            self._squares = _with_room(self._squares, tokens)
+            self._squares[-tokens:] += states.double().square_()
 
     def take(self) -> MeanAccumulator:
-        """The sums on the host, cut to the longest document."""
-        used = int((self._counts > 0).sum())
-        squares = None if self._squares is None else self._squares[:used].cpu().numpy()
-        return MeanAccumulator.from_sums(
-            self._counts[:used].numpy(), self._sums[:used].cpu().numpy(), squares
-        )
+        """The sums on the host."""
+        positions = max(self._lengths, default=0)
+        counts = np.zeros(positions, dtype=np.int64)
+        for tokens, documents in self._lengths.items():
+            counts[:tokens] += documents
+        squares = None if self._squares is None else _by_distance(self._squares, positions)
+        return MeanAccumulator.from_sums(counts, _by_distance(self._sums, positions), squares)
+
+
+def _with_room(sums: torch.Tensor, tokens: int) -> torch.Tensor:
+    """The same sums with at least `tokens` rows; the rows that are new stand first."""
+    if tokens <= len(sums):
+        return sums
+    grown = sums.new_zeros((max(tokens, 2 * len(sums)), sums.shape[1]))
+    grown[len(grown) - len(sums) :] = sums
+    return grown
+
+
+def _by_distance(sums: torch.Tensor, positions: int) -> NDArray[np.float64]:
+    rows: NDArray[np.float64] = sums[len(sums) - positions :].cpu().numpy()
+    return rows[::-1]
 
 
 @dataclass(frozen=True, eq=False)

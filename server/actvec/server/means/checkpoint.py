@@ -13,7 +13,8 @@ from pathlib import Path
 from safetensors.numpy import load, save
 
 from actvec.pooling import MeanAccumulator
-from actvec.server.means.whole import remove_partial, write_whole
+from actvec.server.errors import JobCorruptError
+from actvec.server.means.whole import remove_partial, storing, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,19 @@ class Progress:
             ours.documents += theirs.documents
 
 
+@dataclass(frozen=True)
+class FinishedJob:
+    """A job that has made its mean.
+
+    Attributes:
+        documents: How many documents were added or skipped.
+        mean: The mean's id.
+    """
+
+    documents: int
+    mean: str
+
+
 class JobDirectory:
     """The files of one job. Methods touch the disk: call them off the event loop."""
 
@@ -79,14 +93,15 @@ class JobDirectory:
 
     def create(self, settings: str) -> None:
         """Begin a job."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        write_whole(self._settings_file, settings.encode())
+        with storing(f"job {self._directory.name}"):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            write_whole(self._settings_file, settings.encode())
 
     def save(self, progress: Progress) -> None:
         """Make progress durable, then drop what is older than the checkpoint before.
 
         Raises:
-            OSError: the disk is full or cannot be written; the checkpoints before stay.
+            StorageError: the disk is full or cannot be written; the checkpoints before stay.
         """
         accumulator = progress.accumulator
         tensors = {"counts": accumulator.counts, "sums": accumulator.sums}
@@ -100,9 +115,10 @@ class JobDirectory:
         content = save(tensors, metadata={"progress": json.dumps(state)})
         digest = hashlib.sha256(content).hexdigest()
         path = self._directory / f"checkpoint-{progress.next_sequence:020d}-{digest}.safetensors"
-        write_whole(path, content)
-        for old in self._checkpoints()[_KEPT:]:
-            old.unlink(missing_ok=True)
+        with storing(f"a checkpoint of job {self._directory.name}"):
+            write_whole(path, content)
+            for old in self._checkpoints()[_KEPT:]:
+                old.unlink(missing_ok=True)
 
     def load(self) -> Progress | None:
         """The newest checkpoint that is whole; None where there is none."""
@@ -126,17 +142,27 @@ class JobDirectory:
     def finish(self, next_sequence: int, mean: str) -> None:
         """Note the finished mean, then drop the checkpoints."""
         content = json.dumps({"next_sequence": next_sequence, "mean": mean})
-        write_whole(self._directory / "finished.json", content.encode())
-        for path in self._checkpoints():
-            path.unlink(missing_ok=True)
+        with storing(f"the end of job {self._directory.name}"):
+            write_whole(self._directory / "finished.json", content.encode())
+            for path in self._checkpoints():
+                path.unlink(missing_ok=True)
 
-    def finished(self) -> tuple[int, str] | None:
-        """How many documents a finished job took, and its mean's id; None for an unfinished one."""
+    def finished(self) -> FinishedJob | None:
+        """What a finished job came to; None for an unfinished one.
+
+        Raises:
+            JobCorruptError: the note of it is damaged.
+        """
         try:
             state = json.loads((self._directory / "finished.json").read_text())
+            return FinishedJob(int(state["next_sequence"]), str(state["mean"]))
         except FileNotFoundError:
             return None
-        return state["next_sequence"], state["mean"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise JobCorruptError(
+                f"the note that job {self._directory.name} is finished is damaged; its mean is in "
+                "the list of means if it was stored, else use another job name"
+            ) from error
 
     def remove(self) -> None:
         """Forget the job."""

@@ -10,8 +10,9 @@ from google.protobuf.json_format import MessageToJson
 
 from actvec.server.errors import DrainingError, JobMismatchError, LeftOutError, RequestError
 from actvec.server.extractor import Extractor
-from actvec.server.means.checkpoint import Progress
-from actvec.server.means.jobs import Holding, JobDocument, Jobs, JobSettings, MeanJob
+from actvec.server.means.checkpoint import FinishedJob, Progress
+from actvec.server.means.jobs import Holding, Jobs
+from actvec.server.means.mean_job import JobDocument, JobSettings, MeanJob
 from actvec.server.means.store import MeanStore, checked_name
 from actvec.server.wire import Settings, model_stamp, parse_truncation, truncation_message
 from actvec.v1.means_pb2 import (
@@ -51,19 +52,18 @@ class MeanStream:
             JobHeldError: another client holds the job, or has taken it.
             JobMismatchError: the job has other settings, or the documents do not follow it.
             DrainingError: the server is shutting down; what was taken is committed.
-            OSError: the disk is full or cannot be written.
+            StorageError: the disk is full or cannot be written.
         """
         first = await anext(requests, None)
         if first is None or first.WhichOneof("message") != "open":
             raise RequestError("open", "the first message of a stream must open the job")
         settings, tokenizing = self._parse(first.open)
-        finished = await self._jobs.finished(settings)
-        if finished is not None:
-            async for response in self._already_finished(requests, settings, *finished):
-                yield response
-            return
         holding = Holding(first.open.holder, self.stop)
         job = await self._jobs.open(settings, holding, take_over=first.open.take_over)
+        if isinstance(job, FinishedJob):
+            async for response in self._already_finished(requests, settings, job):
+                yield response
+            return
         try:
             yield StreamCorpusMeanResponse(opened=_commit_message(job.committed))
             reading = self._read(requests, job, tokenizing, explicit=first.open.explicit_finish)
@@ -103,7 +103,7 @@ class MeanStream:
                 last_commit = time.monotonic()
             yield StreamCorpusMeanResponse(
                 progress=CorpusMeanProgress(
-                    documents=job.next_sequence - job.skipped,
+                    documents=job.added,
                     tokens=job.tokens,
                     skipped=job.skipped,
                     tokens_per_second=(job.tokens - tokens) / (now - began),
@@ -147,14 +147,13 @@ class MeanStream:
         self,
         requests: AsyncIterator[StreamCorpusMeanRequest],
         settings: JobSettings,
-        documents: int,
-        mean: str,
+        job: FinishedJob,
     ) -> AsyncGenerator[StreamCorpusMeanResponse, None]:
         """A job that was finished before, perhaps without the client hearing of it."""
-        record = await asyncio.to_thread(self._store.find, mean, settings.record.model)
+        record = await asyncio.to_thread(self._store.find, job.mean, settings.record.model)
         yield StreamCorpusMeanResponse(
             opened=CorpusMeanCommit(
-                next_sequence=documents,
+                next_sequence=job.documents,
                 documents=record.documents,
                 tokens=record.tokens,
                 skipped=record.skipped,
@@ -165,8 +164,8 @@ class MeanStream:
             if request.WhichOneof("message") == "finish":
                 break
             raise JobMismatchError(
-                f"job {settings.job} is finished, with {documents} documents, as mean {mean}; "
-                "use another job name for more"
+                f"job {settings.job} is finished, with {job.documents} documents, as mean "
+                f"{job.mean}; use another job name for more"
             )
         yield StreamCorpusMeanResponse(finished=record)
 

@@ -21,13 +21,14 @@ from actvec.server.errors import (
     RequestError,
 )
 from actvec.server.means.format import MeanTensors, decode, encode
-from actvec.server.means.whole import remove_partial, sync_directory, write_whole
+from actvec.server.means.whole import remove_partial, storing, sync_directory, write_whole
 from actvec.v1.means_pb2 import CorpusMean, SkippedDocuments
 from actvec.v1.vectors_pb2 import ModelStamp
 
 log = logging.getLogger(__name__)
 
 LATEST = "latest"
+_ID_LENGTH = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -109,7 +110,7 @@ class MeanStore:
         """Store a computed mean; returns its record, completed.
 
         Raises:
-            OSError: the disk is full or cannot be written; the store is as it was before.
+            StorageError: the disk is full or cannot be written; the store is as it was before.
         """
         _describe(record, accumulator)
         return self._put(encode(accumulator, record), record)
@@ -119,7 +120,8 @@ class MeanStore:
 
         Raises:
             RequestError: it is no mean's file, or of another width than `d_model`.
-            OSError: the disk is full or cannot be written.
+            MeanMismatchError: the same file is stored under another name.
+            StorageError: the disk is full or cannot be written.
         """
         tensors = decode(content)
         if tensors.mean.shape[1] != d_model:
@@ -134,6 +136,14 @@ class MeanStore:
         if tensors.counts is not None:
             record.documents = int(tensors.counts[0])
             record.tokens = int(tensors.counts.sum())
+        stored = self._file(hashlib.sha256(content).hexdigest()[:_ID_LENGTH], "json")
+        if stored.exists():
+            there = Parse(stored.read_text(), CorpusMean(), ignore_unknown_fields=True)
+            if there.name != name:
+                raise MeanMismatchError(
+                    f"this file is here already, as mean {there.id} ({there.name}); one file has "
+                    "one name. Use that, or delete it first"
+                )
         return self._put(content, record)
 
     def merge(self, records: list[CorpusMean], name: str) -> CorpusMean:
@@ -142,7 +152,7 @@ class MeanStore:
         Raises:
             MeanMismatchError: they do not fit together, or have no exact sums.
             MeanCorruptError: a file was altered.
-            OSError: the disk is full or cannot be written.
+            StorageError: the disk is full or cannot be written.
         """
         first = records[0]
         total = MeanAccumulator(first.d_model, variance=all(r.has_variance for r in records))
@@ -172,17 +182,19 @@ class MeanStore:
 
     def delete(self, record: CorpusMean) -> None:
         """Remove a mean: first its record, so that half a removal is a removal."""
-        self._file(record.id, "json").unlink(missing_ok=True)
-        sync_directory(self._directory)
-        self._file(record.id).unlink(missing_ok=True)
+        with storing(f"the removal of mean {record.name}"):
+            self._file(record.id, "json").unlink(missing_ok=True)
+            sync_directory(self._directory)
+            self._file(record.id).unlink(missing_ok=True)
 
     def _put(self, content: bytes, record: CorpusMean) -> CorpusMean:
         record.sha256 = hashlib.sha256(content).hexdigest()
-        record.id = record.sha256[:16]
+        record.id = record.sha256[:_ID_LENGTH]
         record.size_bytes = len(content)
         record.created_at.GetCurrentTime()
-        write_whole(self._file(record.id), content)
-        write_whole(self._file(record.id, "json"), MessageToJson(record).encode())
+        with storing(f"mean {record.name}"):
+            write_whole(self._file(record.id), content)
+            write_whole(self._file(record.id, "json"), MessageToJson(record).encode())
         return record
 
     def _records(self) -> Iterator[CorpusMean]:

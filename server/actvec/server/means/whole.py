@@ -1,8 +1,30 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what to say when the disk will not have them."""
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from actvec.server.errors import StorageError, StorageFullError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """Say what could not be stored where the disk refuses within the block.
+
+    Raises:
+        StorageFullError: there is no room.
+        StorageError: the disk refuses for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind = StorageFullError if error.errno in _FULL else StorageError
+        raise kind(f"cannot store {what}: {error.strerror or error}") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
