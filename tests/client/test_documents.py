@@ -132,7 +132,6 @@ def test_lines_are_read_one_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("corpus.parquet", "not supported yet"),
         ("corpus.csv", "no supported kind"),
         ("corpus.txt", "extract --file"),
         ("corpus.json", "no supported kind"),
@@ -142,7 +141,7 @@ def test_other_files_are_refused_listing_what_is_supported(tmp_path, name, messa
     (tmp_path / name).write_text("x")
     with pytest.raises(UnsupportedInput, match=message) as error:
         open_documents(tmp_path / name)
-    assert "a folder of .txt files, a .jsonl file or a .jsonl.gz file" in str(error.value)
+    assert "a folder of .txt files, or a .jsonl, .jsonl.gz or .parquet file" in str(error.value)
 
 
 def test_nothing_there_and_nothing_in_it_are_told_apart(tmp_path):

@@ -12,7 +12,8 @@ from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
 from actvec.client import OutOfRange, Pool, Stamp, Vector
-from actvec.client.files import DuplicateNameError, VectorFolder, file_name, write_whole
+from actvec.client.files import DuplicateNameError, VectorFolder, file_name
+from actvec.client.whole import write_whole
 
 SHA = hashlib.sha256(b"text").hexdigest()
 STAMP = Stamp(
