@@ -92,7 +92,7 @@ class VectorJob:
         Args:
             client: Of the server.
             window: Documents in flight at a time. Default: see `AsyncClient.stream`.
-            on_progress: Is told after each document.
+            on_progress: Is told after each document, and when the job is finished.
 
         Returns:
             What is in the folder now.
@@ -105,24 +105,25 @@ class VectorJob:
             ActvecError: the server refused, or none answers; what came is kept.
             OSError: the disk is full, or the like.
         """
+        tell = on_progress or _ignore
         ledger = Ledger(self._options)
         try:
             ledger.open()
             if not ledger.finished:
-                settings = self._options.settings
+                settings = ledger.settings
                 for result in client.stream(
                     ledger.documents(),
                     mode=settings.mode,
-                    center=ledger.center,
+                    center=settings.center,
                     truncation=settings.truncation,
                     prepend_bos=settings.prepend_bos,
                     window=window,
                     ordered=self._options.ordered,
                 ):
                     ledger.keep(result)
-                    if on_progress is not None:
-                        on_progress(ledger.progress)
+                    tell(ledger.progress)
                 ledger.finish()
+                tell(ledger.progress)
         finally:
             ledger.close()
         return ledger.progress
@@ -134,7 +135,8 @@ class VectorJob:
         window: int | None = None,
         on_progress: OnProgress | None = None,
     ) -> JobProgress:
-        """As `run`, for programs that run an event loop, in which `on_progress` is called."""
+        """As `run`, in an event loop; `on_progress` may hear of several documents at once."""
+        tell = on_progress or _ignore
         # One thread for all that touches the disk, so that what is cancelled comes to its end
         # before the folder is closed.
         with ThreadPoolExecutor(1, "actvec-job") as thread:
@@ -143,11 +145,11 @@ class VectorJob:
             try:
                 await on_disk(ledger.open)
                 if not ledger.finished:
-                    settings = self._options.settings
+                    settings = ledger.settings
                     async with client.stream(
                         ledger.documents(),
                         mode=settings.mode,
-                        center=ledger.center,
+                        center=settings.center,
                         truncation=settings.truncation,
                         prepend_bos=settings.prepend_bos,
                         window=window,
@@ -155,9 +157,9 @@ class VectorJob:
                     ) as results:
                         while batch := await results.next_batch():
                             await on_disk(_keep_all, ledger, batch)
-                            if on_progress is not None:
-                                on_progress(ledger.progress)
+                            tell(ledger.progress)
                     await on_disk(ledger.finish)
+                    tell(ledger.progress)
             finally:
                 await on_disk(ledger.close)
         return ledger.progress
@@ -166,3 +168,7 @@ class VectorJob:
 def _keep_all(ledger: Ledger, results: list[Result]) -> None:
     for result in results:
         ledger.keep(result)
+
+
+def _ignore(_: JobProgress) -> None:
+    pass

@@ -113,10 +113,11 @@ class Ledger:
         )
 
     @property
-    def center(self) -> str | None:
-        """The corpus mean to ask for: resumed, the one that `latest` was at the beginning."""
+    def settings(self) -> Settings:
+        """What to ask the server for: resumed, the mean that `latest` was at the beginning."""
         begun = self._manifest.stamp or {}
-        return begun.get("corpus_mean_id") or self._options.settings.center
+        settings = self._options.settings
+        return replace(settings, center=begun.get("corpus_mean_id") or settings.center)
 
     def documents(self) -> Iterator[Document | Failure]:
         """The documents that are left, in order. To be drawn once."""

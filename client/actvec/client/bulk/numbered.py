@@ -24,7 +24,7 @@ class NumberedSink(abc.ABC):
 
     The last file is written anew, whole, at each `commit`, until it is full: so the files are the
     same however often a job was interrupted, and what is on disk is never more than one file's rows
-    behind. Memory holds one file.
+    behind. Memory holds one file, and while it is written another copy of it.
 
     Attributes:
         folder: Where the files are.
@@ -101,12 +101,13 @@ class NumberedSink(abc.ABC):
         if len(self._rows) == self._rows_per_file:
             self.commit()
             self._number += 1
+            # In this order: an interrupt between the two finds nothing to commit.
             self._rows = []
             self._saved = 0
 
     def commit(self) -> None:
         """See `Sink.commit`."""
-        if len(self._rows) == self._saved or self._values is None or self._stamp is None:
+        if len(self._rows) <= self._saved or self._values is None or self._stamp is None:
             return
         self._write(self._number, self._rows, self._values[: len(self._rows)], self._stamp)
         sync_folder(self.folder)

@@ -8,12 +8,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from actvec.client.bulk.numbered import NumberedSink
 from actvec.client.bulk.sink import Row
 from actvec.client.errors import DataLoss
-from actvec.client.whole import whole_file, write_whole
+from actvec.client.whole import write_whole
 
 
 class ShardSink(NumberedSink):
@@ -29,8 +29,8 @@ class ShardSink(NumberedSink):
     def _write(
         self, number: int, rows: list[Row], values: NDArray[Any], stamp: dict[str, Any]
     ) -> None:
-        with whole_file(self._path(number, "safetensors")) as temporary:
-            save_file({"vec": values}, temporary, metadata={"stamp": json.dumps(stamp)})
+        data = save({"vec": values}, metadata={"stamp": json.dumps(stamp)})
+        write_whole(self._path(number, "safetensors"), data)
         lines = (json.dumps({"row": at} | asdict(row)) + "\n" for at, row in enumerate(rows))
         write_whole(self._path(number, "jsonl"), "".join(lines).encode())
 
