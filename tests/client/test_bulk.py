@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -58,31 +60,37 @@ def failures_of(folder):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def check_complete(folder, layout, expected, read_back):
-    saved = read_back(folder, layout)
-    assert sorted(vector.index for vector in saved) == sorted(expected)
-    for vector in saved:
-        assert vector.id == f"doc-{vector.index}"
-        assert_array_equal(vector.values, expected[vector.index])
-    assert sorted(failure["index"] for failure in failures_of(folder)) == list(BLANK)
-    assert not list(folder.rglob("*.tmp"))
+@pytest.fixture
+def check_complete(expected, read_back):
+    """Holds a folder to the corpus: each document once, its vector or its failure."""
+
+    def check(folder, layout="shards"):
+        saved = read_back(folder, layout)
+        assert sorted(vector.index for vector in saved) == sorted(expected)
+        for vector in saved:
+            assert vector.id == f"doc-{vector.index}"
+            assert_array_equal(vector.values, expected[vector.index])
+        assert sorted(failure["index"] for failure in failures_of(folder)) == list(BLANK)
+        assert not list(folder.rglob("*.tmp"))
+
+    return check
 
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_a_job_leaves_each_document_once_a_manifest_and_the_errors(
-    client, corpus, tmp_path, expected, read_back, layout
+    client, corpus, tmp_path, check_complete, layout
 ):
     told = []
     progress = job(corpus, tmp_path / "out", layout).run(client, on_progress=told.append)
-    check_complete(tmp_path / "out", layout, expected, read_back)
-    assert (progress.vectors, progress.failed) == (len(expected), len(BLANK))
+    check_complete(tmp_path / "out", layout)
+    assert (progress.vectors, progress.failed) == (COUNT - len(BLANK), len(BLANK))
     manifest = manifest_of(tmp_path / "out")
     assert manifest["settings"]["mode"] == "short"
     assert manifest["settings"]["format"] == layout
     assert manifest["stamp"]["model"] == "demo"
     assert manifest["input"]["bytes"] == corpus.stat().st_size
     assert manifest["finished_at"] is not None
-    assert (manifest["vectors"], manifest["failed"]) == (len(expected), len(BLANK))
+    assert (manifest["vectors"], manifest["failed"]) == (COUNT - len(BLANK), len(BLANK))
     assert manifest["tokens"] == progress.tokens > 0
     assert [step.documents for step in told] == [*range(1, COUNT + 1), COUNT]
     fractions = [step.fraction for step in told]
@@ -93,14 +101,14 @@ def test_a_job_leaves_each_document_once_a_manifest_and_the_errors(
 
 @pytest.mark.parametrize("layout", FORMATS)
 async def test_the_asynchronous_client_does_the_same(
-    demo_server, corpus, tmp_path, expected, read_back, layout
+    demo_server, corpus, tmp_path, check_complete, layout
 ):
     told = []
     async with AsyncClient(demo_server.target) as client:
         progress = await job(corpus, tmp_path / "out", layout).run_async(
             client, on_progress=told.append
         )
-    check_complete(tmp_path / "out", layout, expected, read_back)
+    check_complete(tmp_path / "out", layout)
     assert told[-1] == progress
 
 
@@ -118,22 +126,19 @@ def stop_after(documents):
 
 @pytest.mark.parametrize("layout", FORMATS)
 def test_a_resumed_job_computes_what_is_not_there_and_nothing_else(
-    client, corpus, tmp_path, expected, read_back, layout
+    client, corpus, tmp_path, check_complete, layout
 ):
     out = tmp_path / "out"
     with pytest.raises(StopHereError):
         job(corpus, out, layout).run(client, on_progress=stop_after(25))
-    done = {vector.index for vector in read_back(out, layout)}
-    done |= {failure["index"] for failure in failures_of(out)}
-    assert len(done) == 25
     assert manifest_of(out)["finished_at"] is None
     progress = job(corpus, out, layout, resume=True).run(client)
     assert progress.resumed_vectors + progress.resumed_failed == 25
-    check_complete(out, layout, expected, read_back)
+    check_complete(out, layout)
 
 
 async def test_a_job_that_is_cancelled_keeps_what_came(
-    demo_server, corpus, tmp_path, expected, read_back
+    demo_server, corpus, tmp_path, check_complete
 ):
     out, some = tmp_path / "out", asyncio.Event()
     async with AsyncClient(demo_server.target) as client:
@@ -146,12 +151,12 @@ async def test_a_job_that_is_cancelled_keeps_what_came(
             await running
         assert 0 < manifest_of(out)["vectors"] + manifest_of(out)["failed"] < COUNT
         await job(corpus, out, resume=True).run_async(client)
-    check_complete(out, "shards", expected, read_back)
+    check_complete(out)
 
 
-def test_resuming_where_there_is_nothing_begins(client, corpus, tmp_path, expected, read_back):
+def test_resuming_where_there_is_nothing_begins(client, corpus, tmp_path, check_complete):
     job(corpus, tmp_path / "out", resume=True).run(client)
-    check_complete(tmp_path / "out", "shards", expected, read_back)
+    check_complete(tmp_path / "out")
 
 
 def test_resuming_a_finished_job_changes_nothing_and_needs_no_server(client, corpus, tmp_path):
@@ -165,13 +170,13 @@ def test_resuming_a_finished_job_changes_nothing_and_needs_no_server(client, cor
 
 
 def test_vectors_that_were_lost_from_a_finished_job_are_made_again(
-    client, corpus, tmp_path, expected, read_back
+    client, corpus, tmp_path, check_complete
 ):
     out = tmp_path / "out"
     job(corpus, out, "files").run(client)
     (out / "activation_vector_short_doc-7_metadata.json").unlink()
     job(corpus, out, "files", resume=True).run(client)
-    check_complete(out, "files", expected, read_back)
+    check_complete(out, "files")
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -231,20 +236,45 @@ def test_a_job_is_not_resumed_with_a_folder_whose_files_changed(client, tmp_path
         job(texts, tmp_path / "out", resume=True).run(client)
 
 
-def test_a_job_is_not_resumed_by_a_server_of_other_vectors(
-    client, start_server, corpus, tmp_path, expected, read_back
-):
+def test_a_job_is_not_resumed_by_a_server_of_other_vectors(client, corpus, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StopHereError):
         job(corpus, out).run(client, on_progress=stop_after(20))
-    other = start_server("--model=demo", "--layers=1,2,3")
-    with (
-        Client(other.target) as stranger,
-        pytest.raises(StampChanged, match=r"layers is \[4, 5, 6\] there and \[1, 2, 3\] here"),
-    ):
-        job(corpus, out, resume=True).run(stranger)
-    job(corpus, out, resume=True).run(client)
-    check_complete(out, "shards", expected, read_back)
+    manifest = manifest_of(out)
+    manifest["stamp"]["layers"] = [1, 2, 3]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StampChanged, match=r"layers is \[1, 2, 3\] there and \[4, 5, 6\] here"):
+        job(corpus, out, resume=True).run(client)
+    assert manifest_of(out)["vectors"] == manifest["vectors"]
+
+
+@pytest.fixture
+def make_mean(client):
+    """Makes a corpus mean that is gone after the test."""
+    made = []
+
+    def make(texts):
+        made.append(client.corpus_mean(texts, job=f"bulk-{len(made)}").id)
+        return made[-1]
+
+    yield make
+    for mean in made:
+        client.delete_mean(mean)
+
+
+def test_a_resumed_job_is_centred_by_the_mean_that_was_the_latest_when_it_began(
+    client, corpus, tmp_path, make_mean
+):
+    out, texts = tmp_path / "out", [text_of(n) for n in range(COUNT) if n not in BLANK]
+    first = make_mean(texts)
+    with pytest.raises(StopHereError):
+        job(corpus, out, "files", center="latest").run(client, on_progress=stop_after(20))
+    assert make_mean(texts[1:]) != first
+    job(corpus, out, "files", center="latest", resume=True).run(client)
+    records = [json.loads(path.read_text()) for path in out.glob("*_metadata.json")]
+    assert len(records) == len(texts)
+    assert {record["stamp"]["corpus_mean_id"] for record in records} == {first}
+    assert all(record["smallest_count"] > 0 for record in records)
 
 
 def test_two_processes_do_not_write_to_one_folder(client, corpus, tmp_path):
@@ -258,11 +288,11 @@ def test_two_processes_do_not_write_to_one_folder(client, corpus, tmp_path):
     job(corpus, tmp_path / "out").run(client)
 
 
-def test_a_job_without_a_server_can_be_gone_on_with(client, corpus, tmp_path, expected, read_back):
+def test_a_job_without_a_server_can_be_gone_on_with(client, corpus, tmp_path, check_complete):
     with Client("127.0.0.1:1") as nobody, pytest.raises(ServerUnavailable):
         job(corpus, tmp_path / "out").run(nobody)
     job(corpus, tmp_path / "out", resume=True).run(client)
-    check_complete(tmp_path / "out", "shards", expected, read_back)
+    check_complete(tmp_path / "out")
 
 
 def test_order_is_kept_on_disk_where_it_is_asked_for(client, corpus, tmp_path, read_back):
@@ -275,7 +305,7 @@ def test_order_is_kept_on_disk_where_it_is_asked_for(client, corpus, tmp_path, r
 
 
 def test_a_half_written_line_of_the_errors_is_mended_and_each_failure_listed_once(
-    client, corpus, tmp_path, expected, read_back
+    client, corpus, tmp_path, check_complete
 ):
     out = tmp_path / "out"
     job(corpus, out).run(client)
@@ -283,7 +313,7 @@ def test_a_half_written_line_of_the_errors_is_mended_and_each_failure_listed_onc
     for cut in (1, 30, len(errors.splitlines()[0]) + 2, len(errors)):
         (out / "errors.jsonl").write_bytes(errors[:-cut])
         job(corpus, out, resume=True).run(client)
-        check_complete(out, "shards", expected, read_back)
+        check_complete(out)
 
 
 def test_damage_is_reported_not_gone_on_with(client, corpus, tmp_path):
@@ -329,13 +359,19 @@ def test_until_then_it_is_not(client, corpus, tmp_path, read_back):
     assert all(there == told - told % 16 for told, there in seen[:-1])
 
 
-def test_what_is_read_once_only_cannot_be_resumed(client, corpus, tmp_path):
-    source = open_documents(corpus)
-    source.identity = lambda: None
-    layout = Layout("shards")
-    VectorJob(source, tmp_path / "out", mode="short", layout=layout).run(client)
+def test_what_is_read_once_only_cannot_be_resumed(client, corpus, tmp_path, check_complete):
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text(corpus.read_text()))
+    writer.start()
+    told = []
+    job(pipe, tmp_path / "out").run(client, on_progress=told.append)
+    writer.join()
+    check_complete(tmp_path / "out")
+    assert told[-1].fraction is None
+    assert told[-1].seconds_left is None
     with pytest.raises(FailedPrecondition, match="its input is a pipe"):
-        VectorJob(source, tmp_path / "out", mode="short", layout=layout, resume=True).run(client)
+        job(pipe, tmp_path / "out", resume=True).run(client)
 
 
 def test_all_that_fails_is_a_job_of_its_own(client, tmp_path):
@@ -377,10 +413,10 @@ def test_a_resumed_job_reckons_from_what_it_did_itself(client, corpus, tmp_path)
     assert first.documents_per_second * first.seconds == pytest.approx(1)
 
 
-def test_compressed_lines_are_a_source_as_well(client, corpus, tmp_path, expected, read_back):
+def test_compressed_lines_are_a_source_as_well(client, corpus, tmp_path, check_complete):
     compressed = tmp_path / "corpus.jsonl.gz"
     compressed.write_bytes(gzip.compress(corpus.read_bytes()))
     with pytest.raises(StopHereError):
         job(compressed, tmp_path / "out").run(client, on_progress=stop_after(25))
     job(compressed, tmp_path / "out", resume=True).run(client)
-    check_complete(tmp_path / "out", "shards", expected, read_back)
+    check_complete(tmp_path / "out")

@@ -127,7 +127,7 @@ def test_parquet_is_read_by_pyarrow_pandas_polars_and_duckdb(tmp_path, dtype):
     assert_array_equal(frame["vector"].to_numpy(), expected)
     assert frame.drop("vector").to_dicts() == rows
 
-    relation = duckdb.sql(f"select * from '{tmp_path}/*.parquet' order by index")
+    relation = duckdb.read_parquet(f"{tmp_path}/*.parquet").order("index")
     assert_array_equal(relation.select("vector").fetchall(), expected[:, None])
     assert relation.select("* exclude (vector)").df().to_dict("records") == rows
 
