@@ -316,6 +316,18 @@ def test_a_half_written_line_of_the_errors_is_mended_and_each_failure_listed_onc
         check_complete(out)
 
 
+def test_a_second_document_of_one_id_is_a_failure_also_when_resumed(client, tmp_path, read_back):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
+    lines = [{"id": f"same-{n % 10}", "text": text_of(n + 1)} for n in range(19)]
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(StopHereError):
+        job(corpus, out, "files", ordered=True).run(client, on_progress=stop_after(14))
+    progress = job(corpus, out, "files", ordered=True, resume=True).run(client)
+    assert (progress.vectors, progress.failed) == (10, 9)
+    assert sorted(vector.index for vector in read_back(out, "files")) == list(range(10))
+    assert [failure["index"] for failure in failures_of(out)] == list(range(10, 19))
+
+
 def test_damage_is_reported_not_gone_on_with(client, corpus, tmp_path):
     out = tmp_path / "out"
     job(corpus, out).run(client)

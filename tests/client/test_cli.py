@@ -3,17 +3,19 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
 from actvec.client import Client
-from actvec.client.cli import main
+from actvec.client.cli import main, progress
 
 TEXT = "The lighthouse stood dark for eleven years."
 
@@ -117,6 +119,7 @@ def test_extract_reads_standard_input_and_writes_here_by_default(demo_server, tm
         ["stream", ".", "--mode", "short", "--out", "out"],
         ["stream", ".", "--mode", "short"],
         ["stream", ".", "--mode", "short", "--out", "out", "--window", "0"],
+        ["stream", ".", "--mode", "short", "--out", "out", "--rows-per-file", "9"],
         ["info", "--target", "nonsense"],
         ["info", "--target", "example.org:443", "--token", "secret"],
         ["unheard-of"],
@@ -234,6 +237,30 @@ def test_a_second_document_of_one_id_is_a_failure_not_an_overwritten_file(actvec
     failures = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
     assert len(failures) == 2
     assert all("same" in failure["message"] for failure in failures)
+
+
+def test_stream_writes_tables_in_the_order_of_the_documents(actvec, corpus, tmp_path):
+    out = tmp_path / "out"
+    code, _, _ = actvec(
+        *("stream", corpus, "--mode", "long", "--out", out, "--format", "parquet"),
+        *("--dtype", "float32", "--rows-per-file", "2", "--ordered"),
+    )
+    assert code == 1
+    tables = [pq.read_table(path) for path in sorted(out.glob("vectors.parquet/*.parquet"))]
+    assert [table["id"].to_pylist() for table in tables] == [["good 0", "good 1"], ["good 2"]]
+    assert tables[0]["vector"].type.value_type == "float"
+
+
+def test_a_log_gets_a_line_now_and_then(actvec, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    _, _, errors = actvec("stream", corpus, "--mode", "short", "--out", tmp_path / "out")
+    lines = [line for line in errors.splitlines() if "tokens/s" in line]
+    assert len(lines) == 6
+    assert re.fullmatch(
+        r"100\.0%: 3 vectors of \d+ tokens, 2 failed in \d+\.\d s: [\d.,]+ documents/s,"
+        r" [\d,]+ tokens/s; 0:00:00 left",
+        lines[-1],
+    )
 
 
 def test_a_terminal_gets_a_progress_bar(demo_server, corpus, tmp_path):

@@ -89,9 +89,10 @@ def job_in(demo_server, corpus, read_back):
     """A job in a folder."""
 
     def make(folder, layout):
+        rows = [] if layout == "files" else ["--rows-per-file", str(ROWS)]
         command = [
             *("stream", str(corpus), "--out", str(folder), "--resume", "--json"),
-            *("--mode", "short", "--format", layout, "--rows-per-file", str(ROWS)),
+            *("--mode", "short", "--format", layout, *rows),
             *("--save-every", "0.02", "--target", demo_server.target),
         ]
         return KilledJob(command, folder, layout, read_back)

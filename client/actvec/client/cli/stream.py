@@ -46,9 +46,8 @@ from actvec.client.vectors import Mode, Truncation
 @click.option(
     "--rows-per-file",
     type=click.IntRange(min=1),
-    default=ROWS_PER_FILE,
-    show_default=True,
-    help="Vectors of a shard or Parquet file.",
+    metavar="N",
+    help=f"Vectors of a shard or Parquet file.  [default: {ROWS_PER_FILE}]",
 )
 @click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
 @click.option(
@@ -93,7 +92,7 @@ def stream(
     out: Path,
     format_: Format,
     dtype: Dtype,
-    rows_per_file: int,
+    rows_per_file: int | None,
     ordered: bool,
     resume: bool,
     save_every: float,
@@ -111,13 +110,15 @@ def stream(
     without it, a folder that holds a job already is refused. Other files in the folder stay, save
     for those of the same names.
     """
+    if format_ == "files" and rows_per_file is not None:
+        raise click.UsageError("--rows-per-file is for --format shards and --format parquet")
     job = VectorJob(
         open_documents(source),
         out,
         mode=mode,
         center=center,
         truncation=truncation,
-        layout=Layout(format_, dtype, rows_per_file),
+        layout=Layout(format_, dtype, rows_per_file or ROWS_PER_FILE),
         ordered=ordered,
         resume=resume,
         save_every=save_every,
