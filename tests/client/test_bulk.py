@@ -16,6 +16,8 @@ from actvec.client.bulk.lock import locked
 from actvec.client.documents import open_documents
 from actvec.client.errors import Aborted, DataLoss, ServerUnavailable
 
+from .saved import read_back
+
 FORMATS = ("files", "shards", "parquet")
 COUNT = 60
 BLANK = range(0, COUNT, 20)
@@ -61,7 +63,7 @@ def failures_of(folder):
 
 
 @pytest.fixture
-def check_complete(expected, read_back):
+def check_complete(expected):
     """Holds a folder to the corpus: each document once, its vector or its failure."""
 
     def check(folder, layout="shards"):
@@ -295,7 +297,7 @@ def test_a_job_without_a_server_can_be_gone_on_with(client, corpus, tmp_path, ch
     check_complete(tmp_path / "out")
 
 
-def test_order_is_kept_on_disk_where_it_is_asked_for(client, corpus, tmp_path, read_back):
+def test_order_is_kept_on_disk_where_it_is_asked_for(client, corpus, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StopHereError):
         job(corpus, out, ordered=True).run(client, on_progress=stop_after(30))
@@ -316,7 +318,7 @@ def test_a_half_written_line_of_the_errors_is_mended_and_each_failure_listed_onc
         check_complete(out)
 
 
-def test_a_second_document_of_one_id_is_a_failure_also_when_resumed(client, tmp_path, read_back):
+def test_a_second_document_of_one_id_is_a_failure_also_when_resumed(client, tmp_path):
     corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
     lines = [{"id": f"same-{n % 10}", "text": text_of(n + 1)} for n in range(19)]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -348,9 +350,7 @@ def test_damage_is_reported_not_gone_on_with(client, corpus, tmp_path):
         job(corpus, out, resume=True).run(client)
 
 
-def test_a_file_that_is_not_full_is_written_when_its_time_has_come(
-    client, corpus, tmp_path, read_back
-):
+def test_a_file_that_is_not_full_is_written_when_its_time_has_come(client, corpus, tmp_path):
     """So that a kill costs little: here, of every document on its own."""
     seen = []
 
@@ -361,7 +361,7 @@ def test_a_file_that_is_not_full_is_written_when_its_time_has_come(
     assert all(told == there for told, there in seen)
 
 
-def test_until_then_it_is_not(client, corpus, tmp_path, read_back):
+def test_until_then_it_is_not(client, corpus, tmp_path):
     seen = []
 
     def look(progress):

@@ -9,11 +9,12 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from .saved import read_back
 
 COUNT = 48
 ROWS = 8
@@ -56,7 +57,6 @@ class KilledJob:
     command: list[str]
     folder: Path
     layout: str
-    read_back: Callable
 
     def run(self, operations):
         """Start the program; it ends itself at that many operations, or never where 0."""
@@ -70,7 +70,7 @@ class KilledJob:
 
     def vectors(self):
         """index -> id and bits; fails where a document is there twice."""
-        saved = self.read_back(self.folder, self.layout)
+        saved = read_back(self.folder, self.layout)
         found = {vector.index: (vector.id, vector.values.tobytes()) for vector in saved}
         assert len(found) == len(saved)
         return found
@@ -85,7 +85,7 @@ class KilledJob:
 
 
 @pytest.fixture
-def job_in(demo_server, corpus, read_back):
+def job_in(demo_server, corpus):
     """A job in a folder."""
 
     def make(folder, layout):
@@ -95,7 +95,7 @@ def job_in(demo_server, corpus, read_back):
             *("--mode", "short", "--format", layout, *rows),
             *("--save-every", "0.02", "--target", demo_server.target),
         ]
-        return KilledJob(command, folder, layout, read_back)
+        return KilledJob(command, folder, layout)
 
     return make
 

@@ -15,7 +15,7 @@ from actvec.client.whole import sync_folder
 class FileSink:
     """`activation_vector_<mode>_<name>.safetensors` and `..._metadata.json` a document.
 
-    For corpora up to tens of thousands; each vector costs two files. See `VectorFolder`.
+    For some thousands of documents: each costs two files. See `VectorFolder`.
 
     Attributes:
         folder: Where the files are.
