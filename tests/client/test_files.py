@@ -131,6 +131,15 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_replaced_never_written_over(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"before")
+    with path.open("rb") as before:
+        write_whole(path, b"after")
+        assert before.read() == b"before"
+    assert path.read_bytes() == b"after"
+
+
 def test_harmless_ids_stand_for_themselves():
     assert file_name("Report_2024-01.v2", SHA) == "Report_2024-01.v2"
 

@@ -1,7 +1,7 @@
 """`actvec stream`, killed again and again: each document once, bit for bit what it would have been.
 
-The program kills itself with SIGKILL just before some file operation in its folder: before a file
-is made, renamed or removed. Which one is drawn from a seed.
+The program kills itself with SIGKILL just before some file operation in its folder, before a file
+is made, renamed or removed, or within some milliseconds of it. Which one is drawn from a seed.
 """
 
 import json
@@ -24,20 +24,23 @@ BLANK = range(0, COUNT, 12)
 OPERATIONS = {"files": 80, "shards": 30, "parquet": 24}
 
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, threading
 
-operations, folder = int(sys.argv[1]), sys.argv[2]
+operations, delay, folder = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
 
 def watch(event, arguments):
     global operations
     if event in ("open", "os.rename", "os.remove") and str(arguments[0]).startswith(folder):
         operations -= 1
         if operations == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            threading.Timer(delay, kill).start() if delay else kill()
 
 sys.addaudithook(watch)
 from actvec.client.cli import main
-main(sys.argv[3:])
+main(sys.argv[4:])
 """
 
 
@@ -58,10 +61,11 @@ class KilledJob:
     folder: Path
     layout: str
 
-    def run(self, operations):
-        """Start the program; it ends itself at that many operations, or never where 0."""
+    def run(self, operations=0, delay=0.0):
+        """Start the program; it ends itself so many seconds after that operation; 0 for never."""
+        moment = (str(operations), str(delay), str(self.folder))
         return subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(operations), str(self.folder), *self.command],
+            [sys.executable, "-c", PROGRAM, *moment, *self.command],
             capture_output=True,
             text=True,
             timeout=60,
@@ -104,7 +108,7 @@ def job_in(demo_server, corpus):
 @pytest.mark.parametrize("layout", OPERATIONS)
 def test_a_job_killed_at_any_moment_ends_as_if_it_never_had_been(job_in, tmp_path, layout, seed):
     whole, job = job_in(tmp_path / "whole", layout), job_in(tmp_path / "out", layout)
-    assert whole.run(0).returncode == 1
+    assert whole.run().returncode == 1
     expected = whole.vectors()
     assert expected.keys() == set(range(COUNT)) - set(BLANK)
     assert whole.failures().keys() == set(BLANK)
@@ -112,8 +116,8 @@ def test_a_job_killed_at_any_moment_ends_as_if_it_never_had_been(job_in, tmp_pat
     chance = random.Random(f"{layout} {seed}")  # noqa: S311 - kills, not secrets
     kills, done = 0, set()
     # Once with nearly nothing there, then each about a part of the job later.
-    for operations in [3, *(chance.randrange(4, OPERATIONS[layout]) for _ in range(4))]:
-        program = job.run(operations)
+    for operations in [3, *(chance.randrange(4, OPERATIONS[layout]) for _ in range(5))]:
+        program = job.run(operations, chance.choice([0.0, chance.uniform(0, 0.02)]))
         assert program.returncode in (1, -signal.SIGKILL), program.stderr
         kills += program.returncode == -signal.SIGKILL
         vectors, failures = job.vectors(), job.failures()
@@ -123,7 +127,7 @@ def test_a_job_killed_at_any_moment_ends_as_if_it_never_had_been(job_in, tmp_pat
         done = vectors.keys() | failures.keys()
     assert kills >= 2
 
-    last = job.run(0)
+    last = job.run()
     assert last.returncode == 1, last.stderr
     assert json.loads(last.stdout)["resumed"] == len(done)
     assert job.vectors() == expected
