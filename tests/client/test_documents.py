@@ -2,11 +2,16 @@
 
 import gzip
 import json
+import random
+import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from actvec.client import Document, Failure, UnsupportedInput
 from actvec.client.documents import open_documents, read_text
+from actvec.client.errors import MissingExtra
 
 
 def write_lines(path, *lines):
@@ -132,7 +137,6 @@ def test_lines_are_read_one_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("corpus.parquet", "not supported yet"),
         ("corpus.csv", "no supported kind"),
         ("corpus.txt", "extract --file"),
         ("corpus.json", "no supported kind"),
@@ -142,7 +146,7 @@ def test_other_files_are_refused_listing_what_is_supported(tmp_path, name, messa
     (tmp_path / name).write_text("x")
     with pytest.raises(UnsupportedInput, match=message) as error:
         open_documents(tmp_path / name)
-    assert "a folder of .txt files, a .jsonl file or a .jsonl.gz file" in str(error.value)
+    assert "a folder of .txt files, or a .jsonl, .jsonl.gz or .parquet file" in str(error.value)
 
 
 def test_nothing_there_and_nothing_in_it_are_told_apart(tmp_path):
@@ -150,3 +154,132 @@ def test_nothing_there_and_nothing_in_it_are_told_apart(tmp_path):
         open_documents(tmp_path / "absent.jsonl")
     with pytest.raises(UnsupportedInput, match=r"holds no \.txt file"):
         open_documents(tmp_path)
+
+
+@pytest.fixture(params=["folder", "corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet"])
+def any_source(request, tmp_path):
+    """The same ten documents in each kind of source, of which number 3 is bad."""
+    path = tmp_path / request.param
+    texts = [f"Text {number}." if number != 3 else None for number in range(10)]
+    if request.param == "folder":
+        path.mkdir()
+        for number, text in enumerate(texts):
+            (path / f"{number}.txt").write_bytes(text.encode() if text else b"\xff")
+    elif request.param == "corpus.parquet":
+        pq.write_table(pa.table({"text": texts}), path, row_group_size=4)
+    else:
+        write_lines(path, *(json.dumps({"text": text}) for text in texts))
+    return path
+
+
+def test_a_scan_leaves_out_what_is_to_be_skipped_and_keeps_the_numbers(any_source):
+    source = open_documents(any_source)
+    everything = list(source.scan())
+    assert [located.index for located in everything] == list(range(10))
+    assert isinstance(everything[3].document, Failure)
+    assert [located.document for located in everything] == list(source)
+    assert list(source.scan({0, 3, 4, 9})) == [everything[index] for index in (1, 2, 5, 6, 7, 8)]
+    assert list(source.scan(range(10))) == []
+
+
+def test_a_scan_tells_how_far_it_has_come(any_source):
+    source = open_documents(any_source)
+    ends = [located.end for located in source.scan()]
+    assert ends == sorted(ends)
+    assert ends[0] > 0
+    assert ends[-1] == source.size
+
+
+def test_the_identity_of_a_source_is_that_of_its_content(any_source, tmp_path):
+    identity = open_documents(any_source).identity()
+    assert json.loads(json.dumps(identity)) == identity
+    elsewhere = any_source.rename(tmp_path / f"moved-{any_source.name}")
+    assert open_documents(elsewhere).identity() == identity
+    part = elsewhere / "0.txt" if elsewhere.is_dir() else elsewhere
+    part.write_bytes(part.read_bytes() + b"\n")
+    changed = elsewhere if part.parent == elsewhere else part
+    if changed.suffix == ".parquet":  # which ends with its footer
+        with pytest.raises(UnsupportedInput, match="cannot read"):
+            open_documents(changed)
+    else:
+        assert open_documents(changed).identity() != identity
+
+
+def write_parquet(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_rows_of_parquet_have_a_text_and_perhaps_an_id(tmp_path):
+    path = write_parquet(
+        tmp_path / "c.parquet", text=["one", "two"], id=["first", None], url=["", ""]
+    )
+    assert open_documents(path).count == 2
+    assert list(open_documents(path)) == [Document("first", "one"), Document("2", "two")]
+    path = write_parquet(tmp_path / "c.parquet", text=["one", "two"], id=[7, 8])
+    assert [document.id for document in open_documents(path)] == ["7", "8"]
+    path = write_parquet(tmp_path / "c.parquet", text=pa.array(["one", "one"]).dictionary_encode())
+    assert list(open_documents(path)) == [Document("1", "one"), Document("2", "one")]
+
+
+def test_a_row_without_a_text_is_a_failure_among_the_others(tmp_path):
+    binary = pa.array([b"caf\xe9", b"fine", None])
+    texts = pa.Array.from_buffers(pa.string(), len(binary), binary.buffers())
+    latin, fine, null = open_documents(write_parquet(tmp_path / "c.parquet", text=texts))
+    assert isinstance(latin, Failure)
+    assert "c.parquet, row 1: not UTF-8" in latin.message
+    assert fine == Document("2", "fine")
+    assert (null.id, null.code, null.field) == ("3", "INVALID_ARGUMENT", "text")
+    assert "`text` is null" in null.message
+
+
+def test_parquet_that_breaks_off_says_so_after_what_could_be_read(tmp_path):
+    path = tmp_path / "c.parquet"
+    pq.write_table(pa.table({"text": ["word " * 50] * 200}), path, row_group_size=100)
+    data = bytearray(path.read_bytes())
+    start = pq.ParquetFile(path).metadata.row_group(1).column(0).dictionary_page_offset
+    data[start : start + 60] = b"\xff" * 60
+    path.write_bytes(data)
+    *documents, last = open_documents(path)
+    assert len(documents) == 100
+    assert (last.id, last.code) == ("101", "DATA_LOSS")
+    assert "row 101: from here on the file cannot be read" in last.message
+    assert list(open_documents(path).scan(range(101))) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"content": ["a"], "id": ["b"]}, "no column `text`, but content, id; rename"),
+        ({"text": [1]}, "column `text` holds int64, not strings"),
+        ({"text": ["a"], "id": [0.5]}, "column `id` holds double, not strings or integers"),
+    ],
+)
+def test_parquet_without_texts_is_refused(tmp_path, columns, message):
+    with pytest.raises(UnsupportedInput, match=message):
+        open_documents(write_parquet(tmp_path / "c.parquet", **columns))
+
+
+def test_what_is_no_parquet_is_refused(tmp_path):
+    (tmp_path / "c.parquet").write_text("no")
+    with pytest.raises(UnsupportedInput, match=r"cannot read .*c\.parquet"):
+        open_documents(tmp_path / "c.parquet")
+
+
+def test_a_row_group_is_read_in_pieces(tmp_path):
+    path = tmp_path / "c.parquet"
+    rng = random.Random(0)  # noqa: S311 - incompressible, not secret
+    texts = pa.table({"text": [rng.randbytes(5_000).hex() for _ in range(4_000)]})
+    pq.write_table(texts, path, write_batch_size=64)
+    assert pq.ParquetFile(path).num_row_groups == 1
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() - before for _ in open_documents(path))
+    assert path.stat().st_size > 39_000_000
+    assert most < 12_000_000
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "c.parquet", text=["one"])
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'actvec\[data\]'"):
+        open_documents(path)

@@ -12,7 +12,8 @@ from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
 from actvec.client import OutOfRange, Pool, Stamp, Vector
-from actvec.client.files import DuplicateNameError, VectorFolder, file_name, write_whole
+from actvec.client.files import DuplicateNameError, VectorFolder, file_name
+from actvec.client.whole import write_whole
 
 SHA = hashlib.sha256(b"text").hexdigest()
 STAMP = Stamp(
@@ -128,6 +129,15 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         write_whole(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_replaced_never_written_over(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, b"before")
+    with path.open("rb") as before:
+        write_whole(path, b"after")
+        assert before.read() == b"before"
+    assert path.read_bytes() == b"after"
 
 
 def test_harmless_ids_stand_for_themselves():

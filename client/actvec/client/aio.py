@@ -157,7 +157,7 @@ class AsyncClient:
         truncation: Truncation = "error",
         prepend_bos: bool = True,
         encoding: Encoding = "float32",
-        window: int = 256,
+        window: int | None = None,
         ordered: bool = False,
     ) -> ResultStream:
         """The vectors of any number of documents, as they are ready, each document once.
@@ -175,7 +175,8 @@ class AsyncClient:
                 `start` or its `end` is kept and the vector says `truncated`.
             prepend_bos: Whether the tokenizer's BOS token comes first.
             encoding: How the numbers travel; they arrive as float32 in any case.
-            window: Documents in flight at a time, which bounds memory on both sides.
+            window: Documents in flight at a time, which bounds memory; one of more than 16,384
+                characters counts as several. Default: twice what the server has inside.
             ordered: Whether results come in the order of the documents.
 
         Returns:

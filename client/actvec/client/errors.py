@@ -47,6 +47,12 @@ class FailedPrecondition(ActvecError):
     code = "FAILED_PRECONDITION"
 
 
+class DataLoss(ActvecError):
+    """A file on disk is not what was written there."""
+
+    code = "DATA_LOSS"
+
+
 class Aborted(ActvecError):
     """Another client is at the same work."""
 
@@ -107,6 +113,10 @@ class StampChanged(FailedPrecondition):
 
 class CorpusChanged(FailedPrecondition):
     """A job was begun with other documents than those it was to go on with."""
+
+
+class MissingExtra(FailedPrecondition):
+    """This needs a package that is not installed; the message names the extra to install."""
 
 
 class UnsupportedInput(InvalidArgument):

@@ -1,13 +1,15 @@
 """Draws a caller's documents, lazily: never more ahead than have been given back.
 
-A feed holds `window` credits. Each document drawn takes one, `release` gives them back once results
-have reached the caller, and so neither documents nor results pile up, however long the corpus.
+A feed holds `window` credits and draws while it has any. Each document drawn takes what it costs,
+`release` gives that back once its result has reached the caller, and so neither documents nor
+results pile up, however long the corpus. What a document costs is known only when it has been
+drawn, so the last one may overdraw.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 Item = TypeVar("Item")
@@ -28,18 +30,32 @@ class Feed(Protocol[Item]):
         Nothing is lost where the wait is cancelled.
         """
 
-    def release(self, count: int) -> None:
-        """Allow that many more to be drawn."""
+    def release(self, cost: int) -> None:
+        """Give back what documents have cost, so that others are drawn in their place."""
 
     def close(self) -> None:
         """Draw no more."""
 
 
-def open_feed(documents: Iterable[Item] | AsyncIterable[Item], window: int) -> Feed[Item]:
-    """A feed of any iterable. Needs a running event loop."""
+def _one(_: object) -> int:
+    return 1
+
+
+def open_feed(
+    documents: Iterable[Item] | AsyncIterable[Item],
+    window: int,
+    cost: Callable[[Item], int] = _one,
+) -> Feed[Item]:
+    """A feed of any iterable. Needs a running event loop.
+
+    Args:
+        documents: What is drawn.
+        window: Credits to begin with, 1 or more.
+        cost: The credits that an item takes, 1 or more; must not raise.
+    """
     if isinstance(documents, AsyncIterable):
-        return TaskFeed(documents, window)
-    return ThreadFeed(documents, window)
+        return TaskFeed(documents, window, cost)
+    return ThreadFeed(documents, window, cost)
 
 
 class ThreadFeed(Generic[Item]):
@@ -48,13 +64,17 @@ class ThreadFeed(Generic[Item]):
     The thread is a daemon: a reader that never returns (a silent pipe) keeps no program alive.
     """
 
-    def __init__(self, documents: Iterable[Item], window: int) -> None:
+    def __init__(
+        self, documents: Iterable[Item], window: int, cost: Callable[[Item], int] = _one
+    ) -> None:
         self.error: Exception | None = None
         self._documents = documents
+        self._cost = cost
         self._drawn: deque[Item] = deque()
         self._ended = False
         self._closed = False
-        self._credits = threading.Semaphore(window)
+        self._credits = window
+        self._released = threading.Condition()
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._told = False
@@ -74,31 +94,44 @@ class ThreadFeed(Generic[Item]):
                 return []
             await self._arrived.wait()
 
-    def release(self, count: int) -> None:
+    def release(self, cost: int) -> None:
         """See `Feed.release`."""
-        self._credits.release(count)
+        with self._released:
+            self._credits += cost
+            self._released.notify()
 
     def close(self) -> None:
         """See `Feed.close`; does not wait for a reader that is in the middle of a document."""
-        self._closed = True
-        self._credits.release()
+        with self._released:
+            self._closed = True
+            self._released.notify()
 
     def _draw(self) -> None:
         try:
             iterator = iter(self._documents)
-            while self._credits.acquire() and not self._closed:
+            while self._may_draw():
                 try:
                     item = next(iterator)
                 except StopIteration:
                     break
+                with self._released:
+                    self._credits -= self._cost(item)
                 self._drawn.append(item)
                 self._tell()
+                # Held no longer than by whoever takes it: it may be large, and the wait long.
+                del item
         except Exception as error:  # the caller's code: raised where it is consumed
             self.error = error
         finally:
             self._ended = True
             self._told = False
             self._tell()
+
+    def _may_draw(self) -> bool:
+        """Wait for a credit; false when closed."""
+        with self._released:
+            self._released.wait_for(lambda: self._credits > 0 or self._closed)
+            return not self._closed
 
     def _tell(self) -> None:
         if self._told or self._closed:
@@ -113,11 +146,15 @@ class ThreadFeed(Generic[Item]):
 class TaskFeed(Generic[Item]):
     """A feed of an async iterable, drawn in a task of the running loop."""
 
-    def __init__(self, documents: AsyncIterable[Item], window: int) -> None:
+    def __init__(
+        self, documents: AsyncIterable[Item], window: int, cost: Callable[[Item], int] = _one
+    ) -> None:
         self.error: Exception | None = None
+        self._cost = cost
         self._drawn: deque[Item] = deque()
         self._ended = False
-        self._credits = asyncio.Semaphore(window)
+        self._credits = window
+        self._released = asyncio.Event()
         self._arrived = asyncio.Event()
         self._task = asyncio.create_task(self._draw(documents))
 
@@ -129,10 +166,10 @@ class TaskFeed(Generic[Item]):
         count = min(most, len(self._drawn))
         return [self._drawn.popleft() for _ in range(count)]
 
-    def release(self, count: int) -> None:
+    def release(self, cost: int) -> None:
         """See `Feed.release`."""
-        for _ in range(count):
-            self._credits.release()
+        self._credits += cost
+        self._released.set()
 
     def close(self) -> None:
         """See `Feed.close`; cancels the iterable where it waits."""
@@ -141,13 +178,18 @@ class TaskFeed(Generic[Item]):
     async def _draw(self, documents: AsyncIterable[Item]) -> None:
         try:
             iterator = aiter(documents)
-            while await self._credits.acquire():
+            while True:
+                while self._credits <= 0:
+                    self._released.clear()
+                    await self._released.wait()
                 try:
                     item = await anext(iterator)
                 except StopAsyncIteration:
                     break
+                self._credits -= self._cost(item)
                 self._drawn.append(item)
                 self._arrived.set()
+                del item
         except Exception as error:  # the caller's code: raised where it is consumed
             self.error = error
         finally:

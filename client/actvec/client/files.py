@@ -1,6 +1,5 @@
 """Writes vectors as safetensors with their metadata, each file whole or not at all."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +17,11 @@ from safetensors.numpy import save
 
 from actvec.client.errors import FailedPrecondition, OutOfRange
 from actvec.client.vectors import Vector
+from actvec.client.whole import check_writable, write_whole
 
-FILE_DTYPE = "float16"
+Dtype = Literal["float16", "float32"]
+
+FILE_DTYPE: Dtype = "float16"
 
 # A name of a file has 255 bytes on most systems; ours has a prefix and a suffix too.
 _MAX_NAME = 160
@@ -71,41 +73,47 @@ class VectorFolder:
     file, which is replaced.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self, path: str | Path, *, dtype: Dtype = FILE_DTYPE, run: str | None = None
+    ) -> None:
         """Create the folder where it is missing.
+
+        Args:
+            path: The folder.
+            dtype: dtype of the numbers in the files.
+            run: Names the run, where it goes on with one that was cut short. Default: a new one.
 
         Raises:
             OSError: it cannot be created or written to.
         """
         self.path = Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._run = secrets.token_hex(16)
-        # Found out now, not after an hour of computing.
-        with _temporary(self.path):
-            pass
+        self._dtype: Dtype = dtype
+        self._run = run or secrets.token_hex(16)
+        check_writable(self.path)
 
     def save(self, vector: Vector) -> SavedVector:
         """Write `activation_vector_<mode>_<name>.safetensors` and `..._metadata.json`.
 
-        The safetensors file holds one tensor, `vec`, `[K * D]` float16. The metadata comes last and
-        holds the other file's SHA-256: where it is there and agrees, the pair is complete.
+        The safetensors file holds one tensor, `vec`, `[K * D]`. The metadata comes last and holds
+        the other file's SHA-256: where it is there and agrees, the pair is complete.
 
         Raises:
             DuplicateNameError: another document of this run has the same id.
-            OutOfRange: a number is not finite in float16.
+            OutOfRange: a number is not finite in the dtype of the files.
             OSError: the disk is full, or the like.
         """
         stem = f"activation_vector_{vector.stamp.mode}_{file_name(vector.id, vector.text_sha256)}"
         vector_path = self.path / f"{stem}.safetensors"
         metadata_path = self.path / f"{stem}_metadata.json"
-        if self._is_of_this_run(metadata_path):
+        if self._read_own(metadata_path) is not None:
             raise DuplicateNameError(
                 f"another document of this run has the id {vector.id!a} and is in {vector_path};"
                 " give each its own id",
                 field="id",
             )
-        data = save({"vec": to_float16(vector.values)})
-        metadata = describe(vector) | {
+        data = save({"vec": to_dtype(vector.values, self._dtype)})
+        metadata = describe(vector, self._dtype) | {
             "vector_file": vector_path.name,
             "vector_file_sha256": hashlib.sha256(data).hexdigest(),
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -115,18 +123,30 @@ class VectorFolder:
         write_whole(metadata_path, (json.dumps(metadata, indent=2) + "\n").encode())
         return SavedVector(vector_path, metadata_path, metadata)
 
-    def _is_of_this_run(self, metadata_path: Path) -> bool:
+    def saved(self) -> Iterator[dict[str, Any]]:
+        """The metadata of each vector of this run that is there, in no order."""
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                if entry.name.endswith("_metadata.json"):
+                    metadata = self._read_own(Path(entry))
+                    if metadata is not None:
+                        yield metadata
+
+    def _read_own(self, metadata_path: Path) -> dict[str, Any] | None:
+        """The metadata in a file, where this run wrote it."""
         try:
             metadata = json.loads(metadata_path.read_bytes())
         except (OSError, ValueError):
-            return False
-        return isinstance(metadata, dict) and metadata.get("run") == self._run
+            return None
+        own = isinstance(metadata, dict) and metadata.get("run") == self._run
+        return metadata if own else None
 
 
-def describe(vector: Vector) -> dict[str, Any]:
+def describe(vector: Vector, dtype: Dtype = FILE_DTYPE) -> dict[str, Any]:
     """The metadata of a vector as JSON takes it, all of it from the vector and its stamp."""
     return {
         "id": vector.id,
+        "index": vector.index,
         "text_sha256": vector.text_sha256,
         "tokens": vector.tokens,
         "tokens_used": vector.tokens_used,
@@ -134,7 +154,7 @@ def describe(vector: Vector) -> dict[str, Any]:
         "mode": vector.stamp.mode,
         "pools": [asdict(pool) for pool in vector.stamp.pools],
         "dimensions": len(vector.values),
-        "dtype": FILE_DTYPE,
+        "dtype": dtype,
         "norm": vector.norm,
         "centered": vector.stamp.centered,
         "smallest_count": vector.smallest_count,
@@ -142,45 +162,19 @@ def describe(vector: Vector) -> dict[str, Any]:
     }
 
 
-def to_float16(values: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The numbers `[K * D]` in float16.
+def to_dtype(values: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
+    """The numbers `[K * D]` in the dtype of files.
 
     Raises:
-        OutOfRange: one of them is not finite, or beyond 65504.
+        OutOfRange: one of them is not finite in it.
     """
     with np.errstate(over="ignore"):
-        halves = values.astype(np.float16)
-    if not np.isfinite(halves).all():
-        worst = float(values[~np.isfinite(halves)][0])
+        rounded = values.astype(dtype)
+    finite = np.isfinite(rounded)
+    if not finite.all():
+        worst = float(values[~finite][0])
         raise OutOfRange(
-            f"the vector holds {worst:g}, and {FILE_DTYPE} files hold numbers up to 65504; take"
-            " the float32 numbers from the library, or centre"
+            f"the vector holds {worst:g}, and {dtype} files hold numbers up to"
+            f" {np.finfo(dtype).max:.6g}; take the float32 numbers, or centre"
         )
-    return halves
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there with all of `data`, or as it was before.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with _temporary(path.parent) as (descriptor, temporary):
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-
-
-@contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[int, Path]]:
-    """A new file in a folder, gone afterwards unless it was renamed."""
-    path = folder / f".actvec-{secrets.token_hex(8)}.tmp"
-    # The process's umask applies, as it would not with a private temporary file.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        yield descriptor, path
-    finally:
-        os.close(descriptor)
-        path.unlink(missing_ok=True)
+    return rounded

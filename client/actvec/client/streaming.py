@@ -41,13 +41,20 @@ _MESSAGE_BYTES = 1 << 20
 # Results handed over at a time.
 _BATCH = 64
 
+# Documents of one stream that a server has inside at a time, where it does not say.
+_SERVER_DOCUMENTS = 512
+
+# Characters of text that count as one document of the window; a longer text counts as several.
+_CHARACTERS = 1 << 14
+
 
 @dataclass(frozen=True)
 class StreamOptions:
     """How a stream behaves, whatever it computes.
 
     Attributes:
-        window: Documents in flight: drawn, and their result not yet handed over.
+        window: Documents in flight, of 16,384 characters or less each: drawn, and their result not
+            yet handed over. None to follow the server.
         ordered: Whether results come in the order of the documents.
         retry_for: Seconds without progress after which a broken stream is given up.
 
@@ -55,15 +62,34 @@ class StreamOptions:
         ValueError: `window` is less than 1 or `retry_for` negative.
     """
 
-    window: int
+    window: int | None
     ordered: bool
     retry_for: float
 
     def __post_init__(self) -> None:
-        if self.window < 1:
+        if self.window is not None and self.window < 1:
             raise ValueError(f"window is at least 1 document, not {self.window}")
         if self.retry_for < 0:
             raise ValueError(f"retry_for is 0 or more seconds, not {self.retry_for}")
+
+
+def window_for(limits: Limits) -> int:
+    """Documents in flight that keep a server busy.
+
+    Twice what the server has inside of one stream: as much as it holds, so that it is never short
+    of work, and as much again for what is on its way there and back. More would wait on this side
+    and cost memory for nothing, less would leave a fast server idle behind a slow connection.
+    """
+    return 2 * (limits.max_stream_documents or _SERVER_DOCUMENTS)
+
+
+def cost(item: object) -> int:
+    """What a document takes of the window: 1, and 1 more for each 16,384 characters of its text.
+
+    So the window shrinks, in documents, as they grow, and memory is bounded for any length.
+    """
+    text = item.text if isinstance(item, Document) else item
+    return 1 + len(text) // _CHARACTERS if isinstance(text, str) else 1
 
 
 class VectorStream:
@@ -80,6 +106,7 @@ class VectorStream:
         self._stamp: Stamp | None = None
         self._drawn = 0
         self._exhausted = False
+        self._costs: dict[int, int] = {}
         self._outstanding: dict[int, wire.OutgoingDocument] = {}
         self._unsent: deque[wire.OutgoingDocument] = deque()
 
@@ -94,7 +121,8 @@ class VectorStream:
         """
         try:
             self._limits = await ask_limits()
-            self._feed = feed = open_feed(documents, self._options.window)
+            window = self._options.window or window_for(self._limits)
+            self._feed = feed = open_feed(documents, window, cost)
             try:
                 await self._answer_all(feed)
             finally:
@@ -108,7 +136,7 @@ class VectorStream:
         """Results that are ready, at least one; empty when `run` has ended."""
         batch = await self._outbox.take(_BATCH)
         if batch and self._feed is not None:
-            self._feed.release(len(batch))
+            self._feed.release(sum(self._costs.pop(result.index) for result in batch))
         return batch
 
     async def _answer_all(self, feed: Feed[Streamable]) -> None:
@@ -169,6 +197,7 @@ class VectorStream:
     def _admit(self, item: Streamable) -> None:
         index = self._drawn
         self._drawn += 1
+        self._costs[index] = cost(item)
         if isinstance(item, Failure):
             self._outbox.put(replace(item, index=index))
             return

@@ -121,7 +121,7 @@ class Client:
         truncation: Truncation = "error",
         prepend_bos: bool = True,
         encoding: Encoding = "float32",
-        window: int = 256,
+        window: int | None = None,
         ordered: bool = False,
     ) -> Generator[Result, None, None]:
         """The vectors of any number of documents, as they are ready, each document once.

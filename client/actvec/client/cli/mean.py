@@ -8,9 +8,9 @@ import click
 from actvec.client.cli.options import Server, json_option, talks_to_server
 from actvec.client.cli.progress import show_mean_progress
 from actvec.client.documents import open_documents
-from actvec.client.files import write_whole
 from actvec.client.means import CorpusMean
 from actvec.client.vectors import Truncation
+from actvec.client.whole import write_whole
 
 
 @click.group

@@ -1,63 +1,47 @@
 """How a long job is going: a bar on a terminal, a line now and then in a log.
 
-Tokens are counted beside documents, since documents differ in length: the rate of tokens is steady,
-and a time left that is reckoned from documents would be wrong.
+Rates are shown in tokens, since documents differ in length, and the time that is left is reckoned
+from the bytes of the input, for the same reason.
 """
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import click
 
+from actvec.client.bulk.progress import JobProgress
 from actvec.client.means import MeanProgress
 
 # Seconds between lines in a log.
 _LINE_EVERY = 10.0
 
 
-@dataclass
-class Tally:
-    """What a job has done so far.
-
-    Attributes:
-        vectors: Documents with a vector.
-        failed: Documents without one.
-        tokens: Tokens of the documents with a vector.
-        started: When it began, in seconds of the monotonic clock.
-    """
-
-    vectors: int = 0
-    failed: int = 0
-    tokens: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def documents(self) -> int:
-        """Documents with an outcome."""
-        return self.vectors + self.failed
-
-    @property
-    def seconds(self) -> float:
-        """Since it began."""
-        return time.monotonic() - self.started
-
-    def __str__(self) -> str:
-        seconds = max(self.seconds, 1e-9)
-        failed = f", {self.failed:,} failed" if self.failed else ""
-        return (
-            f"{self.vectors:,} vectors of {self.tokens:,} tokens{failed} in {seconds:.1f} s:"
-            f" {self.documents / seconds:,.1f} documents/s, {self.tokens / seconds:,.0f} tokens/s"
-        )
+def describe(progress: JobProgress) -> str:
+    """What a job has done, in words."""
+    vectors = "1 vector" if progress.vectors == 1 else f"{progress.vectors:,} vectors"
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    resumed = progress.resumed_vectors + progress.resumed_failed
+    before = f" ({resumed:,} documents were there already)" if resumed else ""
+    return (
+        f"{vectors} of {progress.tokens:,} tokens{failed}{before} in"
+        f" {progress.seconds:.1f} s: {progress.documents_per_second:,.1f} documents/s,"
+        f" {progress.tokens_per_second:,.0f} tokens/s"
+    )
 
 
-class Progress(Protocol):
+def duration(seconds: float) -> str:
+    """A time, as `H:MM:SS`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+class Display(Protocol):
     """Is told after each document."""
 
-    def update(self, tally: Tally) -> None:
+    def update(self, progress: JobProgress) -> None:
         """Show it, or not yet."""
 
 
@@ -65,47 +49,37 @@ class _Lines:
     def __init__(self) -> None:
         self._next = time.monotonic() + _LINE_EVERY
 
-    def update(self, tally: Tally) -> None:
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + _LINE_EVERY
-            click.echo(str(tally), err=True)
+    def update(self, progress: JobProgress) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _LINE_EVERY
+        done = "" if progress.fraction is None else f"{progress.fraction:.1%}: "
+        left = progress.seconds_left
+        rest = "" if left is None else f"; {duration(left)} left"
+        click.echo(f"{done}{describe(progress)}{rest}", err=True)
 
 
 @contextmanager
-def show_progress(total: int | None) -> Iterator[Progress]:
-    """Progress on standard error; `total` documents, or None where that is not known."""
+def show_progress() -> Iterator[Display]:
+    """Progress of vectors on standard error."""
     if not sys.stderr.isatty():
         yield _Lines()
         return
-    with _bar(total) as show:
+    with _bar() as show:
 
         class Bar:
-            def update(self, tally: Tally) -> None:
-                show(tally.documents, tally.tokens, tally.tokens / max(tally.seconds, 1e-9))
+            def update(self, progress: JobProgress) -> None:
+                failed = f", {progress.failed:,} failed" if progress.failed else ""
+                left = progress.seconds_left
+                show(
+                    progress.done_bytes,
+                    progress.input_bytes,
+                    f"{progress.documents:,} documents{failed}, {progress.tokens:,} tokens,"
+                    f" {progress.tokens_per_second:,.0f}/s",
+                    "" if left is None else f"{duration(left)} left",
+                )
 
         yield Bar()
-
-
-@contextmanager
-def _bar(total: int | None) -> Iterator[Callable[[int, int, float], None]]:
-    """A bar; call what it yields with documents, tokens and tokens a second."""
-    # rich takes longer to import than most calls take to be answered.
-    from rich import console, progress  # noqa: PLC0415
-
-    columns = (
-        progress.SpinnerColumn(),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn(
-            "documents, {task.fields[tokens]:,} tokens, {task.fields[rate]:,.0f}/s"
-        ),
-        progress.TimeElapsedColumn(),
-    )
-    with progress.Progress(*columns, console=console.Console(stderr=True)) as display:
-        task = display.add_task("", total=total, tokens=0, rate=0.0)
-        yield lambda documents, tokens, rate: display.update(
-            task, completed=documents, tokens=tokens, rate=rate
-        )
 
 
 class MeanProgressDisplay(Protocol):
@@ -140,11 +114,38 @@ def show_mean_progress(total: int | None) -> Iterator[MeanProgressDisplay]:
     if not sys.stderr.isatty():
         yield _MeanLines()
         return
-    with _bar(total) as show:
+    with _bar() as show:
 
         class Bar:
             def update(self, progress: MeanProgress) -> None:
                 documents = progress.documents + progress.skipped
-                show(documents, progress.tokens, progress.tokens_per_second)
+                of_all = "" if total is None else f"/{total:,}"
+                show(
+                    documents,
+                    total,
+                    f"{documents:,}{of_all} documents, {progress.tokens:,} tokens,"
+                    f" {progress.tokens_per_second:,.0f}/s",
+                    "",
+                )
 
         yield Bar()
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int | None, str, str], None]]:
+    """A bar; call what it yields with how much is done, of how much, and two texts beside it."""
+    # rich takes longer to import than most calls take to be answered.
+    from rich import console, progress  # noqa: PLC0415
+
+    columns = (
+        progress.SpinnerColumn(),
+        progress.BarColumn(),
+        progress.TextColumn("{task.fields[said]}"),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[left]}"),
+    )
+    with progress.Progress(*columns, console=console.Console(stderr=True)) as display:
+        task = display.add_task("", total=None, said="", left="")
+        yield lambda done, total, said, left: display.update(
+            task, completed=done, total=total, said=said, left=left
+        )

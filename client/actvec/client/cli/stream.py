@@ -1,18 +1,20 @@
 """`actvec stream`: the vectors of many documents, on disk."""
 
+import contextlib
 import json
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
 
 import click
 
+from actvec.client.bulk import ROWS_PER_FILE, Format, JobProgress, Layout, VectorJob
 from actvec.client.cli.options import Server, json_option, talks_to_server, vector_options
-from actvec.client.cli.progress import Tally, show_progress
+from actvec.client.cli.progress import describe, show_progress
 from actvec.client.documents import open_documents
-from actvec.client.errors import ActvecError
-from actvec.client.files import VectorFolder
-from actvec.client.vectors import Failure, Mode, Result, Truncation, Vector
+from actvec.client.files import FILE_DTYPE, Dtype
+from actvec.client.vectors import Mode, Truncation
 
 
 @click.command
@@ -25,18 +27,58 @@ from actvec.client.vectors import Failure, Mode, Result, Truncation, Vector
     help="The folder to write to; created where it is missing.",
 )
 @click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["files", "shards", "parquet"]),
+    default="files",
+    show_default=True,
+    help="A safetensors file a document, as `actvec extract` writes; or files of many rows:"
+    " safetensors with an index (vectors-00000.safetensors and .jsonl), or Parquet"
+    " (vectors.parquet/part-00000.parquet).",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float16", "float32"]),
+    default=FILE_DTYPE,
+    show_default=True,
+    help="How the numbers are written.",
+)
+@click.option(
+    "--rows-per-file",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Vectors of a shard or Parquet file.  [default: {ROWS_PER_FILE}]",
+)
+@click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the job in --out, whatever ended it; begin it where there is none. Settings"
+    " and INPUT must be those that it was begun with.",
+)
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=60.0,
+    show_default=True,
+    help="Write a shard or Parquet file that is not full after this time, so that a kill costs no"
+    " more.",
+)
+@click.option(
     "--window",
     type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    help="Documents in flight at a time.",
+    metavar="DOCUMENTS",
+    help="In flight at a time; one of more than 16,384 characters counts as several.  [default:"
+    " twice what the server has inside]",
 )
 @click.option(
     "--retry-for",
     type=click.FloatRange(min=0),
+    metavar="SECONDS",
     default=300.0,
     show_default=True,
-    help="Seconds without progress after which a broken connection is given up.",
+    help="Without progress, after which a broken connection is given up.",
 )
 @json_option
 @talks_to_server
@@ -48,106 +90,87 @@ def stream(
     center: str | None,
     truncation: Truncation,
     out: Path,
-    window: int,
+    format_: Format,
+    dtype: Dtype,
+    rows_per_file: int | None,
+    ordered: bool,
+    resume: bool,
+    save_every: float,
+    window: int | None,
     retry_for: float,
     as_json: bool,
 ) -> None:
     """Turn the documents of INPUT into vectors on disk.
 
-    INPUT is a folder of .txt files, or a .jsonl or .jsonl.gz file with a `text` and, where you
-    like, an `id` a line. Documents that fail are listed in errors.jsonl in the output folder, the
-    others are kept, and the exit code is 1.
+    INPUT is a folder of .txt files, or a .jsonl, .jsonl.gz or .parquet file with a `text` and,
+    where you like, an `id` a line or row. Documents that fail are listed in errors.jsonl in the
+    output folder, the others are kept, and the exit code is 1.
+
+    The folder's manifest.json says what the job is. A job that was killed goes on with --resume;
+    without it, a folder that holds a job already is refused. Other files in the folder stay, save
+    for those of the same names.
     """
-    documents = open_documents(source)
-    folder = VectorFolder(out)
-    tally = Tally()
+    if format_ == "files" and rows_per_file is not None:
+        raise click.UsageError("--rows-per-file is for --format shards and --format parquet")
+    job = VectorJob(
+        open_documents(source),
+        out,
+        mode=mode,
+        center=center,
+        truncation=truncation,
+        layout=Layout(format_, dtype, rows_per_file or ROWS_PER_FILE),
+        ordered=ordered,
+        resume=resume,
+        save_every=save_every,
+    )
+    latest = JobProgress()
     try:
         with (
+            _terminable(),
             server.connect(retry_for=retry_for) as client,
-            ErrorLog(folder.path / "errors.jsonl") as errors,
-            show_progress(documents.count) as progress,
+            show_progress() as display,
         ):
-            for result in client.stream(
-                documents, mode=mode, center=center, truncation=truncation, window=window
-            ):
-                failure = _keep(result, folder, tally)
-                if failure is not None:
-                    errors.write(failure)
-                progress.update(tally)
-    except (ActvecError, OSError):
-        if tally.documents:
-            click.echo(f"Stopped after {tally}", err=True)
+
+            def update(progress: JobProgress) -> None:
+                nonlocal latest
+                latest = progress
+                display.update(progress)
+
+            latest = job.run(client, window=window, on_progress=update)
+    except BaseException:
+        if latest.documents:
+            advice = "" if latest.input_bytes is None else "; --resume goes on from there"
+            click.echo(f"Stopped after {describe(latest)}{advice}", err=True)
         raise
-    _summarize(tally, folder.path, errors, as_json=as_json)
-    if tally.failed:
+    _summarize(latest, job, as_json=as_json)
+    if latest.failed:
         raise click.exceptions.Exit(1)
 
 
-class ErrorLog:
-    """A file of one JSON object a failed document; there is none where none failed."""
-
-    def __init__(self, path: Path) -> None:
-        """Forget an earlier run's.
-
-        Raises:
-            OSError: it cannot be removed.
-        """
-        self.path = path
-        self._file: TextIO | None = None
-        path.unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing failed."""
-        return self._file is None
-
-    def write(self, failure: Failure) -> None:
-        """Add one, at once, so that a job that is killed has told."""
-        if self._file is None:
-            self._file = self.path.open("w", encoding="utf-8")
-        self._file.write(json.dumps(failure.to_dict()) + "\n")
-        self._file.flush()
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """End in good order where SIGTERM asks for it, as before a machine is taken away."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _keep(result: Result, folder: VectorFolder, tally: Tally) -> Failure | None:
-    """Write a vector; what became of a document that has none, or that cannot be written."""
-    if isinstance(result, Vector):
-        try:
-            folder.save(result)
-        except ActvecError as error:
-            result = Failure.of(error, result.id, result.index)
-        else:
-            tally.vectors += 1
-            tally.tokens += result.tokens
-            return None
-    tally.failed += 1
-    return result
-
-
-def _summarize(tally: Tally, out: Path, errors: ErrorLog, *, as_json: bool) -> None:
+def _summarize(progress: JobProgress, job: VectorJob, *, as_json: bool) -> None:
+    errors = str(job.errors) if progress.failed else None
     if as_json:
         summary = {
-            "vectors": tally.vectors,
-            "failed": tally.failed,
-            "tokens": tally.tokens,
-            "seconds": round(tally.seconds, 3),
-            "out": str(out),
-            "errors": None if errors.empty else str(errors.path),
+            "vectors": progress.vectors,
+            "failed": progress.failed,
+            "tokens": progress.tokens,
+            "resumed": progress.resumed_vectors + progress.resumed_failed,
+            "seconds": round(progress.seconds, 3),
+            "out": str(job.folder),
+            "errors": errors,
         }
         click.echo(json.dumps(summary))
         return
-    click.echo(f"{tally}; in {out}")
-    if not errors.empty:
-        click.echo(f"The documents that failed are listed in {errors.path}", err=True)
+    click.echo(f"{describe(progress)}; in {job.folder}")
+    if errors:
+        click.echo(f"The documents that failed are listed in {errors}", err=True)

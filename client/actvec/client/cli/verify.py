@@ -10,7 +10,6 @@ import click
 from actvec.client.cli.options import Server, json_option, talks_to_server
 from actvec.client.documents import open_documents
 from actvec.client.errors import ActvecError
-from actvec.client.files import write_whole
 from actvec.client.means import read_mean
 from actvec.client.samples import sample_corpus
 from actvec.client.vectors import Document, Failure, Mode, Vector
@@ -21,6 +20,7 @@ from actvec.client.verify import (
     verify_columns,
     verify_vectors,
 )
+from actvec.client.whole import write_whole
 
 
 @click.command

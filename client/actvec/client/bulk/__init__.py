@@ -1,0 +1,41 @@
+"""The vectors of a corpus on disk, however large it is and however often the work is cut short.
+
+    from actvec.client import Client
+    from actvec.client.bulk import Layout, VectorJob
+    from actvec.client.documents import open_documents
+
+    corpus = open_documents("corpus.jsonl")
+    job = VectorJob(corpus, "vectors", mode="short", layout=Layout("shards"), resume=True)
+    with Client("127.0.0.1:50051") as client:
+        progress = job.run(client)
+
+The sinks can be used without a job, for documents that come from elsewhere:
+
+    with Client("127.0.0.1:50051") as client, ShardSink("vectors") as sink:
+        for result in client.stream(texts, mode="short"):
+            if isinstance(result, Vector):
+                sink.write(result)
+"""
+
+from actvec.client.bulk.job import OnProgress, VectorJob
+from actvec.client.bulk.layout import Format, Layout
+from actvec.client.bulk.numbered import ROWS_PER_FILE
+from actvec.client.bulk.parquet import ParquetSink
+from actvec.client.bulk.progress import JobProgress
+from actvec.client.bulk.shards import ShardSink
+from actvec.client.bulk.single import FileSink
+from actvec.client.bulk.sink import Row, Sink
+
+__all__ = [
+    "ROWS_PER_FILE",
+    "FileSink",
+    "Format",
+    "JobProgress",
+    "Layout",
+    "OnProgress",
+    "ParquetSink",
+    "Row",
+    "ShardSink",
+    "Sink",
+    "VectorJob",
+]

@@ -1,0 +1,292 @@
+"""Sinks: vectors in files of many rows, whole, in order, and gone on with."""
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from numpy.testing import assert_array_equal
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from actvec.client import Pool, Stamp, Vector
+from actvec.client.bulk import FileSink, Layout, ParquetSink, ShardSink
+from actvec.client.errors import DataLoss, FailedPrecondition, MissingExtra, OutOfRange
+
+STAMP = Stamp(
+    model="demo",
+    revision="sha256:00",
+    tokenizer_sha256="11",
+    dtype="float32",
+    layers=(1, 2, 3),
+    hook="resid_post",
+    prepend_bos=True,
+    mode="long",
+    pools=(Pool("last", 0.0), Pool("exp_933", 0.067)),
+    truncation="end",
+    corpus_mean_id="",
+    corpus_mean_sha256="",
+    actvec_version="0.1.0",
+)
+
+NUMBERED = pytest.mark.parametrize("kind", [ShardSink, ParquetSink])
+
+
+def make_vector(index, width=4, stamp=STAMP):
+    return Vector(
+        values=np.arange(width, dtype=np.float32) + index,
+        id=f"döc {index}",
+        tokens=12 + index,
+        tokens_used=10,
+        truncated=True,
+        smallest_count=3,
+        stamp=stamp,
+        text_sha256=hashlib.sha256(str(index).encode()).hexdigest(),
+        index=index,
+    )
+
+
+def row_of(index):
+    """What is to be found on disk beside the numbers of `make_vector(index)`."""
+    return {
+        "index": index,
+        "id": f"döc {index}",
+        "tokens": 12 + index,
+        "tokens_used": 10,
+        "truncated": True,
+        "smallest_count": 3,
+        "text_sha256": hashlib.sha256(str(index).encode()).hexdigest(),
+    }
+
+
+def write(sink, *indices):
+    with sink:
+        for index in indices:
+            sink.write(make_vector(index))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_shards_are_numbered_and_full_but_for_the_last(tmp_path):
+    write(ShardSink(tmp_path, rows_per_file=3), *range(7))
+    assert names(tmp_path) == [
+        f"vectors-{number:05d}.{suffix}"
+        for number in range(3)
+        for suffix in ("jsonl", "safetensors")
+    ]
+    shapes = [load_file(path)["vec"].shape for path in sorted(tmp_path.glob("*.safetensors"))]
+    assert shapes == [(3, 4), (3, 4), (1, 4)]
+
+
+def test_a_shard_is_one_tensor_with_a_stamp_and_an_index_of_its_rows(tmp_path):
+    write(ShardSink(tmp_path), 5, 2)
+    with safe_open(tmp_path / "vectors-00000.safetensors", "numpy") as file:
+        assert file.keys() == ["vec"]
+        values = file.get_tensor("vec")
+        assert json.loads(file.metadata()["stamp"]) == json.loads(json.dumps(STAMP.to_dict()))
+    assert values.dtype == np.float16
+    assert_array_equal(values, [[5, 6, 7, 8], [2, 3, 4, 5]])
+    index = (tmp_path / "vectors-00000.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in index] == [
+        {"row": 0} | row_of(5),
+        {"row": 1} | row_of(2),
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_parquet_is_read_by_pyarrow_pandas_polars_and_duckdb(tmp_path, dtype):
+    write(ParquetSink(tmp_path, rows_per_file=2, dtype=dtype), *range(3))
+    assert names(tmp_path) == ["part-00000.parquet", "part-00001.parquet"]
+    expected = np.array([make_vector(index).values for index in range(3)])
+    rows = [row_of(index) for index in range(3)]
+
+    table = pq.read_table(tmp_path)
+    vectors = table.schema.field("vector").type
+    assert (vectors.list_size, vectors.value_type.to_pandas_dtype()) == (4, np.dtype(dtype))
+    assert json.loads(table.schema.metadata[b"actvec.stamp"])["model"] == "demo"
+    assert table.drop_columns("vector").to_pylist() == rows
+    assert_array_equal(table["vector"].to_pylist(), expected)
+
+    frame = pd.read_parquet(tmp_path)
+    assert_array_equal(np.stack(frame["vector"]), expected)
+    assert frame.drop(columns="vector").to_dict("records") == rows
+
+    frame = pl.read_parquet(tmp_path)
+    assert_array_equal(frame["vector"].to_numpy(), expected)
+    assert frame.drop("vector").to_dicts() == rows
+
+    relation = duckdb.read_parquet(f"{tmp_path}/*.parquet").order("index")
+    assert_array_equal(relation.select("vector").fetchall(), expected[:, None])
+    assert relation.select("* exclude (vector)").df().to_dict("records") == rows
+
+
+@NUMBERED
+def test_rows_last_from_the_commit_on(tmp_path, kind):
+    sink = kind(tmp_path, rows_per_file=3)
+    sink.write(make_vector(0))
+    assert list(sink.rows()) == []
+    sink.commit()
+    assert [row.index for row in sink.rows()] == [0]
+    sink.write(make_vector(1))
+    sink.write(make_vector(2))
+    assert [row.index for row in sink.rows()] == [0, 1, 2]
+
+
+@NUMBERED
+def test_what_was_gone_on_with_is_what_would_have_been_written_at_once(tmp_path, kind):
+    write(kind(tmp_path / "once", rows_per_file=3), *range(8))
+    write(kind(tmp_path / "often", rows_per_file=3), 0)
+    for indices in ([1, 2], [3, 4, 5, 6], [], [7]):
+        write(kind(tmp_path / "often", rows_per_file=3, resume=True), *indices)
+    assert contents(tmp_path / "often") == contents(tmp_path / "once")
+
+
+@NUMBERED
+def test_a_folder_with_vectors_is_not_written_to_by_mistake(tmp_path, kind):
+    write(kind(tmp_path), 0)
+    with pytest.raises(FailedPrecondition, match="holds vectors already"):
+        kind(tmp_path)
+
+
+@NUMBERED
+def test_a_sink_holds_vectors_of_one_stamp_also_when_gone_on_with(tmp_path, kind):
+    other = replace(STAMP, revision="sha256:01")
+    for resume in (False, True):
+        with kind(tmp_path, resume=resume) as sink:
+            sink.write(make_vector(0))
+            with pytest.raises(FailedPrecondition, match="revision is 'sha256:00' there"):
+                sink.write(make_vector(1, stamp=other))
+
+
+@NUMBERED
+def test_another_dtype_or_number_of_rows_is_refused_when_gone_on_with(tmp_path, kind):
+    write(kind(tmp_path, rows_per_file=2), *range(3))
+    with pytest.raises(FailedPrecondition, match="are float16, not float32"):
+        kind(tmp_path, rows_per_file=2, dtype="float32", resume=True)
+    with pytest.raises(DataLoss, match="2 rows, not 3"):
+        list(kind(tmp_path, rows_per_file=3, resume=True).rows())
+
+
+@NUMBERED
+def test_a_number_that_does_not_fit_is_refused_and_the_rows_around_it_are_kept(tmp_path, kind):
+    with kind(tmp_path) as sink:
+        sink.write(make_vector(0))
+        with pytest.raises(OutOfRange, match="float16 files hold numbers up to 65504"):
+            sink.write(make_vector(70_000))
+        sink.write(make_vector(1))
+    assert [row.index for row in sink.rows()] == [0, 1]
+
+
+@NUMBERED
+def test_a_missing_or_damaged_file_is_reported_not_gone_on_with(tmp_path, kind):
+    write(kind(tmp_path, rows_per_file=1), *range(3))
+    saved = contents(tmp_path)
+    for name in saved:
+        (tmp_path / name).write_bytes(saved[name][:-7])
+        with pytest.raises(DataLoss, match=name.split(".")[0]):
+            list(kind(tmp_path, rows_per_file=1, resume=True).rows())
+        (tmp_path / name).write_bytes(saved[name])
+    for path in tmp_path.glob("*00001*"):
+        path.unlink()
+    with pytest.raises(DataLoss, match="file 1 is missing"):
+        kind(tmp_path, rows_per_file=1, resume=True)
+
+
+def test_vectors_without_their_index_were_cut_short_and_are_written_again(tmp_path):
+    write(ShardSink(tmp_path, rows_per_file=2), *range(4))
+    expected = contents(tmp_path)
+    (tmp_path / "vectors-00001.jsonl").unlink()
+    sink = ShardSink(tmp_path, rows_per_file=2, resume=True)
+    assert [row.index for row in sink.rows()] == [0, 1]
+    write(sink, 2, 3)
+    assert contents(tmp_path) == expected
+
+
+def test_rows_that_the_index_does_not_have_yet_are_written_again(tmp_path):
+    """A kill between the two files of a commit."""
+    with ShardSink(tmp_path) as sink:
+        sink.write(make_vector(0))
+        sink.commit()
+        index = (tmp_path / "vectors-00000.jsonl").read_bytes()
+        sink.write(make_vector(1))
+    expected = contents(tmp_path)
+    (tmp_path / "vectors-00000.jsonl").write_bytes(index)
+    sink = ShardSink(tmp_path, resume=True)
+    assert [row.index for row in sink.rows()] == [0]
+    write(sink, 1)
+    assert contents(tmp_path) == expected
+
+
+@NUMBERED
+def test_a_commit_that_fails_leaves_what_was_there_and_can_be_repeated(tmp_path, monkeypatch, kind):
+    sink = kind(tmp_path)
+    sink.write(make_vector(0))
+    sink.commit()
+    before = contents(tmp_path)
+    sink.write(make_vector(1))
+
+    def full(_descriptor):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            sink.commit()
+    assert contents(tmp_path) == before
+    sink.commit()
+    assert [row.index for row in sink.rows()] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", [FileSink, ShardSink, ParquetSink])
+def test_files_get_the_permissions_of_any_new_file(tmp_path, kind):
+    (tmp_path / "plain").touch()
+    write(kind(tmp_path / "out"), 0)
+    modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert modes == {(tmp_path / "plain").stat().st_mode}
+
+
+def test_a_file_sink_knows_the_vectors_of_its_run(tmp_path):
+    write(FileSink(tmp_path, run="one"), 0, 1)
+    write(FileSink(tmp_path, run="two"), 2)
+    assert {row.index for row in FileSink(tmp_path, run="one").rows()} == {0, 1}
+    assert list(FileSink(tmp_path).rows()) == []
+
+
+def test_files_hold_float32_where_asked_to(tmp_path):
+    write(FileSink(tmp_path, dtype="float32"), 70_000)
+    (path,) = tmp_path.glob("*.safetensors")
+    values = load_file(path)["vec"]
+    assert (values.dtype, values[0]) == (np.float32, 70_000)
+    (path,) = tmp_path.glob("*.json")
+    assert json.loads(path.read_text())["dtype"] == "float32"
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'actvec\[data\]'"):
+        ParquetSink(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"format": "csv"}, "format is one of files, shards, parquet, not 'csv'"),
+        ({"dtype": "bfloat16"}, "dtype is one of float16, float32"),
+        ({"rows_per_file": 0}, "rows_per_file is at least 1"),
+    ],
+)
+def test_a_layout_that_does_not_exist_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Layout(**settings)
