@@ -14,7 +14,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make soak` sets."""
-    parser.addoption("--faults", type=int, default=8, help="Faults to inject in tests/faults.")
+    parser.addoption("--faults", type=int, default=6, help="Faults to inject in tests/faults.")
     parser.addoption("--fault-seed", type=int, default=0, help="Which faults, and when.")
 
 

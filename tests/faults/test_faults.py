@@ -21,7 +21,7 @@ from actvec.client.documents import open_documents
 from .supervisors import ClientSupervisor, ServerSupervisor
 
 WORDS = "river gate stone bell winter ferry lantern orchard bridge".split()  # noqa: SIM905 - prose
-DOCUMENTS = 1000
+DOCUMENTS = 500
 
 
 def write_corpus(path, seed):
@@ -86,13 +86,21 @@ def test_nothing_is_lost_whatever_breaks(pytestconfig, tmp_path, demo_server):
                 *("--target", server.proxy.target, "mean", "compute", corpus),
                 *("--name", f"round-{rounds}", "--json", "--retry-for", "120"),
             )
-            trouble = Trouble(chance, wanted - counts.total(), server, [mean])
+            out = tmp_path / f"vectors-{rounds}"
+            vectors = ClientSupervisor(
+                *("--target", server.proxy.target, "stream", corpus, "--mode", "short"),
+                *("--out", out, "--format", "shards", "--dtype", "float32", "--rows-per-file", 100),
+                *("--save-every", 0.5, "--resume", "--retry-for", "120"),
+            )
+            trouble = Trouble(chance, wanted - counts.total(), server, [mean, vectors])
             try:
                 record = json.loads(mean.wait())
+                vectors.wait()
             finally:
                 trouble.end()
             counts += trouble.counts
-            runs += mean.runs
+            runs += mean.runs + vectors.runs
+            assert_every_vector_is_there_once(demo_server, corpus, out)
             assert_mean_is_that_of_an_undisturbed_job(server, demo_server, corpus, record)
     finally:
         server.close()
@@ -100,8 +108,24 @@ def test_nothing_is_lost_whatever_breaks(pytestconfig, tmp_path, demo_server):
         f"\nseed {seed}: {counts.total()} faults in {rounds} jobs of {DOCUMENTS} documents: "
         + ", ".join(f"{count} x {name}" for name, count in counts.most_common())
         + f"; {server.starts} servers and {runs} clients were started;"
-        " every mean is that of an undisturbed job, to 1e-12, counts exactly"
+        " every mean is that of an undisturbed job, to 1e-12, counts exactly, and every vector is"
+        " there once, bit for bit"
     )
+
+
+def assert_every_vector_is_there_once(undisturbed, corpus, out):
+    rows = {}
+    for index in sorted(out.glob("vectors-*.jsonl")):
+        shard = load(index.with_suffix(".safetensors").read_bytes())["vec"]
+        for line in index.open():
+            row = json.loads(line)
+            assert row["id"] not in rows
+            rows[row["id"]] = shard[row["row"]]
+    with Client(undisturbed.target) as client:
+        expected = {v.id: v.values for v in client.stream(open_documents(corpus), mode="short")}
+    assert rows.keys() == expected.keys()
+    for document, values in expected.items():
+        assert_array_equal(rows[document], values)
 
 
 def assert_mean_is_that_of_an_undisturbed_job(server, undisturbed, corpus, record):

@@ -28,12 +28,12 @@ from actvec.client.errors import (
 from actvec.client.feed import Feed, open_feed
 from actvec.client.means import CorpusMean, MeanProgress, MeanSettings
 from actvec.client.model import Limits
-from actvec.client.streaming import Documents, Streamable
+from actvec.client.streaming import Documents, Streamable, cost
 from actvec.v1 import means_pb2
 
 OnProgress = Callable[[MeanProgress], None]
 
-# Documents drawn at a time, and drawn ahead.
+# Documents drawn at a time, and drawn ahead, where they are short.
 _BATCH = 64
 _AHEAD = 256
 
@@ -72,7 +72,7 @@ class MeanJob:
             Exception: whatever `documents` raised; the mean is not finished then.
         """
         self._backlog.limits = await ask_limits()
-        feed = open_feed(documents, _AHEAD)
+        feed = open_feed(documents, _AHEAD, cost)
         try:
             while self._mean is None:
                 try:
@@ -153,7 +153,7 @@ class MeanJob:
         items = await feed.take(_BATCH)
         self._exhausted = not items
         if items:
-            feed.release(len(items))
+            feed.release(sum(map(cost, items)))
         for item in items:
             self._backlog.add(item)
 
