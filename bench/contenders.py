@@ -1,9 +1,8 @@
 """What a user would run: each turns the same documents into the same vectors."""
 
 import atexit
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 import torch
@@ -14,6 +13,7 @@ from actvec.server.bridge import default_bridge
 from actvec.server.engine import PackedEngine
 from actvec.server.pooler import Pools, pool_step
 from actvec.server.step import DeviceSums, StepDocument
+from bench.serving import serving
 from bench.workload import Ids, Workload
 
 
@@ -68,13 +68,11 @@ class Served:
     def __init__(self, workload: Workload, dtype: str, step_tokens: int) -> None:
         self.name = "actvec, StreamVectors over a local connection"
         self._texts = workload.texts
-        command = [sys.executable, "-m", "actvec.server.main", "--port=0", f"--dtype={dtype}"]
-        command += [f"--model={workload.directory}", f"--step-tokens={step_tokens}"]
-        command += [f"--data-dir={workload.directory}/data"]
-        self._server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
-        atexit.register(self._server.kill)
-        ready = next(line for line in self._server.stdout or () if "ready on" in line)
-        self._client = Client(ready.split()[-1])
+        self._running = ExitStack()
+        atexit.register(self._running.close)
+        options = (f"--dtype={dtype}", f"--step-tokens={step_tokens}")
+        server = self._running.enter_context(serving(workload.directory, *options))
+        self._client = Client(server.target)
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
         """The pools of each document; `documents` are the workload's, sent as their texts."""
