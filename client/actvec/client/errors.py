@@ -109,6 +109,10 @@ class CorpusChanged(FailedPrecondition):
     """A job was begun with other documents than those it was to go on with."""
 
 
+class MissingExtra(FailedPrecondition):
+    """This needs a package that is not installed; the message names the extra to install."""
+
+
 class UnsupportedInput(InvalidArgument):
     """Documents cannot be read from this path."""
 

@@ -18,6 +18,8 @@ _VERBS: Mapping[str, str] = MappingProxyType(
         "stream": "actvec.client.cli.stream",
         "mean": "actvec.client.cli.mean",
         "verify": "actvec.client.cli.verify",
+        "similarity": "actvec.client.cli.similarity",
+        "csv": "actvec.client.cli.csv",
     }
 )
 

@@ -1,0 +1,65 @@
+"""What `similarity` and `csv` share: vectors raw and centred, and word of what is missing."""
+
+import click
+
+from actvec.client.cli.options import Server
+from actvec.client.cli.progress import Tally, show_progress
+from actvec.client.paired import PairedVectors, Selection, paired_vectors
+from actvec.client.vectors import Failure, Mode, Result, Truncation, Vector
+
+
+def pair_up(
+    server: Server,
+    selection: Selection,
+    *,
+    mode: Mode,
+    center: str | None,
+    truncation: Truncation,
+) -> PairedVectors:
+    """The vectors of a selection, with progress on standard error.
+
+    Raises:
+        ActvecError: there is no such mean, no server answers, or it refused.
+    """
+    calls = 1 if center is None else 2
+    tally = Tally()
+    with server.connect() as client, show_progress(calls * len(selection.documents)) as progress:
+
+        def count(result: Result) -> None:
+            if isinstance(result, Vector):
+                tally.vectors += 1
+                tally.tokens += result.tokens
+            else:
+                tally.failed += 1
+            progress.update(tally)
+
+        return paired_vectors(
+            client,
+            selection.documents,
+            mode=mode,
+            center=center,
+            truncation=truncation,
+            on_result=count,
+        )
+
+
+def failures_of(selection: Selection, pairs: PairedVectors) -> list[Failure]:
+    """Documents that could not be read, then those without a vector."""
+    return [*selection.failures, *pairs.failures]
+
+
+def tell_gaps(selection: Selection, pairs: PairedVectors) -> None:
+    """Say on standard error what was left out, and which centred vectors saw less of the text."""
+    if selection.left_out:
+        click.echo(
+            f"The first {len(selection.documents) + len(selection.failures):,} documents were"
+            f" taken, {selection.left_out:,} more left out; --limit takes more.",
+            err=True,
+        )
+    shortened = pairs.shortened
+    if shortened:
+        click.echo(
+            "Longer than the corpus mean, and centred over their last tokens only:"
+            f" {len(shortened):,} of {len(pairs.raw):,} documents, for example {shortened[0]!a}.",
+            err=True,
+        )
