@@ -20,6 +20,7 @@ _VERBS: Mapping[str, str] = MappingProxyType(
         "verify": "actvec.client.cli.verify",
         "similarity": "actvec.client.cli.similarity",
         "csv": "actvec.client.cli.csv",
+        "corpus": "actvec.client.cli.corpus",
     }
 )
 
