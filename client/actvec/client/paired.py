@@ -101,8 +101,9 @@ def paired_vectors(
                 on_result(result)
         return results
 
-    # The mean first: where it is missing, nothing has been computed in vain.
-    centered = collect(center) if center is not None else []
+    # By id: `latest` may be another one later. First, so that nothing was computed in vain.
+    mean = client.get_mean(center).id if center is not None else None
+    centered = collect(mean) if mean is not None else []
     raw = collect(None)
     outcomes = list(zip(raw, centered, strict=True)) if centered else [(one,) for one in raw]
     failures = [

@@ -4,10 +4,11 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ def write_table(path: str | Path, labels: Sequence[str], vectors: Sequence[NDArr
         raise InvalidArgument("the vectors of a table are all of one mode and one model")
     row_format = ",".join([f"%.{DECIMALS}f"] * len(vectors)) + "\n"
     with whole_file(Path(path)) as file:
-        file.write(_header(labels))
+        file.write(_csv([labels]))
         for start in range(0, len(vectors[0]), _BLOCK):
             block = np.stack([vector[start : start + _BLOCK] for vector in vectors], axis=1)
             lines = "".join(row_format % tuple(row) for row in block.tolist())
@@ -85,16 +86,20 @@ def read_table(path: str | Path) -> VectorTable:
     try:
         with path.open("rb") as file:
             labels = _read_header(file)
+            if not file.peek(1):
+                raise ValueError("there are no numbers below its labels")
             columns = np.loadtxt(file, dtype=np.float32, delimiter=",", comments=None, ndmin=2)
     except OSError as error:
         raise UnsupportedInput(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, csv.Error) as error:
         raise UnsupportedInput(f"{path} is no table of vectors: {error}") from error
-    if len(columns) == 0 or columns.shape[1] != len(labels):
+    if columns.shape[1] != len(labels):
         raise UnsupportedInput(
             f"{path} is no table of vectors: {len(labels)} labels above rows of"
-            f" {columns.shape[1] if len(columns) else 0} numbers"
+            f" {columns.shape[1]} numbers"
         )
+    if len(set(labels)) < len(labels):
+        raise UnsupportedInput(f"{path}: a label occurs twice")
     if not np.isfinite(columns).all():
         raise UnsupportedInput(f"{path}: not every number is finite")
     return VectorTable(labels, np.ascontiguousarray(columns.T))
@@ -105,7 +110,8 @@ def write_tables(folder: str | Path, pairs: PairedVectors) -> list[Path]:
 
     That is `vectors_<mode>_mode_raw.csv` and, where there are centred vectors,
     `vectors_<mode>_mode_centered.csv`, for both modes (a short vector is a part of the long one, to
-    the bit), and `vectors_metadata.json`, written last: lengths and stamps, and each table's
+    the bit); `vectors_lengths.csv`, a line `label,tokens` a document with the tokens of its raw
+    vector; and `vectors_metadata.json`, written last: lengths and stamps, and each table's
     SHA-256. What an earlier run left under these names is removed or replaced.
 
     Returns:
@@ -137,9 +143,14 @@ def write_tables(folder: str | Path, pairs: PairedVectors) -> list[Path]:
                 "stamp": of_mode[0].stamp.to_dict(),
             }
             written.append(path)
+    lengths_path = folder / "vectors_lengths.csv"
+    write_whole(
+        lengths_path,
+        _csv([("label", "tokens"), *((vector.id, vector.tokens_used) for vector in pairs.raw)]),
+    )
     metadata = {"decimals": DECIMALS, "tables": tables, "documents": _documents(pairs)}
     write_whole(metadata_path, (json.dumps(metadata, indent=2) + "\n").encode())
-    return [*written, metadata_path]
+    return [*written, lengths_path, metadata_path]
 
 
 def _in_mode(vector: Vector, mode: Mode) -> Vector:
@@ -178,13 +189,13 @@ def _documents(pairs: PairedVectors) -> list[dict[str, Any]]:
     return documents
 
 
-def _header(labels: Sequence[str]) -> bytes:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(labels)
-    return line.getvalue().encode()
+def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
-def _read_header(file: BinaryIO) -> tuple[str, ...]:
+def _read_header(file: BufferedReader) -> tuple[str, ...]:
     """The labels; a quoted one may hold a line break. The file stands at the first row after."""
     lines = (line.decode("utf-8-sig") for line in iter(file.readline, b""))
     labels = next(csv.reader(lines), None)

@@ -51,7 +51,7 @@ def csv(
 
     INPUT is what `stream` takes. vectors_<mode>_mode_raw.csv and, with --center,
     vectors_<mode>_mode_centered.csv have a column a document, under its id, and a row a dimension;
-    vectors_metadata.json says what they depend on.
+    vectors_lengths.csv has their tokens, and vectors_metadata.json says what they depend on.
     """
     selection = _selection(source, limit, samples=samples)
     out.mkdir(parents=True, exist_ok=True)

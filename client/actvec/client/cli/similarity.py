@@ -1,6 +1,7 @@
 """`actvec similarity`: how alike two texts, or the documents of a folder, are."""
 
 import json
+import os
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,19 +125,19 @@ def _document(given: str) -> Document:
         InvalidArgument: it is blank, a folder, a file that cannot be read, or reads like the name
             of one that is missing.
     """
-    path = Path(given)
-    try:
-        if path.is_file():
+    # os.path, which takes what cannot be a name, as a long text, for no file.
+    if os.path.isfile(given):
+        path = Path(given)
+        try:
             return Document(path.name, read_text(path))
-    except OSError as error:  # also of a text that is too long for a name
-        if path.exists():
+        except OSError as error:
             raise InvalidArgument(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidArgument(f"{path}: {error}") from error
+        except ValueError as error:
+            raise InvalidArgument(f"{path}: {error}") from error
     if not given.strip():
         raise InvalidArgument("a text is empty; give two texts, or the names of two files")
-    if path.is_dir():
-        raise InvalidArgument(f"{path} is a folder; give it alone to compare what is in it")
+    if os.path.isdir(given):
+        raise InvalidArgument(f"{given} is a folder; give it alone to compare what is in it")
     if given.endswith(".txt"):
         raise InvalidArgument(f"there is no file {given}; give two texts, or two files")
     return Document(_quote(given), given)
@@ -148,21 +149,25 @@ def _quote(text: str) -> str:
 
 
 def _show(selection: Selection, pairs: PairedVectors, top: int, *, as_json: bool) -> bool:
-    """Show what came out; whether every document is in it."""
+    """Show what came out; whether every document is in it.
+
+    Raises:
+        InvalidArgument: there are no two vectors.
+    """
     failures = failures_of(selection, pairs)
-    tables = similarities(pairs) if len(pairs.raw) > 1 else []
+    for failure in failures:
+        click.echo(f"{failure.id}: {failure.code}: {failure.message}", err=True)
+    if len(pairs.raw) < 2:
+        raise InvalidArgument(f"{len(pairs.raw)} documents have a vector, and two are the least")
+    tables = similarities(pairs)
     if as_json:
         click.echo(json.dumps(_to_json(pairs, tables, selection.left_out, failures), indent=2))
     elif len(pairs.raw) == 2:
         _print_pair(pairs, tables)
-    elif tables:
+    else:
         _print_all(pairs, tables, top)
-    for failure in failures:
-        click.echo(f"{failure.id}: {failure.code}: {failure.message}", err=True)
     tell_gaps(selection, pairs)
-    if not tables:
-        click.echo("Error: fewer than two documents have a vector", err=True)
-    elif not pairs.centered and not as_json:
+    if not pairs.centered and not as_json:
         click.echo("Raw only; --center latest shows the centred cosines beside them.", err=True)
     return not failures
 
