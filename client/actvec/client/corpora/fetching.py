@@ -217,13 +217,23 @@ def _read(
         except StopIteration:
             return
         except Exception as error:  # of the network, of gzip, of Arrow: whatever `datasets` meets
-            candidates.commit(progress)
-            raise SourceBroken(
-                f"the dataset broke in shard {shard} after row {progress.row:,}:"
-                f" {one_line(error)}. {progress.counts.seen:,} texts were read and are kept in"
-                f" {candidates.folder}; the same command goes on from there"
-            ) from error
+            raise _broken(error, shard, candidates, progress) from error
         yield text
+
+
+def _broken(
+    error: Exception, shard: int, candidates: Candidates, progress: Progress
+) -> SourceBroken:
+    """The error for one of `datasets`; what was read before it is made to last."""
+    place = f"after {progress.row:,} rows" if progress.row else "before its first row"
+    message = f"the dataset broke in shard {shard} {place}: {one_line(error)}"
+    if not progress.counts.seen:
+        return SourceBroken(message)
+    candidates.commit(progress)
+    return SourceBroken(
+        f"{message}. {progress.counts.seen:,} texts were read and are kept in"
+        f" {candidates.folder}; the same command goes on from there"
+    )
 
 
 def _fetched(path: Path, manifest: dict[str, Any], *, cached: bool, resumed_at: int) -> Fetched:

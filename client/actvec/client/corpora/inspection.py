@@ -87,7 +87,6 @@ class Inspection:
         words: Lengths in words: what stands between white space.
         tokens: Lengths in tokens; None without a tokenizer.
         tokenizer: Where the tokenizer was loaded from.
-        tokenizer_sha256: SHA-256 of its canonical JSON, as in a server's stamp.
         prepend_bos: Whether a BOS token is counted with each document.
         context: Tokens that fit the model's context, BOS included.
         over_context: Documents of more tokens than that.
@@ -102,7 +101,6 @@ class Inspection:
     words: Lengths | None
     tokens: Lengths | None = None
     tokenizer: str | None = None
-    tokenizer_sha256: str | None = None
     prepend_bos: bool | None = None
     context: int | None = None
     over_context: int | None = None
@@ -169,7 +167,6 @@ def inspect_documents(
         words=scan.words.lengths(),
         tokens=tokens,
         tokenizer=tokenizer.name if tokenizer else None,
-        tokenizer_sha256=tokenizer.sha256 if tokenizer else None,
         prepend_bos=tokenizer.prepend_bos if tokenizer else None,
         context=context,
         over_context=None if context is None else scan.tokens.above(context),

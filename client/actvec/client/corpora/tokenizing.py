@@ -1,6 +1,5 @@
 """Counts tokens as a server does, without one."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ class TokenCounter:
 
     Attributes:
         name: Where it was loaded from.
-        sha256: Of its canonical JSON: a server whose stamp names the same counts the same tokens.
         prepend_bos: Whether a BOS token is counted with each text.
     """
 
@@ -38,7 +36,6 @@ class TokenCounter:
         self._tokenizer = _load(name)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.sha256 = hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, all of it, BOS included where it is counted."""
