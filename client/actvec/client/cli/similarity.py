@@ -166,6 +166,8 @@ def _show(selection: Selection, pairs: PairedVectors, top: int, *, as_json: bool
         _print_pair(pairs, tables)
     else:
         _print_all(pairs, tables, top)
+    if pairs.centered and not as_json:
+        click.echo(f"Centred by the corpus mean {pairs.centered[0].stamp.corpus_mean_id}.")
     tell_gaps(selection, pairs)
     if not pairs.centered and not as_json:
         click.echo("Raw only; --center latest shows the centred cosines beside them.", err=True)
@@ -177,9 +179,9 @@ def _print_pair(pairs: PairedVectors, tables: list[Similarity]) -> None:
         [name, vector.id, f"{vector.tokens:,} tokens"]
         for name, vector in zip("AB", pairs.raw, strict=True)
     ]
-    _print_rows([], rows)
+    _print_rows([], rows, names=2)
     columns = ["pool", "raw"] + (["centred"] if pairs.centered else [])
-    _print_rows(columns, [[table.pool, *_cells(table, 0, 1)] for table in tables])
+    _print_rows(columns, [[table.pool, *_cells(table, 0, 1)] for table in tables], names=1)
 
 
 def _print_all(pairs: PairedVectors, tables: list[Similarity], top: int) -> None:
@@ -193,13 +195,13 @@ def _print_all(pairs: PairedVectors, tables: list[Similarity], top: int) -> None
             of = spread(matrix)
             row += [_number(of.mean), _number(of.lowest), _number(of.highest)]
         rows.append(row)
-    _print_rows(columns, rows)
+    _print_rows(columns, rows, names=1)
     whole = tables[-1]
     titles: tuple[Literal["closest", "farthest"], ...] = ("closest", "farthest")
     for which in titles if top else ():
         chosen = extreme_pairs(_matrices(whole)[-1], top, which)
         rows = [[pairs.raw[i].id, pairs.raw[j].id, *_cells(whole, i, j)] for i, j in chosen]
-        _print_rows([f"{which} ({kinds[-1]}, {whole.pool})", "", *kinds], rows)
+        _print_rows([f"{which} ({kinds[-1]}, {whole.pool})", "", *kinds], rows, names=2)
 
 
 def _matrices(table: Similarity) -> list[NDArray[np.float64]]:
@@ -214,16 +216,16 @@ def _number(value: float) -> str:
     return "none" if np.isnan(value) else f"{value:.4f}"
 
 
-def _print_rows(columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output; numbers to the right."""
+def _print_rows(columns: list[str], rows: list[list[str]], names: int) -> None:
+    """A table on standard output, whose first columns are names and stand to the left."""
     from rich import box, console, table, text  # noqa: PLC0415 - slow to import
 
     grid = table.Table(box=box.SIMPLE_HEAD if columns else None, show_header=bool(columns))
     for number, name in enumerate(columns or rows[0]):
-        numeric = all(row[number][-1:].isdigit() or row[number] == "none" for row in rows)
-        grid.add_column(
-            name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric
-        )
+        if number < names:
+            grid.add_column(name, overflow="fold")
+        else:
+            grid.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         grid.add_row(*map(text.Text, row))
     console.Console().print(grid)
