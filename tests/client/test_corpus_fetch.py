@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import pickle
-import random
 import signal
 import subprocess
 import sys
@@ -29,35 +28,11 @@ from actvec.client.corpora import (
 )
 from actvec.client.documents import open_documents
 
+from .c4 import ROWS, SHARDS, c4_rows, write_shards
+
 ACTVEC = [sys.executable, "-c", "from actvec.client.cli import main; main()"]
 
-SHARDS = 3
-ROWS = 60
 LEAST, MOST = 8, 20
-
-
-def c4_rows(shard, rows=ROWS):
-    """Rows like C4's: of all lengths, some empty, and one that every shard has."""
-    chance = random.Random(shard)  # noqa: S311 - no secret
-    for row in range(rows):
-        words = [f"word{chance.randrange(100)}" for _ in range(chance.randrange(1, 30))]
-        text = "" if row % 20 == 7 else f"{shard} {row} " + " ".join(words)
-        if row == 11:
-            text = "the same text of ten words in every single shard"
-        yield {
-            "text": text,
-            "timestamp": "2019-04-25T12:57:54Z",
-            "url": f"https://example.org/{shard}/{row}",
-        }
-
-
-def write_shards(folder, shards=SHARDS, rows=ROWS):
-    folder.mkdir(parents=True, exist_ok=True)
-    for shard in range(shards):
-        lines = "".join(json.dumps(row) + "\n" for row in c4_rows(shard, rows))
-        path = folder / f"c4-train.{shard:05d}-of-{shards:05d}.json.gz"
-        path.write_bytes(gzip.compress(lines.encode()))
-    return folder
 
 
 @pytest.fixture

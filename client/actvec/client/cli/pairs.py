@@ -1,5 +1,8 @@
 """What `similarity` and `csv` share: vectors raw and centred, and word of what is missing."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
 import click
 
 from actvec.client.cli.options import Server
@@ -21,9 +24,28 @@ def pair_up(
     Raises:
         ActvecError: there is no such mean, no server answers, or it refused.
     """
-    calls = 1 if center is None else 2
+    with ExitStack() as stack:
+        client = stack.enter_context(server.connect())
+        on_result = None
+        # Of two texts a bar would only stand in the way.
+        if len(selection.documents) > 2:
+            calls = 1 if center is None else 2
+            on_result = stack.enter_context(_counting(calls * len(selection.documents)))
+        return paired_vectors(
+            client,
+            selection.documents,
+            mode=mode,
+            center=center,
+            truncation=truncation,
+            on_result=on_result,
+        )
+
+
+@contextmanager
+def _counting(total: int) -> Iterator[Callable[[Result], None]]:
+    """Progress of `total` results; call what it yields with each."""
     tally = Tally()
-    with server.connect() as client, show_progress(calls * len(selection.documents)) as progress:
+    with show_progress(total) as progress:
 
         def count(result: Result) -> None:
             if isinstance(result, Vector):
@@ -33,14 +55,7 @@ def pair_up(
                 tally.failed += 1
             progress.update(tally)
 
-        return paired_vectors(
-            client,
-            selection.documents,
-            mode=mode,
-            center=center,
-            truncation=truncation,
-            on_result=count,
-        )
+        yield count
 
 
 def failures_of(selection: Selection, pairs: PairedVectors) -> list[Failure]:
