@@ -184,8 +184,8 @@ def test_a_fetch_that_broke_at_any_text_goes_on_to_the_same_file(c4, tmp_path, m
 
 
 def test_a_fetch_that_is_killed_goes_on_where_it_was(tmp_path, program):
-    folder = write_shards(tmp_path / "c4", shards=2, rows=12_000)
-    options = ["--files", f"{folder}/*.gz", "--num-samples", "20000", "--candidates", "60000"]
+    folder = write_shards(tmp_path / "c4", shards=2, rows=8_000)
+    options = ["--files", f"{folder}/*.gz", "--num-samples", "5000", "--candidates", "15000"]
     path, other = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
     process = subprocess.Popen([*ACTVEC, "corpus", "fetch", *options, "--save-local", str(path)])
     progress = tmp_path / "killed.jsonl.part" / "progress.json"
@@ -480,8 +480,11 @@ def test_a_download_that_broke_goes_on_at_the_commit_that_it_began_with(hub, tmp
     seed = next(seed for seed in range(99) if shards_in_order(seed)[-1] == 2)
     options = ["--num-samples", "25", "--seed", str(seed)]
     (hub.folder / ".gone").write_text("en/c4-train.00002-of-00003.json.gz")
+    # A connection that is cut in mid-file is opened again by the libraries, and not noticed.
+    (hub.folder / ".cut").write_text("en/c4-train.00001-of-00003.json.gz")
     ended = hub.fetch(path, *options)
     assert ended.returncode == 2
+    assert not (hub.folder / ".cut").exists()
     assert f"{2 * ROWS} texts were read and are kept" in ended.stderr
     assert "the same command goes on from there" in ended.stderr
     (hub.folder / ".gone").unlink()
@@ -491,15 +494,6 @@ def test_a_download_that_broke_goes_on_at_the_commit_that_it_began_with(hub, tmp
     assert json.loads(ended.stdout)["resumed_at"] == 2 * ROWS
     assert read(path) == referee(documents=25, seed=seed, candidates=100)
     assert not any("b" * 40 in line for line in hub.stop())
-
-
-def test_a_connection_that_is_cut_in_mid_file_is_not_noticed(hub, tmp_path):
-    path = tmp_path / "c.jsonl"
-    (hub.folder / ".cut").write_text("en/c4-train.00001-of-00003.json.gz")
-    ended = hub.fetch(path, "--num-samples", "25")
-    assert ended.returncode == 0, ended.stderr
-    assert not (hub.folder / ".cut").exists()
-    assert read(path) == referee(documents=25, seed=0, candidates=100)
 
 
 def test_files_are_read_by_url(hub, tmp_path):
