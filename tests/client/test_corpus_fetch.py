@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -279,6 +280,27 @@ def test_the_same_command_reads_nothing_again_and_says_so(c4, tmp_path, program)
     assert "Nothing was read" in output
 
 
+def test_a_corpus_outlives_the_dataset_that_it_was_made_of(c4, tmp_path):
+    path = tmp_path / "c.jsonl"
+    fetch(c4, path)
+    shutil.rmtree(c4)
+    assert fetch(c4, path).cached
+
+
+def test_nothing_is_read_beyond_the_last_candidate(tmp_path):
+    (tmp_path / "0.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "1.jsonl").write_text("no JSON")
+    source = DataFiles((f"{tmp_path}/*.jsonl",))
+    # Shard 0 comes first, and its last text is the last that is wanted.
+    seed = next(seed for seed in range(99) if rank(seed, b"0") < rank(seed, b"1"))
+    fetched = fetch_corpus(
+        source, tmp_path / "c.jsonl.gz", words=WordLimits(), sample=Sample(2, seed, candidates=2)
+    )
+    assert (fetched.counts.seen, fetched.exhausted) == (2, False)
+    with pytest.raises(SourceBroken):
+        fetch_corpus(source, tmp_path / "d.jsonl.gz", words=WordLimits(), sample=Sample(2, seed))
+
+
 def test_a_file_that_holds_something_else_is_not_replaced(c4, tmp_path, program):
     path = tmp_path / "c.jsonl"
     options = ["--files", f"{c4}/*.gz", "--num-samples", 10, "--save-local", path]
@@ -351,6 +373,8 @@ def test_acceptance_is_shown(c4, tmp_path, program, cached):
         ),
         (["--dataset", "c4", "--num-samples", "9", "--config", "en", "--split", "x"], "Bad split"),
         (["--dataset", "c4"], "needs --num-samples"),
+        (["--files", "c4/en/*", "--config", "en"], "are of a --dataset"),
+        (["--from-pickle", "old.pkl", "--column", "body"], "has no --column"),
         (["--from-pickle", "absent.pkl"], "cannot read absent.pkl"),
         (["--files", "c4/en/*", "--save-local", "c.csv"], ".jsonl, .jsonl.gz or .parquet"),
         (["--files", "c4/en/*", "--save-local", "/proc/none/c.jsonl"], "/proc/none"),

@@ -198,6 +198,14 @@ def test_documents_over_the_limit_are_left_out_and_it_says_so(actvec, folder, tm
     assert columns(tmp_path / "out" / "vectors_short_mode_raw.csv")[0] == ["a"]
 
 
+def test_where_every_document_fails_no_table_is_written_and_it_says_so(actvec, tmp_path):
+    (tmp_path / "blank.txt").write_text(" ")
+    code, output, errors = actvec("csv", tmp_path, "--out", tmp_path / "out")
+    assert (code, output) == (1, "")
+    assert "no table was written" in errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["errors.jsonl"]
+
+
 def test_a_mean_that_is_not_there_leaves_nothing_behind(actvec, folder, tmp_path):
     code, output, errors = actvec("csv", folder, "--center", "nobodys", "--out", tmp_path / "out")
     assert (code, output) == (2, "")

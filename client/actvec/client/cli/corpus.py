@@ -27,8 +27,9 @@ from actvec.client.corpora.display import inspection_table
 from actvec.client.corpora.fetching import refusals
 from actvec.client.corpora.sources import Source
 
-# Seconds between lines in a log.
+# Seconds between lines in a log, and between changes of a bar.
 _LINE_EVERY = 10.0
+_BAR_EVERY = 0.1
 
 
 @click.group
@@ -39,7 +40,7 @@ def corpus() -> None:
 @corpus.command
 @click.option("--dataset", metavar="ID|FOLDER", help="A dataset of the hub, or a folder like one.")
 @click.option("--config", help="Its configuration, for example en.")
-@click.option("--split", default="train", show_default=True, help="Its split.")
+@click.option("--split", help="Its split.  [default: train]")
 @click.option("--revision", help="Its branch, tag or commit.  [default: the newest]")
 @click.option(
     "--files",
@@ -54,7 +55,7 @@ def corpus() -> None:
     type=click.Path(path_type=Path),
     help="Instead: a pickled list of strings. Anything else in it is refused, and nothing is run.",
 )
-@click.option("--column", default="text", show_default=True, help="The column of texts.")
+@click.option("--column", help="The column of texts.  [default: text]")
 @click.option(
     "--min-words",
     type=click.IntRange(min=1),
@@ -89,11 +90,11 @@ def fetch(
     *,
     dataset: str | None,
     config: str | None,
-    split: str,
+    split: str | None,
     revision: str | None,
     files: tuple[str, ...],
     pickled: Path | None,
-    column: str,
+    column: str | None,
     min_words: int,
     max_words: int | None,
     num_samples: int | None,
@@ -110,13 +111,17 @@ def fetch(
     """
     if sum((dataset is not None, bool(files), pickled is not None)) != 1:
         raise click.UsageError("give one of --dataset, --files and --from-pickle")
+    if dataset is None and (config or split or revision):
+        raise click.UsageError("--config, --split and --revision are of a --dataset")
+    if pickled is not None and column:
+        raise click.UsageError("a pickled list has no --column")
     source: Source
     if dataset is not None:
         if num_samples is None:
             raise click.UsageError("--dataset needs --num-samples: a dataset can be very large")
-        source = HubDataset(dataset, config, split, revision, column)
+        source = HubDataset(dataset, config, split or "train", revision, column or "text")
     else:
-        source = PickledTexts(str(pickled)) if pickled else DataFiles(files, column)
+        source = PickledTexts(str(pickled)) if pickled else DataFiles(files, column or "text")
     try:
         words, sample = WordLimits(min_words, max_words), Sample(num_samples, seed, candidates)
     except ValueError as error:
@@ -210,23 +215,14 @@ def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> Non
 @contextmanager
 def _show_counts(wanted: int | None) -> Iterator[Callable[[Counts], None]]:
     """Counts on standard error: a bar on a terminal, a line now and then in a log."""
-    every = 0.1 if sys.stderr.isatty() else _LINE_EVERY
-    due = time.monotonic() + every
-
-    def paced(counts: Counts) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + every
-            show(counts)
-
     if not sys.stderr.isatty():
 
-        def show(counts: Counts) -> None:
+        def show_line(counts: Counts) -> None:
             of = f" of {wanted:,}" if wanted else ""
             line = f"{counts.seen:,} texts seen: {counts.accepted:,}{of} accepted"
             click.echo(f"{line}, {refusals(counts)}", err=True)
 
-        yield paced
+        yield _paced(show_line, _LINE_EVERY)
         return
     from rich import console, progress  # noqa: PLC0415 - slow to import
 
@@ -240,7 +236,20 @@ def _show_counts(wanted: int | None) -> Iterator[Callable[[Counts], None]]:
     with progress.Progress(*columns, console=console.Console(stderr=True)) as display:
         task = display.add_task("", total=wanted, seen=0)
 
-        def show(counts: Counts) -> None:
+        def show_bar(counts: Counts) -> None:
             display.update(task, completed=counts.accepted, seen=counts.seen)
 
-        yield paced
+        yield _paced(show_bar, _BAR_EVERY)
+
+
+def _paced(show: Callable[[Counts], None], seconds: float) -> Callable[[Counts], None]:
+    """Show what it is told so many seconds after it has last shown something."""
+    due = time.monotonic() + seconds
+
+    def update(counts: Counts) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + seconds
+            show(counts)
+
+    return update

@@ -104,6 +104,9 @@ def _show(
         }
         click.echo(json.dumps(summary))
         return
+    if not paths:
+        click.echo("No document has a vector, and no table was written.", err=True)
+        return
     for path in paths:
         click.echo(path)
     centered = f"raw and centred by {mean}" if mean else "raw; --center adds centred ones"

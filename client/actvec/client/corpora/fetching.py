@@ -21,7 +21,12 @@ from actvec.client.corpora.candidates import Candidates, Progress
 from actvec.client.corpora.sampling import Sample, draw, shard_order
 from actvec.client.corpora.sources import Source, Texts, one_line
 from actvec.client.corpora.writing import write_corpus, writer_for
-from actvec.client.errors import FailedPrecondition, InvalidArgument, SourceBroken
+from actvec.client.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    SourceBroken,
+    UnsupportedInput,
+)
 from actvec.client.files import write_whole
 from actvec.client.vectors import Document
 
@@ -137,6 +142,9 @@ def _cached(path: Path, source: Source, request: dict[str, Any]) -> Fetched:
         fetched = _fetched(path, manifest, cached=True, resumed_at=0)
         whole = manifest["sha256"] == _file_sha256(path)
         unchanged = source.unchanged(manifest["source"])
+    except UnsupportedInput:
+        # The dataset is gone, and cannot have changed: what was made of it is all there is.
+        unchanged = True
     except FileNotFoundError:
         raise FailedPrecondition(
             f"{path} is there, and no fetch wrote it: there is no {_manifest_path(path).name}"
@@ -188,11 +196,9 @@ def _gather(
     texts = source.open(progress.identity)
     order = shard_order(sample, texts.shards)
     counts = progress.counts
-    while progress.shards < len(order):
+    while progress.shards < len(order) and counts.accepted != sample.wanted:
         shard = order[progress.shards]
         for text in _read(texts, shard, candidates, progress):
-            if sample.wanted is not None and counts.accepted >= sample.wanted:
-                return False
             verdict = acceptance.judge(text)
             counts.add(verdict)
             if verdict is Verdict.ACCEPTED:
@@ -202,8 +208,10 @@ def _gather(
                 candidates.commit(progress)
             if on_text is not None:
                 on_text(counts)
+            if counts.accepted == sample.wanted:
+                return False
         progress.shards, progress.row = progress.shards + 1, 0
-    return True
+    return counts.accepted != sample.wanted
 
 
 def _read(
