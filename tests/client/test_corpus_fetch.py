@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import pty
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from actvec.client import MissingExtra, SourceBroken
+from actvec.client.cli import counting
 from actvec.client.corpora import (
     DataFiles,
     HubDataset,
@@ -352,6 +354,29 @@ def test_acceptance_is_shown(c4, tmp_path, program, cached):
         f"{counts.seen} texts seen: {counts.accepted} accepted, {counts.empty} empty,"
         f" {counts.too_short} too short, {counts.too_long} too long, {counts.duplicate} duplicate"
     ) in output
+
+
+def test_a_log_gets_a_line_now_and_then(c4, tmp_path, program, monkeypatch):
+    monkeypatch.setattr(counting, "_LINE_EVERY", 0)
+    options = ["--files", f"{c4}/*.gz", "--num-samples", 5, "--save-local", tmp_path / "c.jsonl"]
+    _, _, errors = program("corpus", "fetch", *options)
+    assert "\n7 of 20 accepted, 7 texts seen\n" in errors
+
+
+def test_a_terminal_gets_a_bar(c4, tmp_path):
+    reader, terminal = pty.openpty()
+    options = ["--files", f"{c4}/*.gz", "--save-local", str(tmp_path / "c.jsonl")]
+    program = subprocess.Popen(
+        [*ACTVEC, "corpus", "fetch", *options], stderr=terminal, stdout=subprocess.DEVNULL
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal without a program behind it ends
+        while data := os.read(reader, 4096):
+            shown += data
+    os.close(reader)
+    assert program.wait(60) == 0
+    assert shown.decode().count("━") >= 40
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,20 +165,9 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with whole_file(path) as file:
-        file.write(data)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` when the block ends without an error.
-
-    Raises:
-        OSError: it cannot be written.
-    """
     with _temporary(path.parent) as (descriptor, temporary):
         with os.fdopen(descriptor, "wb", closefd=False) as file:
-            yield file
+            file.write(data)
             file.flush()
             os.fsync(descriptor)
         temporary.replace(path)

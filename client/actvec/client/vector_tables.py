@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.errors import InvalidArgument, UnsupportedInput
-from actvec.client.files import whole_file, write_whole
 from actvec.client.paired import PairedVectors
 from actvec.client.vectors import Mode, Vector
+from actvec.client.whole import whole_file, write_whole
 from actvec.pooling import pools
 
 # A float32 of magnitude 1/8 or more is read back to the bit, a smaller one within 5e-9.
@@ -68,7 +68,7 @@ def write_table(path: str | Path, labels: Sequence[str], vectors: Sequence[NDArr
     if len({vector.shape for vector in vectors}) > 1:
         raise InvalidArgument("the vectors of a table are all of one mode and one model")
     row_format = ",".join([f"%.{DECIMALS}f"] * len(vectors)) + "\n"
-    with whole_file(Path(path)) as file:
+    with whole_file(Path(path)) as temporary, temporary.open("wb") as file:
         file.write(_csv([labels]))
         for start in range(0, len(vectors[0]), _BLOCK):
             block = np.stack([vector[start : start + _BLOCK] for vector in vectors], axis=1)

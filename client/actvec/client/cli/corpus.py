@@ -1,14 +1,11 @@
 """`actvec corpus`: fetch a corpus, and look at it."""
 
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from actvec.client.cli.counting import show_count
 from actvec.client.cli.options import json_option
 from actvec.client.corpora import (
     Counts,
@@ -26,10 +23,6 @@ from actvec.client.corpora import (
 from actvec.client.corpora.display import inspection_table
 from actvec.client.corpora.fetching import refusals
 from actvec.client.corpora.sources import Source
-
-# Seconds between lines in a log, and between changes of a bar.
-_LINE_EVERY = 10.0
-_BAR_EVERY = 0.1
 
 
 @click.group
@@ -126,8 +119,14 @@ def fetch(
         words, sample = WordLimits(min_words, max_words), Sample(num_samples, seed, candidates)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    with _show_counts(sample.wanted) as on_text:
-        fetched = fetch_corpus(source, path, words=words, sample=sample, on_text=on_text)
+    with show_count(sample.wanted) as show:
+        fetched = fetch_corpus(
+            source,
+            path,
+            words=words,
+            sample=sample,
+            on_text=lambda counts: show(counts.accepted, lambda: _in_words(counts, sample.wanted)),
+        )
     _show_fetched(fetched, num_samples, as_json=as_json)
 
 
@@ -212,44 +211,6 @@ def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> Non
         raise click.exceptions.Exit(1)
 
 
-@contextmanager
-def _show_counts(wanted: int | None) -> Iterator[Callable[[Counts], None]]:
-    """Counts on standard error: a bar on a terminal, a line now and then in a log."""
-    if not sys.stderr.isatty():
-
-        def show_line(counts: Counts) -> None:
-            of = f" of {wanted:,}" if wanted else ""
-            line = f"{counts.seen:,} texts seen: {counts.accepted:,}{of} accepted"
-            click.echo(f"{line}, {refusals(counts)}", err=True)
-
-        yield _paced(show_line, _LINE_EVERY)
-        return
-    from rich import console, progress  # noqa: PLC0415 - slow to import
-
-    columns = (
-        progress.SpinnerColumn(),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("accepted of {task.fields[seen]:,} texts"),
-        progress.TimeElapsedColumn(),
-    )
-    with progress.Progress(*columns, console=console.Console(stderr=True)) as display:
-        task = display.add_task("", total=wanted, seen=0)
-
-        def show_bar(counts: Counts) -> None:
-            display.update(task, completed=counts.accepted, seen=counts.seen)
-
-        yield _paced(show_bar, _BAR_EVERY)
-
-
-def _paced(show: Callable[[Counts], None], seconds: float) -> Callable[[Counts], None]:
-    """Show what it is told so many seconds after it has last shown something."""
-    due = time.monotonic() + seconds
-
-    def update(counts: Counts) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + seconds
-            show(counts)
-
-    return update
+def _in_words(counts: Counts, wanted: int | None) -> str:
+    of = f" of {wanted:,}" if wanted else ""
+    return f"{counts.accepted:,}{of} accepted, {counts.seen:,} texts seen"

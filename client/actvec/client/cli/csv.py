@@ -14,12 +14,12 @@ from actvec.client.cli.options import (
     truncation_option,
 )
 from actvec.client.cli.pairs import failures_of, pair_up, tell_gaps
-from actvec.client.cli.stream import ErrorLog
 from actvec.client.documents import open_documents
 from actvec.client.paired import PairedVectors, Selection, select
 from actvec.client.samples import sample_corpus
 from actvec.client.vector_tables import write_tables
 from actvec.client.vectors import Document, Failure, Truncation
+from actvec.client.whole import write_whole
 
 
 @click.command
@@ -59,12 +59,14 @@ def csv(
     paths = write_tables(out, pairs) if pairs.raw else []
     tell_gaps(selection, pairs)
     failures = failures_of(selection, pairs)
-    with ErrorLog(out / "errors.jsonl") as errors:
-        for failure in failures:
-            errors.write(failure)
+    errors = out / "errors.jsonl"
+    errors.unlink(missing_ok=True)
+    if failures:
+        lines = "".join(json.dumps(failure.to_dict()) + "\n" for failure in failures)
+        write_whole(errors, lines.encode())
     _show(pairs, paths, selection.left_out, len(failures), as_json=as_json)
     if failures:
-        click.echo(f"The documents that failed are listed in {errors.path}", err=True)
+        click.echo(f"The documents that failed are listed in {errors}", err=True)
         raise click.exceptions.Exit(1)
 
 

@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 
 import click
 
+from actvec.client.cli.counting import show_count
 from actvec.client.cli.options import Server
-from actvec.client.cli.progress import Tally, show_progress
 from actvec.client.paired import PairedVectors, Selection, paired_vectors
 from actvec.client.vectors import Failure, Mode, Result, Truncation, Vector
 
@@ -44,16 +44,14 @@ def pair_up(
 @contextmanager
 def _counting(total: int) -> Iterator[Callable[[Result], None]]:
     """Progress of `total` results; call what it yields with each."""
-    tally = Tally()
-    with show_progress(total) as progress:
+    done = tokens = 0
+    with show_count(total) as show:
 
         def count(result: Result) -> None:
-            if isinstance(result, Vector):
-                tally.vectors += 1
-                tally.tokens += result.tokens
-            else:
-                tally.failed += 1
-            progress.update(tally)
+            nonlocal done, tokens
+            done += 1
+            tokens += result.tokens if isinstance(result, Vector) else 0
+            show(done, lambda: f"{done:,}/{total:,} vectors of {tokens:,} tokens")
 
         yield count
 

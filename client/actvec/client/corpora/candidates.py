@@ -13,8 +13,8 @@ from actvec.client.corpora.acceptance import Counts
 from actvec.client.corpora.sources import Identity
 from actvec.client.corpora.writing import encode_line
 from actvec.client.errors import Aborted
-from actvec.client.files import write_whole
 from actvec.client.vectors import Document
+from actvec.client.whole import write_whole
 
 
 @dataclass

@@ -27,8 +27,8 @@ from actvec.client.errors import (
     SourceBroken,
     UnsupportedInput,
 )
-from actvec.client.files import write_whole
 from actvec.client.vectors import Document
+from actvec.client.whole import write_whole
 
 # Texts that are read between two commits, and so at most read again after a kill.
 _COMMIT_EVERY = 5000

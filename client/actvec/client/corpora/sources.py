@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actvec.client.corpora.pickles import read_pickled_texts
-from actvec.client.errors import MissingExtra, UnsupportedInput
+from actvec.client.errors import UnsupportedInput
+from actvec.client.extras import import_extra
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -95,11 +96,9 @@ class HubDataset:
         folder = Path(self.dataset)
         if folder.is_dir():
             return {"files": _stamps(path for path in folder.rglob("*") if path.is_file())}
-        _need_datasets()
-        from huggingface_hub import HfApi  # noqa: PLC0415 - comes with datasets
-
+        hub = import_extra("huggingface_hub", "data").HfApi()
         try:
-            return {"commit": HfApi().dataset_info(self.dataset, revision=self.revision).sha}
+            return {"commit": hub.dataset_info(self.dataset, revision=self.revision).sha}
         except Exception as error:  # of the hub, of HTTP, of the network: all mean this
             raise UnsupportedInput(
                 f"cannot find the dataset {self.dataset} on the hub: {one_line(error)}"
@@ -219,11 +218,9 @@ class _ListedTexts:
 
 
 def _load(column: str, path: str, config: str | None = None, **options: Any) -> Texts:
-    _need_datasets()
-    from datasets import load_dataset  # noqa: PLC0415 - an extra
-
+    datasets = import_extra("datasets", "data")
     try:
-        dataset = load_dataset(path, config, streaming=True, **options)
+        dataset = datasets.load_dataset(path, config, streaming=True, **options)
         columns = dataset.column_names
     except Exception as error:  # each kind of file and each way to reach it has errors of its own
         raise UnsupportedInput(f"cannot open {_title(path, options)}: {one_line(error)}") from error
@@ -232,15 +229,6 @@ def _load(column: str, path: str, config: str | None = None, **options: Any) -> 
             f"no column {column!r} in {_title(path, options)}; there are: {', '.join(columns)}"
         )
     return _DatasetTexts(dataset, column)
-
-
-def _need_datasets() -> None:
-    try:
-        import datasets  # noqa: F401, PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtra(
-            "reading datasets needs packages that are not installed: pip install 'actvec[data]'"
-        ) from error
 
 
 def _title(path: str, options: dict[str, Any]) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actvec.client.corpora.sources import one_line
-from actvec.client.errors import MissingExtra, UnsupportedInput
+from actvec.client.errors import UnsupportedInput
+from actvec.client.extras import import_extra
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,21 +45,15 @@ class TokenCounter:
 
 
 def _load(name: str) -> "Tokenizer":
-    try:
-        from tokenizers import Tokenizer  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtra(
-            "counting tokens needs the package tokenizers, which is not installed:"
-            " pip install 'actvec[data]'"
-        ) from error
+    kind: type[Tokenizer] = import_extra("tokenizers", "data").Tokenizer
     path = Path(name)
     if path.is_dir():
         path = path / "tokenizer.json"
     on_disk = path.is_file() or path.suffix == ".json"
     try:
         if on_disk:
-            return Tokenizer.from_str(path.read_text("utf-8"))
-        return Tokenizer.from_pretrained(name)
+            return kind.from_str(path.read_text("utf-8"))
+        return kind.from_pretrained(name)
     except Exception as error:  # tokenizers raises this class itself; the hub has many of its own
         what = f"the tokenizer {path}" if on_disk else f"a tokenizer of {name} from the hub"
         raise UnsupportedInput(f"cannot load {what}: {one_line(error)}") from error

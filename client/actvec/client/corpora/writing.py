@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from actvec.client.errors import MissingExtra, UnsupportedInput
-from actvec.client.files import whole_file
+from actvec.client.errors import UnsupportedInput
+from actvec.client.extras import import_extra
 from actvec.client.vectors import Document
+from actvec.client.whole import whole_file
 
 # Rows of a row group, and so documents held in memory.
 _ROW_GROUP = 1000
@@ -25,7 +26,7 @@ def write_corpus(path: Path, documents: Iterable[Document]) -> None:
         OSError: it cannot be written.
     """
     write = writer_for(path)
-    with whole_file(path) as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         write(file, documents)
 
 
@@ -42,12 +43,7 @@ def writer_for(path: Path) -> _Writer:
     if name.endswith(".jsonl.gz"):
         return _write_compressed_lines
     if name.endswith(".parquet"):
-        try:
-            import pyarrow.parquet  # noqa: F401, PLC0415 - an extra
-        except ImportError as error:
-            raise MissingExtra(
-                f"{path}: Parquet needs pyarrow, which is not installed: pip install 'actvec[data]'"
-            ) from error
+        import_extra("pyarrow.parquet", "data")
         return _write_parquet
     raise UnsupportedInput(f"{path}: a corpus is written to a .jsonl, .jsonl.gz or .parquet file")
 
@@ -69,9 +65,7 @@ def _write_compressed_lines(file: BinaryIO, documents: Iterable[Document]) -> No
 
 
 def _write_parquet(file: BinaryIO, documents: Iterable[Document]) -> None:
-    import pyarrow as pa  # noqa: PLC0415 - an extra
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
+    pa, pq = import_extra("pyarrow", "data"), import_extra("pyarrow.parquet", "data")
     schema = pa.schema([("id", pa.string()), ("text", pa.string())])
     rows: list[dict[str, str]] = []
 
