@@ -123,6 +123,12 @@ class UnsupportedInput(InvalidArgument):
     """Documents cannot be read from this path."""
 
 
+class SourceBroken(ActvecError):
+    """A dataset could not be read on; what was read of it is kept."""
+
+    code = "UNAVAILABLE"
+
+
 class InvalidTarget(InvalidArgument, ValueError):
     """The address of the server is not HOST:PORT."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.errors import InvalidArgument
+from actvec.client.vector_tables import read_table
 from actvec.client.vectors import Mode, Vector
 from actvec.pooling import PoolIdentity, check_identity
 
@@ -71,38 +72,18 @@ def verify_columns(
     Raises:
         InvalidArgument: a file is not of that form, or they do not fit together.
     """
-    raw_columns, centred_columns = read_columns(raw), read_columns(centred)
-    if list(raw_columns) != list(centred_columns):
+    raw_table, centred_table = read_table(raw), read_table(centred)
+    if raw_table.labels != centred_table.labels:
         raise InvalidArgument(f"{raw} and {centred} have other documents, or another order")
-    for label, values in raw_columns.items():
+    pairs = zip(raw_table.labels, raw_table.values, centred_table.values, strict=True)
+    for label, raw_vector, centred_vector in pairs:
         if label not in lengths:
             raise InvalidArgument(f"the length of {label!a} is not known")
         try:
-            pools = check_identity(mode, values, centred_columns[label], mean, lengths[label])
+            pools = check_identity(mode, raw_vector, centred_vector, mean, lengths[label])
         except ValueError as error:
             raise InvalidArgument(f"{label!a}: {error}") from error
         yield DocumentIdentity(label, lengths[label], tuple(pools))
-
-
-def read_columns(path: Path) -> dict[str, NDArray[np.float64]]:
-    """The vectors of a CSV file by label: a header of labels, then a line a dimension.
-
-    Raises:
-        InvalidArgument: it is not of that form.
-        OSError: it cannot be read.
-    """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        labels = next(rows, [])
-        try:
-            values = np.array([[float(cell) for cell in row] for row in rows])
-        except ValueError as error:
-            raise InvalidArgument(f"{path} holds something else than numbers: {error}") from error
-    if not labels or len(set(labels)) < len(labels) or values.shape[1:] != (len(labels),):
-        raise InvalidArgument(
-            f"{path} is no table of vectors: a header of different labels, then a line a dimension"
-        )
-    return dict(zip(labels, values.T, strict=True))
 
 
 def read_lengths(path: Path) -> dict[str, int]:

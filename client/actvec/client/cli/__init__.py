@@ -18,6 +18,9 @@ _VERBS: Mapping[str, str] = MappingProxyType(
         "stream": "actvec.client.cli.stream",
         "mean": "actvec.client.cli.mean",
         "verify": "actvec.client.cli.verify",
+        "similarity": "actvec.client.cli.similarity",
+        "csv": "actvec.client.cli.csv",
+        "corpus": "actvec.client.cli.corpus",
     }
 )
 

@@ -69,29 +69,39 @@ def talks_to_server(command: Command) -> Callable[..., Any]:
     return server_options(envvars=False)(wrapped)
 
 
+truncation_option = click.option(
+    "--truncation",
+    type=click.Choice(["error", "start", "end"]),
+    default="error",
+    show_default=True,
+    help="What happens to a text over the model's context: it fails, or its start or its end is"
+    " kept.",
+)
+
+center_option = click.option(
+    "--center",
+    metavar="latest|ID",
+    help="The corpus mean to subtract.  [default: none, raw vectors]",
+)
+
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="Documents of INPUT that are taken; how many are left out is said.",
+)
+
+
 def vector_options(command: Command) -> Command:
     """`--mode`, `--center` and `--truncation`: how documents become vectors."""
-    for option in (
-        click.option(
-            "--truncation",
-            type=click.Choice(["error", "start", "end"]),
-            default="error",
-            show_default=True,
-            help="What happens to a text over the model's context: it fails, or its start or its"
-            " end is kept.",
-        ),
-        click.option(
-            "--center",
-            metavar="latest|ID",
-            help="The corpus mean to subtract.  [default: none, raw vectors]",
-        ),
-        click.option(
-            "--mode",
-            type=click.Choice(["short", "long"]),
-            required=True,
-            help="One pool (D numbers), or four (4 D).",
-        ),
-    ):
+    mode_option = click.option(
+        "--mode",
+        type=click.Choice(["short", "long"]),
+        required=True,
+        help="One pool (D numbers), or four (4 D).",
+    )
+    for option in (truncation_option, center_option, mode_option):
         command = option(command)
     return command
 
