@@ -219,6 +219,8 @@ class _ListedTexts:
 
 def _load(column: str, path: str, config: str | None = None, **options: Any) -> Texts:
     datasets = import_extra("datasets", "data")
+    # What goes wrong is raised too, and told by whoever catches it.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         dataset = datasets.load_dataset(path, config, streaming=True, **options)
         columns = dataset.column_names
