@@ -13,14 +13,7 @@ from actvec.client.means import CorpusMean, MeanFile, MeanSettings
 from actvec.client.model import Limits, ModelInfo
 from actvec.client.results import ResultStream
 from actvec.client.streaming import Documents, StreamOptions, VectorStream
-from actvec.client.vectors import (
-    Document,
-    Encoding,
-    Mode,
-    Settings,
-    Truncation,
-    Vector,
-)
+from actvec.client.vectors import Document, Encoding, Mode, Settings, Truncation, Vector
 from actvec.v1 import means_pb2, model_pb2, vectors_pb2
 
 
@@ -254,10 +247,7 @@ class AsyncClient:
             raise
 
     async def list_means(self, *, all_models: bool = False) -> list[CorpusMean]:
-        """The records of the server's means, newest first.
-
-        Args:
-            all_models: Whether means of other models and layers are listed too.
+        """The records of the server's means, newest first; or of `all_models` and layers.
 
         Raises:
             ActvecError: the server refused, or none answers.

@@ -13,10 +13,10 @@ from actvec.v1 import means_pb2, vectors_pb2
 _MESSAGE_DOCUMENTS = 64
 _MESSAGE_BYTES = 1 << 20
 
-# What is kept at most. The server commits every few seconds; this much text in that time is more
-# than any model computes, so that nothing waits for a commit.
+# What is kept at most. The server commits every few seconds, or after 10,000 documents; this much
+# is more than any model computes in that time, so that nothing waits for a commit.
 _KEPT_BYTES = 64 << 20
-_KEPT_DOCUMENTS = 200_000
+_KEPT_DOCUMENTS = 30_000
 
 
 @dataclass(frozen=True)

@@ -1,91 +1,37 @@
 """`StreamCorpusMean` over a real connection, through raw stubs: the protocol, and exactly once."""
 
 import asyncio
-import contextlib
-import hashlib
 import threading
 
 import grpc
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from safetensors.numpy import load
 from transformers import AutoModelForCausalLM
 
-from actvec.client.samples import sample_corpus
-from actvec.pooling import MeanAccumulator, pooled_mean
+from actvec.pooling import MeanAccumulator
 from actvec.server.demo import write_demo_model
-from actvec.server.engine import PackedEngine
 from actvec.server.errors import NotFiniteError
 from actvec.server.means import jobs
-from actvec.server.model import load_model
 from actvec.v1 import means_pb2, vectors_pb2
 from actvec.v1.means_pb2 import (
-    CorpusMeanDocuments,
-    CorpusMeanFinish,
-    CorpusMeanJob,
     CorpusMeanSkip,
     StreamCorpusMeanRequest,
 )
 
 from ..reference import reference_states
-
-TEXTS = [document.text for document in sample_corpus() if document.id.endswith("_short")]
-
-
-def opening(job="job", **settings):
-    return StreamCorpusMeanRequest(open=CorpusMeanJob(job=job, **settings))
-
-
-def documents(texts, start=0):
-    return StreamCorpusMeanRequest(
-        documents=CorpusMeanDocuments(
-            documents=[
-                vectors_pb2.Document(id=f"d{number}", text=text, sequence=number)
-                for number, text in enumerate(texts, start)
-            ]
-        )
-    )
-
-
-def finish(count):
-    return StreamCorpusMeanRequest(finish=CorpusMeanFinish(documents=count))
-
-
-async def run(stub, *messages):
-    """All responses of a stream whose client half-closes."""
-    return [response async for response in stub.StreamCorpusMean(iter(messages))]
-
-
-async def answers(call):
-    """The responses of a call that is written to by hand."""
-    while (response := await call.read()) is not grpc.aio.EOF:
-        yield response
-
-
-async def mean_of(stub, texts, job="job", **settings):
-    """The record and tensors of a mean that is made in one go."""
-    responses = await run(stub, opening(job, **settings), documents(texts))
-    record = responses[-1].finished
-    return record, await tensors_of(stub, record.id)
-
-
-async def tensors_of(stub, mean):
-    request = means_pb2.DownloadCorpusMeanRequest(corpus_mean=mean)
-    parts = [part async for part in stub.DownloadCorpusMean(request)]
-    return load(b"".join(part.chunk for part in parts))
-
-
-@contextlib.contextmanager
-def refused(code, match):
-    with pytest.raises(grpc.aio.AioRpcError, match=match) as error:
-        yield
-    assert error.value.code() is code
-
-
-def assert_same(found, expected):
-    assert_array_equal(found["counts"], expected["counts"])
-    assert_allclose(found["sums"], expected["sums"], rtol=1e-12, atol=1e-12)
+from .talking import (
+    TEXTS,
+    answers,
+    assert_same,
+    documents,
+    finish,
+    mean_of,
+    opening,
+    refused,
+    run,
+    tensors_of,
+)
 
 
 async def test_the_mean_is_that_of_an_independent_model(serve, demo_model, tmp_path):
@@ -381,146 +327,3 @@ async def test_a_server_that_stops_commits_what_it_took(serve):
     async with serve() as (_, stub):
         opened, *_ = await run(stub, opening(explicit_finish=True))
         assert opened.opened.next_sequence == len(TEXTS)
-
-
-async def extract(stub, text, mode, mean=""):
-    settings = vectors_pb2.VectorSettings(mode=mode, corpus_mean=mean)
-    request = vectors_pb2.ExtractVectorRequest(text=text, settings=settings)
-    answer = await stub.ExtractVector(request)
-    return answer, np.frombuffer(answer.vector.vector.data, "<f4")
-
-
-@pytest.mark.parametrize("mode", ["short", "long"])
-async def test_raw_minus_centred_is_the_pooled_mean(serve, mode):
-    number = vectors_pb2.Mode.Value(f"MODE_{mode.upper()}")
-    async with serve() as (_, stub):
-        record, tensors = await mean_of(stub, TEXTS)
-        for name in (record.id, "job", "latest"):
-            raw, raw_values = await extract(stub, TEXTS[0], number)
-            centred, values = await extract(stub, TEXTS[0], number, name)
-            tokens = raw.vector.tokens
-            predicted = pooled_mean(mode, tensors["corpus_mean"].T, tokens)
-            assert_allclose(raw_values - values, predicted, rtol=1e-5, atol=1e-5)
-            assert centred.stamp.corpus_mean_id == record.id
-            assert centred.stamp.corpus_mean_sha256 == record.sha256
-            assert centred.vector.smallest_count == tensors["counts"][tokens - 1]
-        assert raw.stamp.corpus_mean_id == ""
-
-
-async def test_a_document_longer_than_the_mean_is_pooled_over_its_last_tokens(serve):
-    text = " ".join(TEXTS)
-    async with serve() as (_, stub):
-        record, tensors = await mean_of(stub, TEXTS)
-        answer, values = await extract(stub, text, vectors_pb2.MODE_SHORT, "latest")
-        settings = vectors_pb2.VectorSettings(mode=vectors_pb2.MODE_SHORT, corpus_mean="latest")
-        streamed = [
-            result.vector
-            async for response in stub.StreamVectors(
-                iter(
-                    [
-                        vectors_pb2.StreamVectorsRequest(settings=settings),
-                        vectors_pb2.StreamVectorsRequest(
-                            documents=[vectors_pb2.Document(text=text)]
-                        ),
-                    ]
-                )
-            )
-            for result in response.results
-        ]
-    assert answer.vector.tokens > record.max_tokens
-    assert answer.vector.tokens_used == record.max_tokens
-    assert answer.vector.smallest_count == tensors["counts"][-1]
-    assert_array_equal(np.frombuffer(streamed[0].vector.data, "<f4"), values)
-
-
-async def test_a_mean_that_does_not_fit_is_refused(serve, tmp_path):
-    async with serve() as (_, stub):
-        await mean_of(stub, TEXTS, prepend_bos=False)
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "prepend_bos"):
-            await extract(stub, "a text", vectors_pb2.MODE_SHORT, "latest")
-        with refused(grpc.StatusCode.NOT_FOUND, "no corpus mean 'nothing'"):
-            await extract(stub, "a text", vectors_pb2.MODE_SHORT, "nothing")
-        (path,) = (tmp_path / "means").glob("*.safetensors")
-        path.write_bytes(path.read_bytes()[:-1])
-        settings = vectors_pb2.VectorSettings(
-            mode=vectors_pb2.MODE_SHORT, corpus_mean="latest", prepend_bos=False
-        )
-        settings.prepend_bos = False
-        with refused(grpc.StatusCode.DATA_LOSS, "is not what was stored"):
-            await stub.ExtractVector(
-                vectors_pb2.ExtractVectorRequest(text="a text", settings=settings)
-            )
-
-
-async def test_means_of_other_layers_are_listed_when_asked_for(serve):
-
-    other = load_model("demo", layers=(1, 2))
-    async with serve(PackedEngine(other), other) as (_, stub):
-        await mean_of(stub, TEXTS, "theirs")
-    async with serve() as (_, stub):
-        assert not (await stub.ListCorpusMeans(means_pb2.ListCorpusMeansRequest())).corpus_means
-        everything = means_pb2.ListCorpusMeansRequest(all_models=True)
-        assert len((await stub.ListCorpusMeans(everything)).corpus_means) == 1
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "layers 1,2; this server has"):
-            await extract(stub, "a text", vectors_pb2.MODE_SHORT, "theirs")
-        with refused(grpc.StatusCode.NOT_FOUND, "of this model and these layers"):
-            await extract(stub, "a text", vectors_pb2.MODE_SHORT, "latest")
-
-
-async def test_lists_come_in_pages(serve):
-    async with serve() as (_, stub):
-        for number in range(5):
-            await mean_of(stub, TEXTS[number : number + 1], f"mean-{number}")
-        names, token = [], ""
-        while True:
-            request = means_pb2.ListCorpusMeansRequest(page_size=2, page_token=token)
-            page = await stub.ListCorpusMeans(request)
-            names.append([mean.name for mean in page.corpus_means])
-            if not (token := page.next_page_token):
-                break
-        assert names == [["mean-4", "mean-3"], ["mean-2", "mean-1"], ["mean-0"]]
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "page_token"):
-            await stub.ListCorpusMeans(means_pb2.ListCorpusMeansRequest(page_token="?"))
-
-
-async def upload(stub, content, **announced):
-
-    announced = {
-        "name": "up",
-        "size_bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    } | announced
-    parts = [
-        means_pb2.UploadCorpusMeanRequest(upload=means_pb2.CorpusMeanUpload(**announced)),
-        means_pb2.UploadCorpusMeanRequest(chunk=content),
-    ]
-    return await stub.UploadCorpusMean(iter(parts))
-
-
-@pytest.mark.parametrize(
-    ("announced", "code", "complaint"),
-    [
-        ({"sha256": "00"}, grpc.StatusCode.INVALID_ARGUMENT, "is not that of the bytes"),
-        ({"size_bytes": 3}, grpc.StatusCode.INVALID_ARGUMENT, "goes beyond the 3 bytes"),
-        ({"size_bytes": 99}, grpc.StatusCode.INVALID_ARGUMENT, "ended after 7 of 99 bytes"),
-        ({"size_bytes": 1 << 40}, grpc.StatusCode.RESOURCE_EXHAUSTED, "at most"),
-        ({"name": "../up"}, grpc.StatusCode.INVALID_ARGUMENT, "upload.name: is '../up'"),
-        ({}, grpc.StatusCode.INVALID_ARGUMENT, "not a safetensors file"),
-    ],
-)
-async def test_an_upload_that_is_not_what_it_says_is_refused(serve, announced, code, complaint):
-    async with serve() as (_, stub):
-        with refused(code, complaint):
-            await upload(stub, b"rubbish", **announced)
-
-
-async def test_a_downloaded_mean_is_uploaded_elsewhere_with_its_record(serve, tmp_path):
-    async with serve() as (_, stub):
-        record, _ = await mean_of(stub, TEXTS)
-        content = (tmp_path / "means" / f"{record.id}.safetensors").read_bytes()
-        await stub.DeleteCorpusMean(means_pb2.DeleteCorpusMeanRequest(corpus_mean="job"))
-        uploaded = (await upload(stub, content)).corpus_mean
-    assert uploaded.id == record.id
-    assert uploaded.model == record.model
-    assert uploaded.corpus_sha256 == record.corpus_sha256
-    assert (uploaded.name, uploaded.documents) == ("up", len(TEXTS))
