@@ -12,9 +12,9 @@ from numpy.testing import assert_array_equal
 
 from actvec.client import AsyncClient, Client, FailedPrecondition, StampChanged, Vector
 from actvec.client.bulk import Layout, VectorJob
-from actvec.client.bulk.lock import locked
 from actvec.client.documents import open_documents
 from actvec.client.errors import Aborted, DataLoss, ServerUnavailable
+from actvec.client.lock import locked
 
 from .saved import read_back
 

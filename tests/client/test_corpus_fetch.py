@@ -264,7 +264,7 @@ def test_two_fetches_to_one_file_do_not_mix(c4, tmp_path, program):
     fetch(c4, path, on_text=start_another)
     ((code, _, errors),) = answers
     assert code == 2
-    assert "another fetch is writing" in errors
+    assert "another process is writing" in errors
     assert read(path) == referee(documents=10, seed=0, candidates=40)
 
 

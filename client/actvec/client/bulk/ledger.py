@@ -12,13 +12,13 @@ from pathlib import Path
 from actvec.client.bulk.error_log import ErrorLog
 from actvec.client.bulk.indices import IndexSet
 from actvec.client.bulk.layout import Layout
-from actvec.client.bulk.lock import locked
 from actvec.client.bulk.manifest import Manifest
 from actvec.client.bulk.progress import JobProgress
 from actvec.client.bulk.sink import Sink, differences
 from actvec.client.documents import DocumentSource
 from actvec.client.errors import DataLoss, FailedPrecondition, OutOfRange, StampChanged
 from actvec.client.files import DuplicateNameError
+from actvec.client.lock import locked
 from actvec.client.vectors import Document, Failure, Result, Settings, Stamp, Vector
 from actvec.client.whole import remove_partial
 

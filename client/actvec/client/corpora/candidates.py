@@ -1,10 +1,10 @@
 """The part of a fetch that is kept while it runs: what was accepted, and how far it has got."""
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from actvec.client.corpora.acceptance import Counts
 from actvec.client.corpora.sources import Identity
 from actvec.client.corpora.writing import encode_line
-from actvec.client.errors import Aborted
+from actvec.client.lock import locked
 from actvec.client.vectors import Document
 from actvec.client.whole import write_whole
 
@@ -55,12 +55,9 @@ class Candidates:
         self.folder = folder
         self._progress_path = folder / "progress.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = (folder / "candidates.jsonl").open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise Aborted(f"another fetch is writing to {folder}; let it end first") from error
+        self._held = ExitStack()
+        self._held.enter_context(locked(folder))
+        self._file: BinaryIO = self._held.enter_context((folder / "candidates.jsonl").open("a+b"))
 
     def resume(self) -> Progress | None:
         """What was committed last; None where there is nothing."""
@@ -109,7 +106,7 @@ class Candidates:
         """Let another process have the folder, or remove it where nothing was committed."""
         if not self._progress_path.exists():
             shutil.rmtree(self.folder)
-        self._file.close()
+        self._held.close()
 
 
 def _decode(line: bytes) -> Document:
