@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml
 
 install: $(INSTALLED) ## create .venv with everything in it
 
-demo: $(INSTALLED) ## serve the demo model and turn the sample corpus into vectors
+demo: $(INSTALLED) ## serve the demo model, turn the sample corpus into vectors and a report
 	$(BIN)/python -m examples.demo
 
 test: $(INSTALLED) ## run the tests

@@ -4,7 +4,8 @@
 
 starts `actvec-server` with the demo model on a free port, streams the twenty sample texts through
 it in both modes, writes the vectors under ./vectors/demo/, computes the mean of the texts, shows
-what centring by it does to the similarity of different texts, and stops the server.
+what centring by it does to the similarity of different texts, writes a report to look at, and stops
+the server.
 """
 
 import subprocess
@@ -19,9 +20,12 @@ import numpy as np
 
 from actvec.client import ActvecError, Client, Document, Mode, ServerError, Vector
 from actvec.client.files import VectorFolder
+from actvec.client.paired import paired_vectors
+from actvec.client.report import gather, write_report
 from actvec.client.samples import sample_corpus
 
 OUT = Path("vectors/demo")
+REPORT = OUT / "report.html"
 READY = "actvec-server ready on "
 
 
@@ -40,6 +44,8 @@ def main() -> None:
         seconds = time.perf_counter() - started
         mean = client.corpus_mean(corpus, job="samples")
         centred, _ = vectors(client, corpus, "short", center=mean.id)
+        pairs = paired_vectors(client, corpus, mode="long", center=mean.id)
+        write_report(REPORT, gather(pairs, corpus[0], client.download_mean(mean.id)))
 
     folder = VectorFolder(OUT)
     for vector in [*short.values(), *long.values()]:
@@ -66,6 +72,7 @@ def main() -> None:
         f" {mean.max_tokens:,} positions from the end"
         "\naverage cosine between different documents, short vectors:"
         f" raw {average_cosine(short):.3f}, centred {average_cosine(centred):.3f}"
+        f"\nto look at: {REPORT}"
     )
 
 

@@ -1,6 +1,7 @@
 """The example runs as it is shown, and what it leaves is what it says."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,10 @@ def test_the_demo_shows_every_document_and_saves_its_vectors(tmp_path):
     assert program.returncode == 0, program.stderr
     assert "tokens/s" in program.stdout
     assert "vectors/demo" in program.stdout
+    raw, centred = re.search(r"raw ([\d.-]+), centred ([\d.-]+)", program.stdout).groups()
+    assert float(centred) < 0.5 < float(raw)
+    assert "to look at: vectors/demo/report.html" in program.stdout
+    assert (tmp_path / "vectors" / "demo" / "report.html").stat().st_size > 100_000
     for mode in ("short", "long"):
         pattern = f"activation_vector_{mode}_*.safetensors"
         saved = list((tmp_path / "vectors" / "demo").glob(pattern))

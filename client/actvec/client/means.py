@@ -120,6 +120,14 @@ class MeanFile:
         """The mean at each distance from the end, float32 `[max_tokens, D]`."""
         return read_mean(self.content)
 
+    @property
+    def counts(self) -> NDArray[np.int64] | None:
+        """Documents behind each distance, int64 `[max_tokens]`; None where they are not known."""
+        from safetensors.numpy import load  # noqa: PLC0415 - as in `read_mean`
+
+        counts = load(self.content).get("counts")
+        return None if counts is None else counts.astype(np.int64)
+
 
 @dataclass(frozen=True)
 class MeanProgress:

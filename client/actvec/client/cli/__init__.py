@@ -17,6 +17,7 @@ _VERBS: Mapping[str, str] = MappingProxyType(
         "extract": "actvec.client.cli.extract",
         "stream": "actvec.client.cli.stream",
         "mean": "actvec.client.cli.mean",
+        "report": "actvec.client.cli.report",
         "verify": "actvec.client.cli.verify",
         "similarity": "actvec.client.cli.similarity",
         "csv": "actvec.client.cli.csv",
