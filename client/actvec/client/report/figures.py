@@ -162,8 +162,12 @@ def _heatmap(go: Any, material: Material, kind: str, vectors: NDArray[np.float32
             colorbar_title="cosine",
             hovertemplate="%{y}<br>%{x}<br>cosine %{z:.4f}<extra>" + pool + "</extra>",
         )
-    ticks = {"showticklabels": len(labels) <= _TICKS, "tickangle": -60, "showgrid": False}
-    ticks["categoryorder"] = "array"
+    ticks: dict[str, Any] = {
+        "showticklabels": len(labels) <= _TICKS,
+        "tickangle": -60,
+        "showgrid": False,
+        "categoryorder": "array",
+    }
     drawing.update_layout(
         xaxis={**ticks, "categoryarray": [labels[i] for i in order]},
         yaxis={
