@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from actvec.server.config import Limits, ServerConfig
+from actvec.server.config import AccessOptions, Limits, ServerConfig
 from actvec.server.demo import TOKENIZER_CONFIG, VOCABULARY, write_demo_model
 from actvec.server.engine import Engine, PackedEngine
 from actvec.server.model import LoadedModel, load_model
@@ -96,9 +96,13 @@ def serve(demo_model: LoadedModel, demo_engine: PackedEngine, tmp_path: Path):
 
     @asynccontextmanager
     async def start(
-        engine: Engine = demo_engine, loaded: LoadedModel = demo_model, **limits: int
+        engine: Engine = demo_engine,
+        loaded: LoadedModel = demo_model,
+        *,
+        access: AccessOptions = ServerConfig.access,
+        **limits: int,
     ) -> AsyncIterator[tuple[Server, ActivationVectorServiceStub]]:
-        config = ServerConfig(limits=Limits(**limits), port=0, data_dir=tmp_path)
+        config = ServerConfig(limits=Limits(**limits), access=access, port=0, data_dir=tmp_path)
         server = await Server.start(config, engine, loaded)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             try:

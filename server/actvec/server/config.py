@@ -1,6 +1,7 @@
 """The server's options, parsed once."""
 
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -51,12 +52,37 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class AccessOptions:
+    """Who may call.
+
+    Attributes:
+        token: A token that callers may bring; None without one.
+        token_file: A file of further tokens, one a line.
+        tls_cert: PEM file of the server's certificate chain; None for connections in the clear.
+        tls_key: PEM file of its private key.
+        tls_client_ca: PEM file of the authorities that sign callers' certificates; None where
+            callers need none.
+        open_health: Whether health is told to callers without a token.
+        insecure: Whether everybody may call on an address that other machines reach.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    open_health: bool = False
+    insecure: bool = False
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """Everything that `actvec-server` is told.
 
     Attributes:
         model: Which model, and how it is run.
         limits: What is refused beyond.
+        access: Who may call.
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
         data_dir: Where means and job checkpoints are kept.
@@ -65,7 +91,20 @@ class ServerConfig:
 
     model: ModelOptions = ModelOptions()
     limits: Limits = Limits()
+    access: AccessOptions = AccessOptions()
     host: str = "127.0.0.1"
     port: int = 50051
     data_dir: Path = Path("data")
     grace: float = 30.0
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def address(self, port: int) -> str:
+        """HOST:PORT, as clients write it."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"

@@ -8,6 +8,17 @@ class StartupError(Exception):
     """The server cannot start: a model, a port or an option is not usable."""
 
 
+class UnauthenticatedError(Exception):
+    """A caller has no token, or none that the server knows."""
+
+
+class UnknownMethodError(Exception):
+    """The server has no such method."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"this server has no method {method}")
+
+
 class RequestError(Exception):
     """A request, or one document of it, asks for something that cannot be.
 

@@ -1,6 +1,8 @@
 """The server's life: a model, a port, health, reflection, and an orderly end."""
 
 import asyncio
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
@@ -9,6 +11,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from transformers.utils.logging import disable_progress_bar
 
 from actvec.server.boundary import service_handler
+from actvec.server.calls.access import Access
+from actvec.server.calls.interceptor import CallInterceptor
 from actvec.server.config import ModelOptions, ServerConfig
 from actvec.server.engine import Engine, PackedEngine, warm_up
 from actvec.server.errors import StartupError
@@ -19,6 +23,8 @@ from actvec.server.model import RESID_POST, LoadedModel, load_model
 from actvec.server.service import ActivationVectorService
 from actvec.server.tokens import Tokenizer
 from actvec.v1 import service_pb2
+
+log = logging.getLogger(__name__)
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationVectorService"]
 
@@ -57,6 +63,7 @@ class Server:
     """A running server. `Server.start` makes one, `stop` ends it."""
 
     port: int
+    _access: Access
     _grpc: grpc.aio.Server
     _health: health.aio.HealthServicer
     _service: ActivationVectorService
@@ -66,8 +73,9 @@ class Server:
         """Listen and serve; health is SERVING when this returns.
 
         Raises:
-            StartupError: the address cannot be listened on.
+            StartupError: the address cannot be listened on, or a file of the options not be used.
         """
+        access = Access.of(config)
         tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
         extractor = Extractor(engine, tokenizer, config.limits)
         try:
@@ -77,6 +85,7 @@ class Server:
         jobs = Jobs(config.data_dir / "jobs", extractor)
         service = ActivationVectorService(engine, extractor, store, jobs)
         server = grpc.aio.server(
+            interceptors=[CallInterceptor(access.tokens)],
             options=[
                 # A second server on the same port is an error, not a silent sharing of calls.
                 ("grpc.so_reuseport", 0),
@@ -86,25 +95,38 @@ class Server:
                 ("grpc.keepalive_timeout_ms", 10_000),
                 # Clients ping every 30 s; the default minimum of 5 minutes would cut them off.
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
-            ]
+            ],
         )
         server.add_generic_rpc_handlers((service_handler(service, SERVICE),))
         health_servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         _add_reflection(server)
-        address = f"{config.host}:{config.port}"
+        address = config.address(config.port)
         try:
-            port = server.add_insecure_port(address)
+            if access.tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, access.tls.credentials())
         except RuntimeError as error:
             raise StartupError(
                 f"cannot listen on {address}: is another program using it? "
                 "Choose another --port, or 0 for a free one"
             ) from error
+        if not config.is_loopback and access.tls is None:
+            log.warning(
+                "texts and tokens travel to %s in the clear: give --tls-cert and --tls-key, unless "
+                "a proxy in front of this server encrypts",
+                config.host,
+            )
         extractor.start()
         await server.start()
         for name in ("", SERVICE.full_name):
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return cls(port, server, health_servicer, service)
+        return cls(port, access, server, health_servicer, service)
+
+    def reload(self) -> None:
+        """Read tokens and certificates again; what cannot be used is logged and left as it was."""
+        self._access.reload()
 
     async def stop(self, grace: float) -> None:
         """Drain: say NOT_SERVING, finish what was accepted within `grace` seconds, end the engine.
@@ -138,13 +160,25 @@ def _add_reflection(server: grpc.aio.Server) -> None:
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 
 
-async def serve(config: ServerConfig, stop: asyncio.Event) -> None:
-    """Load, serve, and drain once `stop` is set."""
+async def serve(
+    config: ServerConfig, stop: asyncio.Event, started: Callable[[Server], None] = lambda _: None
+) -> None:
+    """Load, serve, and drain once `stop` is set.
+
+    Args:
+        config: What to serve, and how.
+        stop: Set to end the server.
+        started: Called with the server once it serves.
+
+    Raises:
+        StartupError: an option is not usable.
+    """
     # The bar of transformers' loading says nothing in a log; the hub's own, of a download, does.
     disable_progress_bar()
     engine, loaded = load_engine(config.model)
     server = await Server.start(config, engine, loaded)
+    started(server)
     # One line on standard output, for people and for programs that started us.
-    print(f"actvec-server ready on {config.host}:{server.port}", flush=True)
+    print(f"actvec-server ready on {config.address(server.port)}", flush=True)
     await stop.wait()
     await server.stop(config.grace)

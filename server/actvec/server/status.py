@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from actvec.server.errors import (
@@ -25,6 +26,8 @@ from actvec.server.errors import (
     StorageError,
     StorageFullError,
     TextTooLargeError,
+    UnauthenticatedError,
+    UnknownMethodError,
 )
 from actvec.v1 import vectors_pb2
 
@@ -32,6 +35,10 @@ log = logging.getLogger(__name__)
 
 # The first class that matches counts.
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+    (UnknownMethodError, grpc.StatusCode.UNIMPLEMENTED),
+    # Of health and reflection; bytes for our own service are explained by `boundary`.
+    (DecodeError, grpc.StatusCode.INVALID_ARGUMENT),
     (TextTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (NotFiniteError, grpc.StatusCode.INTERNAL),
@@ -91,7 +98,8 @@ async def as_status(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncItera
     """End the call with the status of whatever error leaves the block."""
     try:
         yield
-    except (grpc.aio.AbortError, grpc.RpcError):
+    except (grpc.aio.BaseError, grpc.RpcError):
+        # The call has its status, or is gone.
         raise
     except Exception as error:
         status = status_of(error)
