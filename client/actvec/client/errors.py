@@ -213,7 +213,10 @@ def from_rpc(error: grpc.aio.AioRpcError, target: str) -> ActvecError:
     """The error of this library for an error of gRPC; raise it `from` the original."""
     code, details = error.code(), error.details() or ""
     kind = _BY_CODE.get(code, ServerError)
-    return kind(_message(code, details.strip() or "no reason given", target))
+    message = _message(code, details.strip() or "no reason given", target)
+    if kind is ServerError:
+        message += _request(error)
+    return kind(message)
 
 
 def is_break(error: grpc.aio.AioRpcError) -> bool:
@@ -239,6 +242,12 @@ def _message(code: grpc.StatusCode, details: str, target: str) -> str:
     if code in _BY_CODE:
         return details
     return f"the server at {target} failed: {code.name}: {details}"
+
+
+def _request(error: grpc.aio.AioRpcError) -> str:
+    """What to look for in the server's log."""
+    trailers = dict(error.trailing_metadata() or ())
+    return f" (request {trailers['x-request-id']})" if "x-request-id" in trailers else ""
 
 
 def _no_connection(details: str, target: str) -> str:

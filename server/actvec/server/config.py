@@ -76,6 +76,21 @@ class AccessOptions:
 
 
 @dataclass(frozen=True)
+class WatchOptions:
+    """How the server is watched.
+
+    Attributes:
+        log_format: `text` or `json`.
+        metrics_host: Address that Prometheus asks for metrics.
+        metrics_port: Port of it, 0 for a free one; None for no metrics.
+    """
+
+    log_format: str = "text"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+
+
+@dataclass(frozen=True)
 class ServerConfig:
     """Everything that `actvec-server` is told.
 
@@ -83,6 +98,7 @@ class ServerConfig:
         model: Which model, and how it is run.
         limits: What is refused beyond.
         access: Who may call.
+        watch: How the server is watched.
         host: Address to listen on.
         port: Port to listen on; 0 for a free one.
         data_dir: Where means and job checkpoints are kept.
@@ -92,6 +108,7 @@ class ServerConfig:
     model: ModelOptions = ModelOptions()
     limits: Limits = Limits()
     access: AccessOptions = AccessOptions()
+    watch: WatchOptions = WatchOptions()
     host: str = "127.0.0.1"
     port: int = 50051
     data_dir: Path = Path("data")

@@ -1,7 +1,6 @@
 """The program `actvec-server`."""
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -28,18 +27,20 @@ def main(**options: Any) -> None:
     """
     # What grpc's core says of a port that is taken, we say in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # While a model loads, no loop runs that could end in good order, and nothing needs it to.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_once)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = server_config(options)
     try:
-        from actvec.server.calls.access import Access  # noqa: PLC0415 - grpc reads the variable
+        # Here, since grpc reads the variable above when it is imported, and torch takes seconds.
+        from actvec.server.calls.access import Access  # noqa: PLC0415
+        from actvec.server.observe.log import configure_logging  # noqa: PLC0415
 
-        # Who may call is clear, or not, before torch and a model take their time to load.
+        configure_logging(config.watch.log_format)
+        # Who may call is clear, or not, before a model is loaded.
         Access.of(config)
-        from actvec.server.server import serve  # noqa: PLC0415 - torch takes seconds
+        from actvec.server.server import serve  # noqa: PLC0415
 
         asyncio.run(_until_signalled(serve, config))
     except ModuleNotFoundError as error:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from actvec.server.config import AccessOptions, Limits, ModelOptions, ServerConfig
+from actvec.server.config import AccessOptions, Limits, ModelOptions, ServerConfig, WatchOptions
 
 Config = TypeVar("Config")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,7 +50,7 @@ class _Layers(click.ParamType[tuple[int, ...]]):
 
 def server_options(command: Command) -> Command:
     """All options, for a `SectionedCommand`."""
-    sections = (_MODEL, _ADDRESS, _ACCESS, _LIMITS)
+    sections = (_MODEL, _ADDRESS, _ACCESS, _LIMITS, _WATCH)
     for options in reversed(sections):
         for option in reversed(options):
             command = option(command)
@@ -66,6 +66,7 @@ def server_config(options: Mapping[str, Any]) -> ServerConfig:
         model=_taken(ModelOptions, options),
         limits=_taken(Limits, options),
         access=_taken(AccessOptions, options, token=token or None),
+        watch=_taken(WatchOptions, options),
     )
 
 
@@ -166,5 +167,25 @@ _LIMITS = (
         type=click.FloatRange(0),
         default=_DEFAULTS.limits.commit_seconds,
         help="Seconds between two commits of a job that makes a mean.",
+    ),
+)
+
+_watch = _section("Watching")
+_WATCH = (
+    _watch(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default=_DEFAULTS.watch.log_format,
+        help="Of the log on standard error, a line a call.",
+    ),
+    _watch(
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        help="Port for Prometheus, 0 for a free one.  [default: no metrics]",
+    ),
+    _watch(
+        "--metrics-host",
+        default=_DEFAULTS.watch.metrics_host,
+        help="Address of that port. Whoever reaches it is answered: counts, no texts.",
     ),
 )

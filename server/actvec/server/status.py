@@ -103,4 +103,6 @@ async def as_status(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncItera
         raise
     except Exception as error:
         status = status_of(error)
-        await context.abort(status.code, status.message, status.trailing_metadata())
+        # What was set before, such as the request's id, goes along.
+        trailers = (*context.trailing_metadata(), *status.trailing_metadata())
+        await context.abort(status.code, status.message, trailers)

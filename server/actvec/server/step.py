@@ -1,7 +1,8 @@
 """What an engine is given: the documents of one step."""
 
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -70,11 +71,13 @@ class StepDocument:
         ids: int64 `[T]`.
         pool_tokens: How many of its last tokens are pooled; None for all.
         sums: Where its states are added for a corpus mean; None for nowhere.
+        made: When it was made, on the monotonic clock, and began to wait for a step.
     """
 
     ids: NDArray[np.int64]
     pool_tokens: int | None = None
     sums: DeviceSums | None = None
+    made: float = field(default_factory=time.monotonic)
 
     @property
     def tokens(self) -> int:

@@ -2,15 +2,13 @@
 
 import hashlib
 import hmac
-from collections.abc import Sequence
 
+from actvec.server.calls.call import Metadata
 from actvec.server.config import AccessOptions
 from actvec.server.errors import StartupError, UnauthenticatedError
 
 _HEALTH = "/grpc.health.v1.Health/"
 _SCHEME = "bearer "
-
-Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class Tokens:
