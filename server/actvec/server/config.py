@@ -35,20 +35,38 @@ class Limits:
     Attributes:
         step_tokens: Tokens of one forward pass.
         queued_tokens: Tokens that wait at most, for streams and for unary calls each.
-        stream_documents: Documents of one stream that are in the server at a time.
+        document_tokens: Tokens of one document, BOS included; None for the model's context.
         text_bytes: Bytes of UTF-8 of one text.
         message_bytes: Bytes of one request message.
+        stream_documents: Documents of one stream that are in the server at a time.
+        caller_documents: Documents of all calls of one caller that may be in the server at a time.
+        streams: Streams that are open at a time.
+        calls: Unary calls that run at a time.
+        connections: Connections that are open at a time.
         upload_bytes: Bytes of the file of an uploaded mean.
+        store_bytes: Bytes of all means in the store.
         commit_seconds: Time between two commits of a job that makes a mean.
+        idle_seconds: Time after which a stream in which nothing happens, a client that takes no
+            results and a connection without calls are cut.
+        connection_seconds: Time after which a connection takes no more calls; those that run are
+            finished, and clients open another.
     """
 
-    step_tokens: int = 2048
+    step_tokens: int = 4096
     queued_tokens: int = 1 << 17
-    stream_documents: int = 512
+    document_tokens: int | None = None
     text_bytes: int = 4 << 20
     message_bytes: int = 16 << 20
+    stream_documents: int = 512
+    caller_documents: int = 1 << 14
+    streams: int = 256
+    calls: int = 512
+    connections: int = 4096
     upload_bytes: int = 4 << 30
+    store_bytes: int = 100 << 30
     commit_seconds: float = 5.0
+    idle_seconds: float = 600.0
+    connection_seconds: float = 3600.0
 
 
 @dataclass(frozen=True)

@@ -81,16 +81,28 @@ class Endpoint:
 
 
 def _options(config: ServerConfig) -> list[tuple[str, int]]:
+    limits = config.limits
     return [
         # A second server on the same port is an error, not a silent sharing of calls.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", config.limits.message_bytes),
+        ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        # What is beyond waits on the client's side.
+        ("grpc.max_concurrent_streams", limits.calls),
+        ("grpc.max_connection_idle_ms", _milliseconds(limits.idle_seconds)),
+        # Calls that run are finished, however long they take.
+        ("grpc.max_connection_age_ms", _milliseconds(limits.connection_seconds)),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         # Clients ping every 30 s; the default minimum of 5 minutes would cut them off.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
     ]
+
+
+def _milliseconds(seconds: float) -> int:
+    """As gRPC takes it: what is more than a 32-bit number has no end."""
+    return min(int(1000 * seconds), 2**31 - 1)
 
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:

@@ -68,7 +68,17 @@ class EncodingRangeError(Exception):
     """A vector has a number that the requested encoding cannot hold."""
 
 
-class QueueFullError(Exception):
+class BusyError(Exception):
+    """The server has as much to do as it takes.
+
+    Attributes:
+        retry_ms: Milliseconds after which it may have less.
+    """
+
+    retry_ms = 500
+
+
+class QueueFullError(BusyError):
     """The server has as much waiting as it takes."""
 
     def __init__(self, tokens: int) -> None:
@@ -76,6 +86,10 @@ class QueueFullError(Exception):
             f"the server's queue is full: {tokens} tokens of interactive calls wait already. "
             "Try again in a moment, or send many documents through StreamVectors"
         )
+
+
+class IdleError(Exception):
+    """A call in which nothing happens; another one may go on."""
 
 
 class DrainingError(Exception):
@@ -114,4 +128,4 @@ class StorageError(Exception):
 
 
 class StorageFullError(StorageError):
-    """The data directory has no room."""
+    """The data directory has no room, or holds as much as it may."""

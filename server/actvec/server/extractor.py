@@ -30,6 +30,11 @@ class Extractor:
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer")
 
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a document that are taken, BOS included."""
+        return self._tokenizer.context
+
     def start(self) -> None:
         """Start computing; called on the event loop."""
         self._scheduler.start()

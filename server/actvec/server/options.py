@@ -15,6 +15,7 @@ Config = TypeVar("Config")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEFAULTS = ServerConfig()
+_AT_LEAST_ONE = click.IntRange(1)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -154,19 +155,45 @@ _ACCESS = (
     ),
 )
 
-_limit = _section("Limits")
+_section_of_limits = _section("Limits")
+
+
+def _limit(
+    name: str, description: str, smallest: click.IntRange | click.FloatRange = _AT_LEAST_ONE
+) -> Callable[[Command], Command]:
+    default = getattr(_DEFAULTS.limits, name.removeprefix("--").replace("-", "_"))
+    return _section_of_limits(name, type=smallest, default=default, help=description)
+
+
 _LIMITS = (
+    _limit("--step-tokens", "Tokens of one forward pass."),
+    _limit("--queued-tokens", "Tokens that wait, of streams and of unary calls each."),
     _limit(
-        "--step-tokens",
-        type=click.IntRange(1),
-        default=_DEFAULTS.limits.step_tokens,
-        help="Tokens of one forward pass.",
+        "--document-tokens", "Tokens of one document, BOS included.  [default: the model's context]"
+    ),
+    _limit("--text-bytes", "Bytes of UTF-8 of one text."),
+    _limit("--message-bytes", "Bytes of one request message."),
+    _limit("--stream-documents", "Documents of one stream in the server at a time."),
+    _limit(
+        "--caller-documents",
+        "Documents of one caller in the server at a time: each of its streams counts for "
+        "--stream-documents. A caller is a token, else a certificate, else an address.",
+    ),
+    _limit("--streams", "Streams open at a time."),
+    _limit("--calls", "Unary calls at a time."),
+    _limit("--connections", "Connections open at a time."),
+    _limit("--upload-bytes", "Bytes of the file of an uploaded mean."),
+    _limit("--store-bytes", "Bytes of all stored means."),
+    _limit("--commit-seconds", "Seconds between two commits of a mean.", click.FloatRange(0)),
+    _limit(
+        "--idle-seconds",
+        "Seconds in which nothing happens until a stream is ended, or a connection without calls.",
+        click.FloatRange(0, min_open=True),
     ),
     _limit(
-        "--commit-seconds",
-        type=click.FloatRange(0),
-        default=_DEFAULTS.limits.commit_seconds,
-        help="Seconds between two commits of a job that makes a mean.",
+        "--connection-seconds",
+        "Seconds after which a connection takes no more calls; those that run go on.",
+        click.FloatRange(0, min_open=True),
     ),
 )
 

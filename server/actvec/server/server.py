@@ -85,16 +85,17 @@ class Server:
         access = Access.of(config)
         observation = Observation(config, SERVICE.full_name)
         runner = StepRunner(engine, observation.stepped)
-        tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
+        context = min(engine.card.context, config.limits.document_tokens or engine.card.context)
+        tokenizer = Tokenizer(loaded.tokenizer, context)
         extractor = Extractor(runner, tokenizer, config.limits)
         try:
-            store = MeanStore(config.data_dir / "means")
+            store = MeanStore(config.data_dir / "means", config.limits.store_bytes)
         except OSError as error:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
         jobs = Jobs(config.data_dir / "jobs", extractor)
         service = ActivationVectorService(engine, extractor, store, jobs)
         interceptors = [
-            CallInterceptor(access.tokens, observation.listeners),
+            CallInterceptor(access.tokens, config.limits, observation.listeners),
             *observation.interceptors,
         ]
         endpoint = Endpoint(config, access, service, SERVICE, interceptors)

@@ -12,8 +12,10 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from actvec.server.errors import (
+    BusyError,
     DrainingError,
     EncodingRangeError,
+    IdleError,
     JobCorruptError,
     JobHeldError,
     JobMismatchError,
@@ -21,7 +23,6 @@ from actvec.server.errors import (
     MeanMismatchError,
     MeanNotFoundError,
     NotFiniteError,
-    QueueFullError,
     RequestError,
     StorageError,
     StorageFullError,
@@ -51,21 +52,32 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (JobHeldError, grpc.StatusCode.ABORTED),
     (StorageFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StorageError, grpc.StatusCode.INTERNAL),
-    (QueueFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (IdleError, grpc.StatusCode.UNAVAILABLE),
     (DrainingError, grpc.StatusCode.UNAVAILABLE),
 )
 
 
 @dataclass(frozen=True)
 class Status:
-    """A gRPC status, with the request field at fault where there is one."""
+    """A gRPC status.
+
+    Attributes:
+        code: Its code.
+        message: What was wrong, and what to do.
+        field: The request field at fault; empty where none is.
+        retry_ms: Milliseconds after which the same may be tried again; 0 where that helps nothing.
+    """
 
     code: grpc.StatusCode
     message: str
     field: str = ""
+    retry_ms: int = 0
 
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """google.rpc details that name the field, as tools such as grpcurl print them."""
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """GRPC's pushback, and google.rpc details that name the field, as tools print them."""
+        if self.retry_ms:
+            return (("grpc-retry-pushback-ms", str(self.retry_ms)),)
         if not self.field:
             return ()
         violation = error_details_pb2.BadRequest.FieldViolation(
@@ -84,11 +96,15 @@ class Status:
 
 
 def status_of(error: Exception) -> Status:
-    """The status of an error; what nobody foresaw is INTERNAL, and logged with its traceback."""
+    """The status of an error. What callers cannot help is logged, the unforeseen in full."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return Status(code, str(error), getattr(error, "field", ""))
-    log.error("unforeseen error", exc_info=error)
+            if isinstance(error, StorageError):
+                log.error("%s", error)
+            return Status(
+                code, str(error), getattr(error, "field", ""), getattr(error, "retry_ms", 0)
+            )
+    log.error("a call or document failed", exc_info=error)
     message = f"internal error ({type(error).__name__}); the server's log has the details"
     return Status(grpc.StatusCode.INTERNAL, message)
 

@@ -1,17 +1,21 @@
 """One interceptor around every call, of our service and of health and reflection alike."""
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
 import grpc
 
+from actvec.server.calls.admission import Admission
 from actvec.server.calls.answers import AnswerCounter
 from actvec.server.calls.bearer import Tokens
 from actvec.server.calls.call import REQUEST_ID, Call, CallListener, request_id
-from actvec.server.errors import RequestError, UnknownMethodError
+from actvec.server.calls.idle import until_idle
+from actvec.server.config import Limits
+from actvec.server.errors import IdleError, RequestError, UnknownMethodError
 from actvec.server.status import as_status
 
 # Seconds before a call's deadline in which a cancelled call is taken for one that ran into it: the
@@ -28,11 +32,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         tokens: Who may call.
+        limits: How much at a time.
         listeners: Who is told of calls, refused ones included.
     """
 
-    def __init__(self, tokens: Tokens, listeners: Sequence[CallListener]) -> None:
+    def __init__(self, tokens: Tokens, limits: Limits, listeners: Sequence[CallListener]) -> None:
         self._tokens = tokens
+        self._admission = Admission(limits)
+        self._patience = limits.idle_seconds
         self._listeners = listeners
 
     async def intercept_service(
@@ -50,28 +57,31 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             or handler.stream_unary
             or handler.stream_stream
         )
+        streaming = handler.request_streaming or handler.response_streaming
 
-        async def start(requests: AsyncIterator[Any], context: Any) -> Any:
-            self._tokens.check(details.method, details.invocation_metadata)
-            request = requests if handler.request_streaming else await _first(requests)
-            return behaviour(request, context)
+        def passing(context: Any) -> AbstractAsyncContextManager[Callable[[object], None]]:
+            return self._passing(details, context, known=bool(found), streaming=streaming)
+
+        async def argument(requests: AsyncIterator[Any]) -> Any:
+            return requests if handler.request_streaming else await self._first(requests)
 
         async def answer(requests: AsyncIterator[Any], context: Any) -> Any:
-            async with self._told_of(details, context, known=bool(found)) as count:
-                response = await (await start(requests, context))
+            async with passing(context) as count:
+                response = await behaviour(await argument(requests), context)
                 count(response)
                 return response
 
         async def answer_stream(requests: AsyncIterator[Any], context: Any) -> None:
-            async with self._told_of(details, context, known=bool(found)) as count:
-                responses = await start(requests, context)
+            async with passing(context) as count:
+                responses = behaviour(await argument(requests), context)
                 if inspect.isawaitable(responses):
                     # It writes by itself, as the watching of health does.
                     await responses
                     return
+                # Closed at once when the call ends early, not when garbage is collected.
                 async with aclosing(responses):
                     async for response in responses:
-                        await context.write(response)
+                        await self._write(response, context)
                         count(response)
 
         kind: Any = grpc.stream_unary_rpc_method_handler
@@ -84,12 +94,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     @asynccontextmanager
-    async def _told_of(
-        self, details: grpc.HandlerCallDetails, context: Any, *, known: bool
+    async def _passing(
+        self, details: grpc.HandlerCallDetails, context: Any, *, known: bool, streaming: bool
     ) -> AsyncIterator[Callable[[object], None]]:
-        """Tell the listeners of a call; gives what counts its responses."""
-        identifier = request_id(details.invocation_metadata)
-        call = Call(identifier, details.method, known, unquote(context.peer()))
+        """Check and admit a call, and tell of it; gives what counts its responses."""
+        metadata = details.invocation_metadata
+        call = Call(request_id(metadata), details.method, known, unquote(context.peer()))
         counter = AnswerCounter()
 
         def count(response: object) -> None:
@@ -105,7 +115,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         code: grpc.StatusCode | None = None
         try:
             async with as_status(context):
-                yield count
+                token = self._tokens.check(details.method, metadata)
+                caller = token or _certificate(context) or call.peer.rpartition(":")[0]
+                try:
+                    with self._admission.admit(caller, details.method, streaming=streaming):
+                        yield count
+                except _StalledError as stalled:
+                    # Its place is free. gRPC says how a call ended after all that was written.
+                    await stalled.writing
+                    raise IdleError(f"no answer was taken for {self._patience:g} seconds") from None
             code = context.code() or grpc.StatusCode.OK
         except grpc.aio.AbortError:
             code = context.code()
@@ -115,6 +133,42 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             for listener in self._listeners:
                 listener.ended(call)
 
+    async def _first(self, requests: AsyncIterator[Any]) -> Any:
+        """The one message of a unary call."""
+        request = await anext(until_idle(requests, self._patience), None)
+        if request is None:
+            raise RequestError("request", "is missing: the call ended without a message")
+        return request
+
+    async def _write(self, response: Any, context: Any) -> None:
+        """Hand a response to gRPC, which takes no more than the client reads.
+
+        Raises:
+            _StalledError: the client does not read.
+        """
+        writing = asyncio.ensure_future(context.write(response))
+        try:
+            done, _ = await asyncio.wait({writing}, timeout=self._patience)
+        except asyncio.CancelledError:
+            writing.cancel()
+            raise
+        if not done:
+            raise _StalledError(writing)
+        await writing
+
+
+class _StalledError(Exception):
+    """A client takes no more answers; `writing` is done when it does, or is gone."""
+
+    def __init__(self, writing: "asyncio.Future[None]") -> None:
+        super().__init__()
+        self.writing = writing
+
+
+def _certificate(context: Any) -> str:
+    """Whose certificate a caller has; empty where it has none."""
+    return b", ".join(context.peer_identities() or ()).decode("utf-8", "replace")
+
 
 def _code_of_cut(context: Any) -> grpc.StatusCode:
     """How a call ended that its caller ended, or whose connection broke."""
@@ -122,14 +176,6 @@ def _code_of_cut(context: Any) -> grpc.StatusCode:
     if remaining is not None and remaining < _CLOCKS_DIFFER:
         return grpc.StatusCode.DEADLINE_EXCEEDED
     return grpc.StatusCode.CANCELLED
-
-
-async def _first(requests: AsyncIterator[Any]) -> Any:
-    """The one message of a unary call."""
-    request = await anext(requests, None)
-    if request is None:
-        raise RequestError("request", "is missing: the call ended without a message")
-    return request
 
 
 def _unknown(method: str) -> Any:
