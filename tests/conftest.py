@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
         port: int = 0,
         data_dir: Path | None = None,
         env: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "actvec.server.main"),
     ) -> RunningServer:
         data_dir = data_dir or tmp_path_factory.mktemp("data")
         log_file = tmp_path_factory.mktemp("log") / "stderr"
@@ -60,8 +61,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
             process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-m",
-                    "actvec.server.main",
+                    *program,
                     f"--port={port}",
                     f"--data-dir={data_dir}",
                     *options,

@@ -121,6 +121,7 @@ class ServerConfig:
         port: Port to listen on; 0 for a free one.
         data_dir: Where means and job checkpoints are kept.
         grace: Seconds that calls in flight have to finish when the server stops.
+        step_timeout: Seconds after which an engine that is still at one step is given up.
     """
 
     model: ModelOptions = ModelOptions()
@@ -131,6 +132,7 @@ class ServerConfig:
     port: int = 50051
     data_dir: Path = Path("data")
     grace: float = 30.0
+    step_timeout: float = 600.0
 
     @property
     def is_loopback(self) -> bool:

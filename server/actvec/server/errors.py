@@ -52,6 +52,31 @@ class NotFiniteError(Exception):
         self.layer = layer
 
 
+class DoesNotFitError(Exception):
+    """There is no memory for a document, not even for it alone."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(
+            f"there is no memory on the server for this document of {tokens} tokens; send less of "
+            "it, or try again when the server has less to do"
+        )
+
+
+class EngineError(Exception):
+    """The engine failed on a step."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the engine failed ({kind}); the server's log has the details")
+
+
+class EngineLostError(Exception):
+    """The engine hangs, or its device is lost: only another process can go on."""
+
+
+class CutShortError(Exception):
+    """The server ended before everything that it had taken was done."""
+
+
 class LeftOutError(Exception):
     """A client could not send a document of a job.
 

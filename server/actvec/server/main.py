@@ -1,6 +1,7 @@
 """The program `actvec-server`."""
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from actvec.server.config import ServerConfig
-from actvec.server.errors import StartupError
+from actvec.server.errors import CutShortError, EngineLostError, StartupError
 from actvec.server.options import SectionedCommand, server_config, server_options
 
 
@@ -24,6 +25,9 @@ def main(**options: Any) -> None:
 
     SIGTERM and SIGINT end the server in good order, a second one at once. SIGHUP has it read
     tokens and certificates again.
+
+    Exit codes: 0 ended in good order, 1 not everything was done in time, 2 it could not start, 70
+    the engine hangs or its device is lost, and the server is to be started again.
     """
     # What grpc's core says of a port that is taken, we say in one line.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -63,12 +67,25 @@ async def _until_signalled(serve: Any, config: ServerConfig) -> None:
             loop.add_signal_handler(number, end, number)
         loop.add_signal_handler(signal.SIGHUP, server.reload)
 
-    await serve(config, stop, take_signals)
+    try:
+        await serve(config, stop, take_signals)
+    except CutShortError as error:
+        _end_now(str(error), 1)
+    except EngineLostError as error:
+        # Where it hangs, for whoever is to find out why.
+        faulthandler.dump_traceback()
+        _end_now(str(error), os.EX_SOFTWARE)
 
 
 def _exit_at_once(number: int, _frame: object = None) -> NoReturn:
     """End without a word to anybody; what is on disk is whole at any time."""
     os._exit(128 + number)
+
+
+def _end_now(message: str, code: int) -> NoReturn:
+    """End although threads are still busy."""
+    print(f"actvec-server: {message}", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 def _fail(message: str) -> NoReturn:

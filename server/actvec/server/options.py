@@ -128,7 +128,13 @@ _ADDRESS = (
         "--grace",
         type=click.FloatRange(0),
         default=_DEFAULTS.grace,
-        help="Seconds that calls have to finish when the server stops.",
+        help="Seconds that calls have to finish when the server ends, and jobs then to be written.",
+    ),
+    _address(
+        "--step-timeout",
+        type=click.FloatRange(0, min_open=True),
+        default=_DEFAULTS.step_timeout,
+        help="Seconds that a forward pass may take; then the engine hangs, and the program ends.",
     ),
 )
 

@@ -1,6 +1,7 @@
 """The server's life: a model, a port, health, reflection, and an orderly end."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from transformers.utils.logging import disable_progress_bar
@@ -10,7 +11,7 @@ from actvec.server.calls.interceptor import CallInterceptor
 from actvec.server.config import ModelOptions, ServerConfig
 from actvec.server.endpoint import Endpoint
 from actvec.server.engine import Engine, PackedEngine, warm_up
-from actvec.server.errors import StartupError
+from actvec.server.errors import CutShortError, EngineLostError, StartupError
 from actvec.server.extractor import Extractor
 from actvec.server.means.jobs import Jobs
 from actvec.server.means.store import MeanStore
@@ -19,7 +20,13 @@ from actvec.server.observe.observation import Observation
 from actvec.server.runner import StepRunner
 from actvec.server.service import ActivationVectorService
 from actvec.server.tokens import Tokenizer
+from actvec.server.watchdog import engine_lost
 from actvec.v1 import service_pb2
+
+log = logging.getLogger(__name__)
+
+# Seconds in which those who watch health hear that it is over.
+_WATCHERS_HEAR = 1.0
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationVectorService"]
 
@@ -67,6 +74,7 @@ class Server:
         observation: Observation,
         endpoint: Endpoint,
         service: ActivationVectorService,
+        runner: StepRunner,
     ) -> None:
         self.port = endpoint.port
         self.metrics_port = observation.metrics_port
@@ -74,6 +82,7 @@ class Server:
         self._observation = observation
         self._endpoint = endpoint
         self._service = service
+        self._runner = runner
 
     @classmethod
     async def start(cls, config: ServerConfig, engine: Engine, loaded: LoadedModel) -> "Server":
@@ -102,21 +111,45 @@ class Server:
         extractor.start()
         observation.start(engine, extractor)
         await endpoint.open()
-        return cls(access, observation, endpoint, service)
+        return cls(access, observation, endpoint, service, runner)
 
     def reload(self) -> None:
         """Read tokens and certificates again; what cannot be used is logged and left as it was."""
         self._access.reload()
 
+    async def lost(self, step_timeout: float) -> EngineLostError:
+        """Return when the engine hangs, or its device is lost."""
+        return await engine_lost(self._runner, step_timeout)
+
     async def stop(self, grace: float) -> None:
         """Drain: say NOT_SERVING, finish what was accepted within `grace` seconds, end the engine.
 
         The engine goes last: calls in flight need it.
+
+        Raises:
+            CutShortError: what was taken was not done in time; beside `grace` for calls there is as
+                much again for what calls that were cut leave behind.
         """
+        log.info("ending; calls have %g seconds to finish", grace)
         await self._endpoint.retire()
         self._service.refuse()
-        await self._endpoint.close(grace)
-        await self._service.drain()
+        try:
+            async with asyncio.timeout(2 * grace):
+                await self._endpoint.close(grace)
+                await self._service.drain()
+        except TimeoutError as error:
+            raise CutShortError(
+                f"not everything was done {2 * grace:g} seconds after the server was told to end; "
+                "jobs stand at their last commit"
+            ) from error
+        finally:
+            self._observation.close()
+
+    async def abandon(self) -> None:
+        """Say NOT_SERVING and cut all calls: the engine will answer none of them."""
+        await self._endpoint.retire()
+        self._service.refuse()
+        await self._endpoint.close(_WATCHERS_HEAR)
         self._observation.close()
 
 
@@ -132,6 +165,8 @@ async def serve(
 
     Raises:
         StartupError: an option is not usable.
+        EngineLostError: the engine hangs; the process is to end, and not by joining threads.
+        CutShortError: the server did not end in time; likewise.
     """
     # The bar of transformers' loading says nothing in a log; the hub's own, of a download, does.
     disable_progress_bar()
@@ -140,5 +175,13 @@ async def serve(
     started(server)
     # One line on standard output, for people and for programs that started us.
     print(f"actvec-server ready on {config.address(server.port)}", flush=True)
-    await stop.wait()
-    await server.stop(config.grace)
+    stopping = asyncio.create_task(stop.wait())
+    losing = asyncio.create_task(server.lost(config.step_timeout))
+    await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
+    if not losing.done():
+        losing.cancel()
+        await server.stop(config.grace)
+        return
+    stopping.cancel()
+    await server.abandon()
+    raise await losing

@@ -13,8 +13,10 @@ from google.rpc import error_details_pb2, status_pb2
 
 from actvec.server.errors import (
     BusyError,
+    DoesNotFitError,
     DrainingError,
     EncodingRangeError,
+    EngineError,
     IdleError,
     JobCorruptError,
     JobHeldError,
@@ -42,6 +44,8 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (DecodeError, grpc.StatusCode.INVALID_ARGUMENT),
     (TextTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (DoesNotFitError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (EngineError, grpc.StatusCode.INTERNAL),
     (NotFiniteError, grpc.StatusCode.INTERNAL),
     (EncodingRangeError, grpc.StatusCode.OUT_OF_RANGE),
     (MeanNotFoundError, grpc.StatusCode.NOT_FOUND),

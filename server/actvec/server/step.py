@@ -30,14 +30,20 @@ class DeviceSums:
         self._squares = self._sums.clone() if variance else None
 
     def add(self, states: torch.Tensor) -> None:
-        """Add the states `[T, D]` of a document, float32."""
+        """Add the states `[T, D]` of a document, float32; whole, or not at all where memory ends.
+
+        Raises:
+            RuntimeError: there is no memory for it.
+        """
         tokens = len(states)
-        self._lengths[tokens] += 1
+        # What takes memory comes first.
         self._sums = _with_room(self._sums, tokens)
-        self._sums[-tokens:] += states
         if self._squares is not None:
             self._squares = _with_room(self._squares, tokens)
-            self._squares[-tokens:] += states.double().square_()
+            squared = states.double().square_()
+            self._squares[-tokens:] += squared
+        self._sums[-tokens:] += states
+        self._lengths[tokens] += 1
 
     def take(self) -> MeanAccumulator:
         """The sums on the host."""

@@ -47,6 +47,9 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens of documents answered with OK.", "method")
         self._commits = self._counter("commits", "Commits of means that clients were told of.")
         self._steps = self._counter("steps", "Forward passes.")
+        self._step_splits = self._counter(
+            "step_splits", "Halvings of forward passes that memory could not hold."
+        )
         self._step_documents = self._counter("step_documents", "Documents in forward passes.")
         self._step_total = self._counter("step_tokens", "Tokens in forward passes.")
         self._step_seconds = self._histogram("step_seconds", "How long forward passes took.")
@@ -94,6 +97,7 @@ class Metrics:
     def stepped(self, step: StepReport) -> None:
         """Count a step. Called on the engine's thread."""
         self._steps.inc()
+        self._step_splits.inc(step.splits)
         self._step_documents.inc(len(step.waits))
         self._step_total.inc(step.tokens)
         self._step_seconds.observe(step.seconds)
