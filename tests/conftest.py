@@ -1,13 +1,16 @@
 """Real servers on free ports, for every part of the tests."""
 
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from .certificates import Authority
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -24,6 +27,12 @@ class RunningServer:
 
     process: subprocess.Popen[str]
     target: str
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        """What it wrote on standard error so far."""
+        return self.log_file.read_text()
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
         """Signal the process, wait for its end, and return its exit code."""
@@ -39,25 +48,35 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     """Start `actvec-server` with options; what still runs at the end is killed."""
     running: list[RunningServer] = []
 
-    def start(*options: str, port: int = 0, data_dir: Path | None = None) -> RunningServer:
+    def start(
+        *options: str,
+        port: int = 0,
+        data_dir: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "actvec.server.main"),
+    ) -> RunningServer:
         data_dir = data_dir or tmp_path_factory.mktemp("data")
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "actvec.server.main",
-                f"--port={port}",
-                f"--data-dir={data_dir}",
-                *options,
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        log_file = tmp_path_factory.mktemp("log") / "stderr"
+        with log_file.open("w") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    *program,
+                    f"--port={port}",
+                    f"--data-dir={data_dir}",
+                    *options,
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | (env or {}),
+            )
         for line in process.stdout:
             if line.startswith("actvec-server ready on "):
-                running.append(RunningServer(process, line.split()[-1]))
+                running.append(RunningServer(process, line.split()[-1], log_file))
                 return running[-1]
-        raise RuntimeError(f"actvec-server ended with exit code {process.wait()}")
+        code = process.wait()
+        raise RuntimeError(f"actvec-server ended with exit code {code}: {log_file.read_text()}")
 
     yield start
     for server in running:
@@ -69,6 +88,12 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 def demo_server(start_server: StartServer) -> RunningServer:
     """A server of the demo model that all tests share."""
     return start_server("--model=demo")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Signs certificates for servers on this machine and for their callers."""
+    return Authority(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """Models that the tests make themselves, and servers of them in this process."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,11 +18,14 @@ from transformers import (
     PreTrainedModel,
 )
 
-from actvec.server.config import Limits, ServerConfig
+from actvec.server.config import AccessOptions, Limits, ServerConfig, WatchOptions
 from actvec.server.demo import TOKENIZER_CONFIG, VOCABULARY, write_demo_model
 from actvec.server.engine import Engine, PackedEngine
+from actvec.server.errors import NotFiniteError
 from actvec.server.model import LoadedModel, load_model
+from actvec.server.pooler import Pools
 from actvec.server.server import Server
+from actvec.server.step import StepDocument
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
 
 
@@ -90,15 +95,50 @@ def demo_engine(demo_model: LoadedModel) -> PackedEngine:
     return PackedEngine(demo_model)
 
 
+class HeldEngine:
+    """An engine that computes nothing until `release` is called."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.name, self.card = engine.name, engine.card
+        self._engine = engine
+        self._entered, self._released = threading.Event(), threading.Event()
+
+    def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
+        self._entered.set()
+        assert self._released.wait(30)
+        return self._engine.run(documents)
+
+    async def entered(self) -> None:
+        """Return once it was given a step."""
+        assert await asyncio.to_thread(self._entered.wait, 30)
+
+    def release(self) -> None:
+        self._released.set()
+
+
+@pytest.fixture
+def held_engine(demo_engine: PackedEngine) -> Iterator[HeldEngine]:
+    engine = HeldEngine(demo_engine)
+    yield engine
+    engine.release()
+
+
 @pytest.fixture
 def serve(demo_model: LoadedModel, demo_engine: PackedEngine, tmp_path: Path):
     """Serve an engine in this process on a free port; gives the server and a raw stub."""
 
     @asynccontextmanager
     async def start(
-        engine: Engine = demo_engine, loaded: LoadedModel = demo_model, **limits: int
+        engine: Engine = demo_engine,
+        loaded: LoadedModel = demo_model,
+        *,
+        access: AccessOptions = ServerConfig.access,
+        watch: WatchOptions = ServerConfig.watch,
+        **limits: int,
     ) -> AsyncIterator[tuple[Server, ActivationVectorServiceStub]]:
-        config = ServerConfig(limits=Limits(**limits), port=0, data_dir=tmp_path)
+        config = ServerConfig(
+            limits=Limits(**limits), access=access, watch=watch, port=0, data_dir=tmp_path
+        )
         server = await Server.start(config, engine, loaded)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             try:

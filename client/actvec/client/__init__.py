@@ -12,7 +12,7 @@ Light: it needs gRPC and numpy, and neither torch nor transformers.
 """
 
 from actvec.client.aio import AsyncClient
-from actvec.client.channel import DEFAULT_TARGET
+from actvec.client.channel import DEFAULT_TARGET, TlsFiles
 from actvec.client.errors import (
     Aborted,
     ActvecError,
@@ -92,6 +92,7 @@ __all__ = [
     "SourceBroken",
     "Stamp",
     "StampChanged",
+    "TlsFiles",
     "Truncation",
     "Unauthenticated",
     "Unimplemented",

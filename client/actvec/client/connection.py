@@ -8,8 +8,15 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
-from actvec.client.channel import Target, open_channel, token_metadata
-from actvec.client.errors import ActvecError, ClientClosed, from_rpc, is_break, is_busy
+from actvec.client.channel import Target, TlsFiles, open_channel, token_metadata
+from actvec.client.errors import (
+    ActvecError,
+    ClientClosed,
+    InvalidArgument,
+    from_rpc,
+    is_break,
+    is_busy,
+)
 from actvec.client.retry import Backoff
 from actvec.v1 import means_pb2, service_pb2_grpc, vectors_pb2
 
@@ -30,14 +37,20 @@ _BACKOFF = Backoff(initial=0.1, maximum=2.0)
 class Connection:
     """One channel, opened at the first call, in the event loop of that call."""
 
-    def __init__(self, target: str, token: str | None) -> None:
+    def __init__(self, target: str, token: str | None, tls: TlsFiles) -> None:
         """Remember where and as whom; nothing is sent.
 
         Raises:
-            InvalidTarget: `target` is not HOST:PORT.
+            InvalidTarget: `target` is neither HOST:PORT nor https://HOST:PORT.
+            InvalidArgument: `tls` is for a connection without TLS.
             InsecureToken: the token would travel in the clear to another machine.
         """
         self._target = Target.parse(target)
+        if tls and not self._target.encrypted:
+            raise InvalidArgument(
+                f"certificates are for TLS; write the target as https://{self._target}"
+            )
+        self._tls = tls
         self._metadata = token_metadata(token, self._target)
         self._channel: grpc.aio.Channel | None = None
         self._closed = False
@@ -45,7 +58,7 @@ class Connection:
 
     @property
     def target(self) -> str:
-        """HOST:PORT."""
+        """The server's address, as it was given."""
         return str(self._target)
 
     async def unary(
@@ -190,7 +203,7 @@ class Connection:
         if self._closed:
             raise _closed_error()
         if self._channel is None:
-            self._channel = open_channel(self._target)
+            self._channel = open_channel(self._target, self._tls)
         return service_pb2_grpc.ActivationVectorServiceStub(self._channel)
 
 

@@ -183,6 +183,21 @@ _ADVICE = MappingProxyType(
 # What gRPC itself, not a server, says where no connection came about.
 _NO_CONNECTION = ("failed to connect", "connection refused", "dns resolution", "errors resolving")
 
+# What OpenSSL and gRPC say of TLS that did not come about, and what to do then.
+_TLS = MappingProxyType(
+    {
+        "CERTIFICATE_VERIFY_FAILED": (
+            "no authority that this client trusts has signed the certificate of the server at"
+            " {target}; name the file of the one that has with --tls-ca / ACTVEC_TLS_CA"
+        ),
+        "Hostname Verification": (
+            "the certificate of the server at {target} is for another name; use the name that it"
+            " is for"
+        ),
+        "WRONG_VERSION_NUMBER": "the server at {target} does not speak TLS; leave out the https://",
+    }
+)
+
 # How a broken connection reads under codes of its own: a reset stream; a call whose connection is
 # gone; a message that could no longer be written, noticed before the reason for it. (CANCELLED is
 # a server that stopped in mid-call: a call that is cancelled on this side raises no AioRpcError.)
@@ -198,7 +213,10 @@ def from_rpc(error: grpc.aio.AioRpcError, target: str) -> ActvecError:
     """The error of this library for an error of gRPC; raise it `from` the original."""
     code, details = error.code(), error.details() or ""
     kind = _BY_CODE.get(code, ServerError)
-    return kind(_message(code, details.strip() or "no reason given", target))
+    message = _message(code, details.strip() or "no reason given", target)
+    if kind is ServerError:
+        message += _request(error)
+    return kind(message)
 
 
 def is_break(error: grpc.aio.AioRpcError) -> bool:
@@ -217,13 +235,29 @@ def is_busy(error: grpc.aio.AioRpcError) -> bool:
 
 def _message(code: grpc.StatusCode, details: str, target: str) -> str:
     if code is grpc.StatusCode.UNAVAILABLE and any(s in details.lower() for s in _NO_CONNECTION):
-        return (
-            f"no actvec server answers at {target}; start one with `actvec-server`, or name"
-            f" another with --target / ACTVEC_TARGET ({details})"
-        )
+        return _no_connection(details, target)
     advice = _ADVICE.get(code)
     if advice:
         return advice.format(details=details, target=target)
     if code in _BY_CODE:
         return details
     return f"the server at {target} failed: {code.name}: {details}"
+
+
+def _request(error: grpc.aio.AioRpcError) -> str:
+    """What to look for in the server's log."""
+    trailers = dict(error.trailing_metadata() or ())
+    return f" (request {trailers['x-request-id']})" if "x-request-id" in trailers else ""
+
+
+def _no_connection(details: str, target: str) -> str:
+    for sign, message in _TLS.items():
+        if sign in details:
+            return f"{message.format(target=target)} ({details})"
+    if "Socket closed" in details:
+        wants = "a certificate of this client" if target.startswith("https:") else "TLS (https://)"
+        return f"the server at {target} closes the connection; perhaps it wants {wants} ({details})"
+    return (
+        f"no actvec server answers at {target}; start one with `actvec-server`, or name another"
+        f" with --target / ACTVEC_TARGET ({details})"
+    )

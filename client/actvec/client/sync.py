@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from actvec.client.aio import AsyncClient
-from actvec.client.channel import DEFAULT_TARGET
+from actvec.client.channel import DEFAULT_TARGET, TlsFiles
 from actvec.client.loop import LoopThread
 from actvec.client.mean_job import OnProgress
 from actvec.client.means import CorpusMean, MeanFile
@@ -40,23 +40,28 @@ class Client:
         target: str = DEFAULT_TARGET,
         *,
         token: str | None = None,
+        tls: TlsFiles | None = None,
         timeout: float = 60.0,
         retry_for: float = 300.0,
     ) -> None:
         """Nothing is sent yet.
 
         Args:
-            target: The server's HOST:PORT.
-            token: The server's token, where it wants one. It is sent to this machine only, since
-                the connection is not encrypted.
+            target: The server's HOST:PORT, or https://HOST:PORT for one with TLS.
+            token: The server's token, where it wants one. Without TLS it is sent to this machine
+                only.
+            tls: Certificates other than the public authorities', for TLS.
             timeout: Seconds that a call may take, retries included; streams have no such limit.
             retry_for: Seconds without progress after which a broken stream is given up.
 
         Raises:
-            InvalidTarget: `target` is not HOST:PORT.
-            InsecureToken: a token for a server on another machine.
+            InvalidTarget: `target` is no address.
+            InvalidArgument: `tls` without https.
+            InsecureToken: a token for a server on another machine, without TLS.
         """
-        self._client = AsyncClient(target, token=token, timeout=timeout, retry_for=retry_for)
+        self._client = AsyncClient(
+            target, token=token, tls=tls, timeout=timeout, retry_for=retry_for
+        )
         self._loop = LoopThread()
         # A client that nobody closed is closed with the program, in good order.
         self._finalizer = weakref.finalize(self, _shut_down, self._client, self._loop)

@@ -12,7 +12,7 @@ import torch
 
 from actvec.server.attention import Segments
 from actvec.server.bridge import Hook, thin_bridge
-from actvec.server.errors import NotFiniteError, StartupError
+from actvec.server.errors import StartupError
 from actvec.server.model import LoadedModel, ModelCard
 from actvec.server.pooler import Pools, pool_step
 from actvec.server.step import StepDocument
@@ -24,7 +24,7 @@ class Engine(Protocol):
     name: str
     card: ModelCard
 
-    def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
+    def run(self, documents: Sequence[StepDocument]) -> list[Pools | Exception]:
         """The pools `[K, D]` of each document, or why it has none."""
         ...
 
@@ -66,7 +66,7 @@ class PackedEngine:
         self._hooks = list(hooks)
 
     @torch.inference_mode()
-    def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
+    def run(self, documents: Sequence[StepDocument]) -> list[Pools | Exception]:
         """The pools `[K, D]` of each document, or why it has none.
 
         Raises:

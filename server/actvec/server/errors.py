@@ -8,6 +8,17 @@ class StartupError(Exception):
     """The server cannot start: a model, a port or an option is not usable."""
 
 
+class UnauthenticatedError(Exception):
+    """A caller has no token, or none that the server knows."""
+
+
+class UnknownMethodError(Exception):
+    """The server has no such method."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"this server has no method {method}")
+
+
 class RequestError(Exception):
     """A request, or one document of it, asks for something that cannot be.
 
@@ -41,6 +52,31 @@ class NotFiniteError(Exception):
         self.layer = layer
 
 
+class DoesNotFitError(Exception):
+    """There is no memory for a document, not even for it alone."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(
+            f"there is no memory on the server for this document of {tokens} tokens; send less of "
+            "it, or try again when the server has less to do"
+        )
+
+
+class EngineError(Exception):
+    """The engine failed on a step."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the engine failed ({kind}); the server's log has the details")
+
+
+class EngineLostError(Exception):
+    """The engine hangs, or its device is lost: only another process can go on."""
+
+
+class CutShortError(Exception):
+    """The server ended before everything that it had taken was done."""
+
+
 class LeftOutError(Exception):
     """A client could not send a document of a job.
 
@@ -57,7 +93,17 @@ class EncodingRangeError(Exception):
     """A vector has a number that the requested encoding cannot hold."""
 
 
-class QueueFullError(Exception):
+class BusyError(Exception):
+    """The server has as much to do as it takes.
+
+    Attributes:
+        retry_ms: Milliseconds after which it may have less.
+    """
+
+    retry_ms = 500
+
+
+class QueueFullError(BusyError):
     """The server has as much waiting as it takes."""
 
     def __init__(self, tokens: int) -> None:
@@ -65,6 +111,10 @@ class QueueFullError(Exception):
             f"the server's queue is full: {tokens} tokens of interactive calls wait already. "
             "Try again in a moment, or send many documents through StreamVectors"
         )
+
+
+class IdleError(Exception):
+    """A call in which nothing happens; another one may go on."""
 
 
 class DrainingError(Exception):
@@ -103,4 +153,4 @@ class StorageError(Exception):
 
 
 class StorageFullError(StorageError):
-    """The data directory has no room."""
+    """The data directory has no room, or holds as much as it may."""

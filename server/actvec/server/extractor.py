@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from actvec.server.config import Limits
-from actvec.server.engine import Engine
 from actvec.server.errors import RequestError, TextTooLargeError
 from actvec.server.pooler import Pools
 from actvec.server.recipe import Recipe
+from actvec.server.runner import StepRunner
 from actvec.server.scheduler import Lane, Scheduler
 from actvec.server.step import StepDocument
 from actvec.server.tokens import TokenizedDocument, Tokenizer
@@ -21,14 +21,19 @@ EngineLane = Lane[StepDocument, Pools]
 class Extractor:
     """Turns texts into vectors. Tokenizing and the forward pass run on a thread each."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, limits: Limits) -> None:
-        self.card = engine.card
+    def __init__(self, runner: StepRunner, tokenizer: Tokenizer, limits: Limits) -> None:
+        self.card = runner.card
         self.limits = limits
         self._tokenizer = tokenizer
         self._scheduler: Scheduler[StepDocument, Pools] = Scheduler(
-            engine.run, step_tokens=limits.step_tokens, queued_tokens=limits.queued_tokens
+            runner, step_tokens=limits.step_tokens, queued_tokens=limits.queued_tokens
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer")
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a document that are taken, BOS included."""
+        return self._tokenizer.context
 
     def start(self) -> None:
         """Start computing; called on the event loop."""
@@ -46,6 +51,10 @@ class Extractor:
     def lane(self, *, interactive: bool = False) -> EngineLane:
         """A lane for one call."""
         return self._scheduler.lane(interactive=interactive)
+
+    def waiting_tokens(self, *, interactive: bool) -> int:
+        """Tokens that wait, of unary calls or of streams."""
+        return self._scheduler.waiting_tokens(interactive=interactive)
 
     async def tokenize(
         self, texts: Sequence[str], settings: Settings

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from actvec.server.bridge import default_bridge
-from actvec.server.errors import NotFiniteError, StartupError
+from actvec.server.errors import StartupError
 from actvec.server.model import LoadedModel
 from actvec.server.pooler import Pools, pool_step
 from actvec.server.step import StepDocument
@@ -34,11 +34,11 @@ class LensEngine:
             raise StartupError(f"TransformerLens has no hook point {unknown[0]!r} in this model")
 
     @torch.inference_mode()
-    def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
+    def run(self, documents: Sequence[StepDocument]) -> list[Pools | Exception]:
         """The pools `[K, D]` of each document, or why it has none."""
         return [self._run_one(document) for document in documents]
 
-    def _run_one(self, document: StepDocument) -> Pools | NotFiniteError:
+    def _run_one(self, document: StepDocument) -> Pools | Exception:
         states: list[torch.Tensor] = []
 
         def keep(state: torch.Tensor, hook: Any) -> None:  # noqa: ARG001 - TransformerLens' form

@@ -25,7 +25,7 @@ def _weights(tokens: int) -> torch.Tensor:
 
 def pool_step(
     layer_states: Sequence[torch.Tensor], layers: Sequence[int], documents: Sequence[StepDocument]
-) -> list[Pools | NotFiniteError]:
+) -> list[Pools | Exception]:
     """Average the target layers, pool each document, and add its states where they are summed.
 
     All pools are computed for every document, with products of the same shape wherever it stands,
@@ -37,7 +37,11 @@ def pool_step(
         documents: The documents, in the order of the states.
 
     Returns:
-        For each document its pools, or an error naming the layer that is not finite.
+        For each document its pools, or why it has none: an error naming the layer that is not
+        finite, or what kept its states from being summed.
+
+    Raises:
+        RuntimeError: there is no memory for it; no document was summed.
     """
     # Upcast before the mean: a mean of 16-bit states would lose digits.
     states = layer_states[0].float()
@@ -49,14 +53,19 @@ def pool_step(
     values = _pool(states, documents, ends)
     # Every weight of the exponential pools is positive: a state that is not finite makes its pool
     # so, and the vectors can be checked in place of the states.
-    results: list[Pools | NotFiniteError] = []
-    for pools, document, end in zip(values, documents, ends, strict=True):
-        if not np.isfinite(pools).all():
-            results.append(_not_finite(layer_states, layers, slice(end - document.pooled, end)))
-            continue
-        if document.sums is not None:
-            document.sums.add(states[end - document.tokens : end])
-        results.append(pools)
+    results: list[Pools | Exception] = [
+        pools
+        if np.isfinite(pools).all()
+        else _not_finite(layer_states, layers, slice(end - document.pooled, end))
+        for pools, document, end in zip(values, documents, ends, strict=True)
+    ]
+    # Last: what failed before may be run again, and must not have been summed.
+    for index, (document, end) in enumerate(zip(documents, ends, strict=True)):
+        if document.sums is not None and not isinstance(results[index], Exception):
+            try:
+                document.sums.add(states[end - document.tokens : end])
+            except RuntimeError as error:
+                results[index] = error
     return results
 
 

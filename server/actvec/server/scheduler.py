@@ -146,6 +146,11 @@ class Scheduler(Generic[D, R]):
         """A lane for one call."""
         return Lane(self, interactive=interactive)
 
+    def waiting_tokens(self, *, interactive: bool) -> int:
+        """Tokens that wait, of either class of lanes."""
+        room = self._rooms[interactive]
+        return room.capacity - room.free
+
     def refuse(self) -> None:
         """Take nothing new from now on; what waits is still computed."""
         with self._changed:

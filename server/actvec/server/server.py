@@ -1,24 +1,32 @@
 """The server's life: a model, a port, health, reflection, and an orderly end."""
 
 import asyncio
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 from transformers.utils.logging import disable_progress_bar
 
-from actvec.server.boundary import service_handler
+from actvec.server.calls.access import Access
+from actvec.server.calls.interceptor import CallInterceptor
 from actvec.server.config import ModelOptions, ServerConfig
+from actvec.server.endpoint import Endpoint
 from actvec.server.engine import Engine, PackedEngine, warm_up
-from actvec.server.errors import StartupError
+from actvec.server.errors import CutShortError, EngineLostError, StartupError
 from actvec.server.extractor import Extractor
 from actvec.server.means.jobs import Jobs
 from actvec.server.means.store import MeanStore
 from actvec.server.model import RESID_POST, LoadedModel, load_model
+from actvec.server.observe.observation import Observation
+from actvec.server.runner import StepRunner
 from actvec.server.service import ActivationVectorService
 from actvec.server.tokens import Tokenizer
+from actvec.server.watchdog import engine_lost
 from actvec.v1 import service_pb2
+
+log = logging.getLogger(__name__)
+
+# Seconds in which those who watch health hear that it is over.
+_WATCHERS_HEAR = 1.0
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationVectorService"]
 
@@ -52,99 +60,128 @@ def load_engine(options: ModelOptions) -> tuple[Engine, LoadedModel]:
     return engine, loaded
 
 
-@dataclass
 class Server:
-    """A running server. `Server.start` makes one, `stop` ends it."""
+    """A running server. `Server.start` makes one, `stop` ends it.
 
-    port: int
-    _grpc: grpc.aio.Server
-    _health: health.aio.HealthServicer
-    _service: ActivationVectorService
+    Attributes:
+        port: Where it is called.
+        metrics_port: Where Prometheus asks; None without metrics.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        observation: Observation,
+        endpoint: Endpoint,
+        service: ActivationVectorService,
+        runner: StepRunner,
+    ) -> None:
+        self.port = endpoint.port
+        self.metrics_port = observation.metrics_port
+        self._access = access
+        self._observation = observation
+        self._endpoint = endpoint
+        self._service = service
+        self._runner = runner
 
     @classmethod
     async def start(cls, config: ServerConfig, engine: Engine, loaded: LoadedModel) -> "Server":
         """Listen and serve; health is SERVING when this returns.
 
         Raises:
-            StartupError: the address cannot be listened on.
+            StartupError: an address cannot be listened on, or a file of the options not be used.
         """
-        tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
-        extractor = Extractor(engine, tokenizer, config.limits)
+        access = Access.of(config)
+        observation = Observation(config, SERVICE.full_name)
+        runner = StepRunner(engine, observation.stepped)
+        context = min(engine.card.context, config.limits.document_tokens or engine.card.context)
+        tokenizer = Tokenizer(loaded.tokenizer, context)
+        extractor = Extractor(runner, tokenizer, config.limits)
         try:
-            store = MeanStore(config.data_dir / "means")
+            store = MeanStore(config.data_dir / "means", config.limits.store_bytes)
         except OSError as error:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
         jobs = Jobs(config.data_dir / "jobs", extractor)
         service = ActivationVectorService(engine, extractor, store, jobs)
-        server = grpc.aio.server(
-            options=[
-                # A second server on the same port is an error, not a silent sharing of calls.
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", config.limits.message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.keepalive_time_ms", 30_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                # Clients ping every 30 s; the default minimum of 5 minutes would cut them off.
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
-            ]
-        )
-        server.add_generic_rpc_handlers((service_handler(service, SERVICE),))
-        health_servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-        _add_reflection(server)
-        address = f"{config.host}:{config.port}"
-        try:
-            port = server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise StartupError(
-                f"cannot listen on {address}: is another program using it? "
-                "Choose another --port, or 0 for a free one"
-            ) from error
+        interceptors = [
+            CallInterceptor(access.tokens, config.limits, observation.listeners),
+            *observation.interceptors,
+        ]
+        endpoint = Endpoint(config, access, service, SERVICE, interceptors)
         extractor.start()
-        await server.start()
-        for name in ("", SERVICE.full_name):
-            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return cls(port, server, health_servicer, service)
+        observation.start(engine, extractor)
+        await endpoint.open()
+        return cls(access, observation, endpoint, service, runner)
+
+    def reload(self) -> None:
+        """Read tokens and certificates again; what cannot be used is logged and left as it was."""
+        self._access.reload()
+
+    async def lost(self, step_timeout: float) -> EngineLostError:
+        """Return when the engine hangs, or its device is lost."""
+        return await engine_lost(self._runner, step_timeout)
 
     async def stop(self, grace: float) -> None:
         """Drain: say NOT_SERVING, finish what was accepted within `grace` seconds, end the engine.
 
         The engine goes last: calls in flight need it.
+
+        Raises:
+            CutShortError: what was taken was not done in time; beside `grace` for calls there is as
+                much again for what calls that were cut leave behind.
         """
-        await self._health.enter_graceful_shutdown()
+        log.info("ending; calls have %g seconds to finish", grace)
+        await self._endpoint.retire()
         self._service.refuse()
-        await self._grpc.stop(grace)
-        await self._service.drain()
+        try:
+            async with asyncio.timeout(2 * grace):
+                await self._endpoint.close(grace)
+                await self._service.drain()
+        except TimeoutError as error:
+            raise CutShortError(
+                f"not everything was done {2 * grace:g} seconds after the server was told to end; "
+                "jobs stand at their last commit"
+            ) from error
+        finally:
+            self._observation.close()
 
-    async def wait(self) -> None:
-        """Return when the server has stopped."""
-        await self._grpc.wait_for_termination()
-
-
-def _add_reflection(server: grpc.aio.Server) -> None:
-    """Server reflection v1alpha and v1, which differ in their names alone."""
-    names = [SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
-    reflection.enable_server_reflection(names, server)
-    handler = grpc.stream_stream_rpc_method_handler(
-        reflection.aio.ReflectionServicer(names).ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": handler}),)
-    )
+    async def abandon(self) -> None:
+        """Say NOT_SERVING and cut all calls: the engine will answer none of them."""
+        await self._endpoint.retire()
+        self._service.refuse()
+        await self._endpoint.close(_WATCHERS_HEAR)
+        self._observation.close()
 
 
-_REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+async def serve(
+    config: ServerConfig, stop: asyncio.Event, started: Callable[[Server], None] = lambda _: None
+) -> None:
+    """Load, serve, and drain once `stop` is set.
 
+    Args:
+        config: What to serve, and how.
+        stop: Set to end the server.
+        started: Called with the server once it serves.
 
-async def serve(config: ServerConfig, stop: asyncio.Event) -> None:
-    """Load, serve, and drain once `stop` is set."""
+    Raises:
+        StartupError: an option is not usable.
+        EngineLostError: the engine hangs; the process is to end, and not by joining threads.
+        CutShortError: the server did not end in time; likewise.
+    """
     # The bar of transformers' loading says nothing in a log; the hub's own, of a download, does.
     disable_progress_bar()
     engine, loaded = load_engine(config.model)
     server = await Server.start(config, engine, loaded)
+    started(server)
     # One line on standard output, for people and for programs that started us.
-    print(f"actvec-server ready on {config.host}:{server.port}", flush=True)
-    await stop.wait()
-    await server.stop(config.grace)
+    print(f"actvec-server ready on {config.address(server.port)}", flush=True)
+    stopping = asyncio.create_task(stop.wait())
+    losing = asyncio.create_task(server.lost(config.step_timeout))
+    await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
+    if not losing.done():
+        losing.cancel()
+        await server.stop(config.grace)
+        return
+    stopping.cancel()
+    await server.abandon()
+    raise await losing

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 
+from actvec.server.calls.idle import until_idle
 from actvec.server.engine import Engine
 from actvec.server.extractor import Extractor
 from actvec.server.means.jobs import Jobs
@@ -27,6 +28,7 @@ class ActivationVectorService:
         self._jobs = jobs
         self._means = MeanService(store, jobs, extractor)
         self._info = _model_info(engine, extractor)
+        self._idle_seconds = extractor.limits.idle_seconds
         self._streams: set[VectorStream | MeanStream] = set()
 
     async def GetModelInfo(
@@ -50,6 +52,7 @@ class ActivationVectorService:
     ) -> AsyncIterator[vectors_pb2.StreamVectorsResponse]:
         """Documents to vectors, as they are ready."""
         stream = VectorStream(self._extractor, self._means.recipe, ACTVEC_VERSION)
+        requests = until_idle(requests, self._idle_seconds, lambda: stream.busy)
         async with self._running(stream), aclosing(stream.run(requests)) as responses:
             async for response in responses:
                 yield response
@@ -59,6 +62,7 @@ class ActivationVectorService:
     ) -> AsyncIterator[means_pb2.StreamCorpusMeanResponse]:
         """Documents to a mean, each counted exactly once."""
         stream = MeanStream(self._extractor, self._jobs, self._store, ACTVEC_VERSION)
+        requests = until_idle(requests, self._idle_seconds)
         async with self._running(stream), aclosing(stream.run(requests)) as responses:
             async for response in responses:
                 yield response
@@ -101,7 +105,7 @@ class ActivationVectorService:
         self, requests: AsyncIterator[means_pb2.UploadCorpusMeanRequest]
     ) -> means_pb2.UploadCorpusMeanResponse:
         """Store a mean's file."""
-        record = await self._means.upload(requests)
+        record = await self._means.upload(until_idle(requests, self._idle_seconds))
         return means_pb2.UploadCorpusMeanResponse(corpus_mean=record)
 
     def refuse(self) -> None:
@@ -137,7 +141,7 @@ def _model_info(engine: Engine, extractor: Extractor) -> model_pb2.GetModelInfoR
         engine=engine.name,
         modes=mode_messages(card.d_model),
         limits=model_pb2.Limits(
-            max_tokens=card.context,
+            max_tokens=extractor.max_tokens,
             max_text_bytes=limits.text_bytes,
             max_message_bytes=limits.message_bytes,
             max_stream_documents=limits.stream_documents,

@@ -8,11 +8,16 @@ from typing import Any
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from actvec.server.errors import (
+    BusyError,
+    DoesNotFitError,
     DrainingError,
     EncodingRangeError,
+    EngineError,
+    IdleError,
     JobCorruptError,
     JobHeldError,
     JobMismatchError,
@@ -20,11 +25,12 @@ from actvec.server.errors import (
     MeanMismatchError,
     MeanNotFoundError,
     NotFiniteError,
-    QueueFullError,
     RequestError,
     StorageError,
     StorageFullError,
     TextTooLargeError,
+    UnauthenticatedError,
+    UnknownMethodError,
 )
 from actvec.v1 import vectors_pb2
 
@@ -32,8 +38,14 @@ log = logging.getLogger(__name__)
 
 # The first class that matches counts.
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+    (UnknownMethodError, grpc.StatusCode.UNIMPLEMENTED),
+    # Of health and reflection; bytes for our own service are explained by `boundary`.
+    (DecodeError, grpc.StatusCode.INVALID_ARGUMENT),
     (TextTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
+    (DoesNotFitError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (EngineError, grpc.StatusCode.INTERNAL),
     (NotFiniteError, grpc.StatusCode.INTERNAL),
     (EncodingRangeError, grpc.StatusCode.OUT_OF_RANGE),
     (MeanNotFoundError, grpc.StatusCode.NOT_FOUND),
@@ -44,21 +56,32 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (JobHeldError, grpc.StatusCode.ABORTED),
     (StorageFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StorageError, grpc.StatusCode.INTERNAL),
-    (QueueFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (IdleError, grpc.StatusCode.UNAVAILABLE),
     (DrainingError, grpc.StatusCode.UNAVAILABLE),
 )
 
 
 @dataclass(frozen=True)
 class Status:
-    """A gRPC status, with the request field at fault where there is one."""
+    """A gRPC status.
+
+    Attributes:
+        code: Its code.
+        message: What was wrong, and what to do.
+        field: The request field at fault; empty where none is.
+        retry_ms: Milliseconds after which the same may be tried again; 0 where that helps nothing.
+    """
 
     code: grpc.StatusCode
     message: str
     field: str = ""
+    retry_ms: int = 0
 
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """google.rpc details that name the field, as tools such as grpcurl print them."""
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """GRPC's pushback, and google.rpc details that name the field, as tools print them."""
+        if self.retry_ms:
+            return (("grpc-retry-pushback-ms", str(self.retry_ms)),)
         if not self.field:
             return ()
         violation = error_details_pb2.BadRequest.FieldViolation(
@@ -77,11 +100,15 @@ class Status:
 
 
 def status_of(error: Exception) -> Status:
-    """The status of an error; what nobody foresaw is INTERNAL, and logged with its traceback."""
+    """The status of an error. What callers cannot help is logged, the unforeseen in full."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return Status(code, str(error), getattr(error, "field", ""))
-    log.error("unforeseen error", exc_info=error)
+            if isinstance(error, StorageError):
+                log.error("%s", error)
+            return Status(
+                code, str(error), getattr(error, "field", ""), getattr(error, "retry_ms", 0)
+            )
+    log.error("a call or document failed", exc_info=error)
     message = f"internal error ({type(error).__name__}); the server's log has the details"
     return Status(grpc.StatusCode.INTERNAL, message)
 
@@ -91,8 +118,11 @@ async def as_status(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncItera
     """End the call with the status of whatever error leaves the block."""
     try:
         yield
-    except (grpc.aio.AbortError, grpc.RpcError):
+    except (grpc.aio.BaseError, grpc.RpcError):
+        # The call has its status, or is gone.
         raise
     except Exception as error:
         status = status_of(error)
-        await context.abort(status.code, status.message, status.trailing_metadata())
+        # What was set before, such as the request's id, goes along.
+        trailers = (*context.trailing_metadata(), *status.trailing_metadata())
+        await context.abort(status.code, status.message, trailers)

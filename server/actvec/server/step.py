@@ -1,7 +1,8 @@
 """What an engine is given: the documents of one step."""
 
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,14 +30,20 @@ class DeviceSums:
         self._squares = self._sums.clone() if variance else None
 
     def add(self, states: torch.Tensor) -> None:
-        """Add the states `[T, D]` of a document, float32."""
+        """Add the states `[T, D]` of a document, float32; whole, or not at all where memory ends.
+
+        Raises:
+            RuntimeError: there is no memory for it.
+        """
         tokens = len(states)
-        self._lengths[tokens] += 1
+        # What takes memory comes first.
         self._sums = _with_room(self._sums, tokens)
-        self._sums[-tokens:] += states
         if self._squares is not None:
             self._squares = _with_room(self._squares, tokens)
-            self._squares[-tokens:] += states.double().square_()
+            squared = states.double().square_()
+            self._squares[-tokens:] += squared
+        self._sums[-tokens:] += states
+        self._lengths[tokens] += 1
 
     def take(self) -> MeanAccumulator:
         """The sums on the host."""
@@ -70,11 +77,13 @@ class StepDocument:
         ids: int64 `[T]`.
         pool_tokens: How many of its last tokens are pooled; None for all.
         sums: Where its states are added for a corpus mean; None for nowhere.
+        made: When it was made, on the monotonic clock, and began to wait for a step.
     """
 
     ids: NDArray[np.int64]
     pool_tokens: int | None = None
     sums: DeviceSums | None = None
+    made: float = field(default_factory=time.monotonic)
 
     @property
     def tokens(self) -> int:

@@ -12,7 +12,6 @@ from actvec.server.status import status_of
 from actvec.server.tokens import TokenizedDocument
 from actvec.server.wire import Settings, parse_settings
 from actvec.v1.vectors_pb2 import (
-    Document,
     DocumentError,
     DocumentResult,
     DocumentVector,
@@ -46,6 +45,11 @@ class VectorStream:
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._stopped: Exception | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether documents are inside."""
+        return self._inside > 0
 
     async def run(
         self, requests: AsyncIterator[StreamVectorsRequest]
@@ -106,14 +110,16 @@ class VectorStream:
             if len(document.id.encode()) > _ID_BYTES:
                 field = f"documents[{index}].id"
                 outcome = RequestError(field, f"is longer than {_ID_BYTES} bytes")
+            # Without the text, which nobody needs any more.
+            result = DocumentResult(id=document.id, sequence=document.sequence)
             if isinstance(outcome, RequestError):
-                self._finish(document, status_of(outcome).document_error())
+                self._finish(result, status_of(outcome).document_error())
                 continue
             try:
                 await self._lane.put(
                     recipe.step_document(outcome),
                     len(outcome.ids),
-                    self._answer(document, outcome, recipe),
+                    self._answer(result, outcome, recipe),
                 )
             except BaseException:
                 # Not queued, so there will be no answer.
@@ -121,7 +127,7 @@ class VectorStream:
                 raise
 
     def _answer(
-        self, document: Document, tokens: TokenizedDocument, recipe: Recipe
+        self, result: DocumentResult, tokens: TokenizedDocument, recipe: Recipe
     ) -> Callable[[Pools | Exception], None]:
         """What to do with the engine's outcome for a document."""
 
@@ -129,14 +135,13 @@ class VectorStream:
             try:
                 if isinstance(outcome, Exception):
                     raise outcome
-                self._finish(document, recipe.vector(tokens, outcome))
+                self._finish(result, recipe.vector(tokens, outcome))
             except Exception as error:
-                self._finish(document, status_of(error).document_error())
+                self._finish(result, status_of(error).document_error())
 
         return answer
 
-    def _finish(self, document: Document, outcome: DocumentVector | DocumentError) -> None:
-        result = DocumentResult(id=document.id, sequence=document.sequence)
+    def _finish(self, result: DocumentResult, outcome: DocumentVector | DocumentError) -> None:
         if isinstance(outcome, DocumentVector):
             result.vector.CopyFrom(outcome)
         else:

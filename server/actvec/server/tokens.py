@@ -70,7 +70,7 @@ class Tokenizer:
             if truncation is Truncation.ERROR:
                 raise RequestError(
                     "text",
-                    f"has {tokens} tokens, BOS included; {self.context} fit the model's context. "
+                    f"has {tokens} tokens, BOS included; {self.context} fit. "
                     "Shorten it, or set truncation to TRUNCATION_KEEP_START or _KEEP_END",
                 )
             room = self.context - len(bos)

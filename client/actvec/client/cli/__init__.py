@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import click
 
@@ -44,9 +45,9 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="actvec", prog_name="actvec")
 @server_options(envvars=True)
 @click.pass_context
-def cli(ctx: click.Context, target: str | None, token: str | None) -> None:
+def cli(ctx: click.Context, /, **options: Any) -> None:
     """Turn documents into activation vectors of a language model."""
-    ctx.obj = Server(target, token)
+    ctx.obj = Server(**options)
 
 
 def main(arguments: list[str] | None = None) -> None:

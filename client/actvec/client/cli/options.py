@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from actvec.client.channel import DEFAULT_TARGET
+from actvec.client.channel import DEFAULT_TARGET, TlsFiles
+from actvec.client.documents import read_text
 from actvec.client.sync import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -15,42 +17,84 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Server:
-    """Which server a verb talks to, and as whom.
+    """Which server a verb talks to, and as whom; None where an option is not given.
 
     Attributes:
-        target: HOST:PORT; None for the default.
-        token: The server's token; None without one.
+        target: HOST:PORT or https://HOST:PORT.
+        token: The server's token.
+        token_file: A file whose first token is the server's, where `token` is not given.
+        tls_ca: Authorities that may have signed the server's certificate.
+        tls_cert: This client's certificate chain.
+        tls_key: Its private key.
     """
 
     target: str | None
     token: str | None
+    token_file: Path | None
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
 
     def connect(self, **settings: float) -> Client:
         """A client of it; `settings` are those of `Client`.
 
         Raises:
-            ActvecError: the address is none, or a token would travel in the clear.
+            ActvecError: the address is none, a file is not usable, or a token would travel in the
+                clear.
         """
-        return Client(self.target or DEFAULT_TARGET, token=self.token, **settings)
+        return Client(
+            self.target or DEFAULT_TARGET,
+            token=self._token(),
+            tls=TlsFiles(self.tls_ca, self.tls_cert, self.tls_key),
+            **settings,
+        )
+
+    def _token(self) -> str | None:
+        if self.token or self.token_file is None:
+            return self.token
+        try:
+            lines = [line.strip() for line in read_text(self.token_file).splitlines()]
+        except ValueError as error:
+            raise click.UsageError(f"{self.token_file}: {error}") from None
+        token = next((line for line in lines if line and not line.startswith("#")), None)
+        if token is None:
+            raise click.UsageError(f"{self.token_file} has no token: write it on a line")
+        return token
+
+
+_OPTIONS = {
+    "target": (
+        "HOST:PORT",
+        f"The server's address, or https://HOST:PORT for one with TLS.  [default: {DEFAULT_TARGET}"
+        "; env: ACTVEC_TARGET]",
+    ),
+    "token": ("TOKEN", "The server's token, where it wants one.  [env: ACTVEC_TOKEN]"),
+    "token-file": ("FILE", "A file to read the token from.  [env: ACTVEC_TOKEN_FILE]"),
+    "tls-ca": (
+        "FILE",
+        "Who signs the server's certificate, where no public authority does.  [env: ACTVEC_TLS_CA]",
+    ),
+    "tls-cert": (
+        "FILE",
+        "This client's certificate, where the server wants one.  [env: ACTVEC_TLS_CERT]",
+    ),
+    "tls-key": ("FILE", "Its private key.  [env: ACTVEC_TLS_KEY]"),
+}
 
 
 def server_options(*, envvars: bool) -> Callable[[Command], Command]:
-    """`--target` and `--token`; read from the environment where `envvars`."""
+    """The options of a `Server`; read from the environment where `envvars`."""
 
     def decorate(command: Command) -> Command:
-        token = click.option(
-            "--token",
-            metavar="TOKEN",
-            envvar="ACTVEC_TOKEN" if envvars else None,
-            help="The server's token, where it wants one.  [env: ACTVEC_TOKEN]",
-        )
-        target = click.option(
-            "--target",
-            metavar="HOST:PORT",
-            envvar="ACTVEC_TARGET" if envvars else None,
-            help=f"The server's address.  [env: ACTVEC_TARGET; default: {DEFAULT_TARGET}]",
-        )
-        return target(token(command))
+        for name, (metavar, description) in reversed(_OPTIONS.items()):
+            command = click.option(
+                f"--{name}",
+                metavar=metavar,
+                type=click.Path(path_type=Path) if metavar == "FILE" else str,
+                envvar=f"ACTVEC_{name.upper().replace('-', '_')}" if envvars else None,
+                help=description,
+            )(command)
+        return command
 
     return decorate
 
@@ -58,11 +102,10 @@ def server_options(*, envvars: bool) -> Callable[[Command], Command]:
 def talks_to_server(command: Command) -> Callable[..., Any]:
     """Give a verb a `Server` as its first argument, of options before the verb and after it."""
 
-    def with_server(
-        outer: Server, /, *args: Any, target: str | None, token: str | None, **kwargs: Any
-    ) -> Any:
-        server = Server(target or outer.target, token or outer.token)
-        return command(server, *args, **kwargs)
+    def with_server(outer: Server, /, *args: Any, **kwargs: Any) -> Any:
+        after = {field.name: kwargs.pop(field.name) for field in fields(Server)}
+        given = {name: value for name, value in after.items() if value is not None}
+        return command(replace(outer, **given), *args, **kwargs)
 
     # The wrapper keeps the command's name, help and the options it has already.
     wrapped = functools.update_wrapper(click.pass_obj(with_server), command)

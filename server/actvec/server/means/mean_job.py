@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import (
+    DoesNotFitError,
     JobMismatchError,
     LeftOutError,
     NotFiniteError,
@@ -229,7 +230,7 @@ class MeanJob:
         self, chunk: _Chunk, document: str, tokens: int
     ) -> Callable[[Pools | Exception], None]:
         def done(outcome: Pools | Exception) -> None:
-            if isinstance(outcome, RequestError | NotFiniteError | LeftOutError):
+            if isinstance(outcome, RequestError | NotFiniteError | DoesNotFitError | LeftOutError):
                 reason = getattr(outcome, "reason", None) or status_of(outcome).code.name
                 chunk.progress.skip(reason, str(outcome), document)
                 self.skipped += 1

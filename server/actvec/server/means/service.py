@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator
 
@@ -17,6 +18,7 @@ from actvec.server.recipe import Recipe
 from actvec.server.wire import Settings, model_stamp
 from actvec.v1 import means_pb2
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHUNK_BYTES = 1 << 20
 _PAGE = 100
 _LARGEST_PAGE = 1000
@@ -105,12 +107,16 @@ class MeanService:
         if first is None or first.WhichOneof("part") != "upload":
             raise RequestError("upload", "the first message must hold name, size and hash")
         upload = first.upload
+        sha256 = upload.sha256.lower()
+        if not _SHA256.fullmatch(sha256):
+            raise RequestError("upload.sha256", "is not 64 hexadecimal digits")
         name = checked_name("upload.name", upload.name)
         if upload.size_bytes > self._limits.upload_bytes:
             raise TextTooLargeError(
                 "upload.size_bytes",
                 f"is {upload.size_bytes}; at most {self._limits.upload_bytes} bytes are taken",
             )
+        await asyncio.to_thread(self._store.check_room, sha256, upload.size_bytes)
         with tempfile.TemporaryFile() as file:
             async for request in requests:
                 if file.tell() + len(request.chunk) > upload.size_bytes:
@@ -122,7 +128,7 @@ class MeanService:
             raise RequestError(
                 "chunk", f"ended after {len(content)} of {upload.size_bytes} bytes; send it again"
             )
-        if hashlib.sha256(content).hexdigest() != upload.sha256.lower():
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise RequestError("upload.sha256", "is not that of the bytes; send the file again")
         return await asyncio.to_thread(self._store.upload, name, content, self._d_model)
 

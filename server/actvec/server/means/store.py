@@ -14,11 +14,13 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 
 from actvec.pooling import MeanAccumulator
+from actvec.server.config import Limits
 from actvec.server.errors import (
     MeanCorruptError,
     MeanMismatchError,
     MeanNotFoundError,
     RequestError,
+    StorageFullError,
 )
 from actvec.server.means.format import MeanTensors, decode, encode
 from actvec.server.means.whole import remove_partial, storing, sync_directory, write_whole
@@ -50,8 +52,10 @@ def checked_name(field: str, name: str) -> str:
 class MeanStore:
     """Means in a directory. Methods touch the disk: call them off the event loop."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, capacity: int = Limits.store_bytes) -> None:
+        """`capacity`: bytes of all means."""
         self._directory = directory
+        self._capacity = capacity
         directory.mkdir(parents=True, exist_ok=True)
         remove_partial(directory)
 
@@ -180,6 +184,21 @@ class MeanStore:
         )
         return self.save(total, merged)
 
+    def check_room(self, sha256: str, size: int) -> None:
+        """See that a file can be added, or is there already.
+
+        Raises:
+            StorageFullError: there is no room for it.
+        """
+        if self._file(_id_of(sha256)).exists():
+            return
+        used = sum(path.stat().st_size for path in self._directory.glob("*.safetensors"))
+        if used + size > self._capacity:
+            raise StorageFullError(
+                f"the store of means holds {used} bytes and takes {self._capacity}; these are "
+                f"{size} more. Delete a mean that nobody needs"
+            )
+
     def delete(self, record: CorpusMean) -> None:
         """Remove a mean: first its record, so that half a removal is a removal."""
         with storing(f"the removal of mean {record.name}"):
@@ -189,8 +208,9 @@ class MeanStore:
 
     def _put(self, content: bytes, record: CorpusMean) -> CorpusMean:
         record.sha256 = hashlib.sha256(content).hexdigest()
-        record.id = record.sha256[:_ID_LENGTH]
+        record.id = _id_of(record.sha256)
         record.size_bytes = len(content)
+        self.check_room(record.sha256, record.size_bytes)
         record.created_at.GetCurrentTime()
         with storing(f"mean {record.name}"):
             write_whole(self._file(record.id), content)
@@ -206,6 +226,10 @@ class MeanStore:
 
     def _file(self, mean: str, suffix: str = "safetensors") -> Path:
         return self._directory / f"{mean}.{suffix}"
+
+
+def _id_of(sha256: str) -> str:
+    return sha256[:_ID_LENGTH]
 
 
 def same_states(one: ModelStamp, other: ModelStamp) -> bool:

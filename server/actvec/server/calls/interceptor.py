@@ -1,0 +1,185 @@
+"""One interceptor around every call, of our service and of health and reflection alike."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from actvec.server.calls.admission import Admission
+from actvec.server.calls.answers import AnswerCounter
+from actvec.server.calls.bearer import Tokens
+from actvec.server.calls.call import REQUEST_ID, Call, CallListener, request_id
+from actvec.server.calls.idle import until_idle
+from actvec.server.config import Limits
+from actvec.server.errors import IdleError, RequestError, UnknownMethodError
+from actvec.server.status import as_status
+
+# Seconds before a call's deadline in which a cancelled call is taken for one that ran into it: the
+# caller, whose clock is another, cancels it then.
+_CLOCKS_DIFFER = 0.1
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Refuses calls before the first of their messages is read, and tells of all of them.
+
+    gRPC reads the message of a unary call before it runs the handler. Here every handler takes a
+    stream of messages (on the wire there is no difference), so that a caller without a token costs
+    no more than its headers.
+
+    Args:
+        tokens: Who may call.
+        limits: How much at a time.
+        listeners: Who is told of calls, refused ones included.
+    """
+
+    def __init__(self, tokens: Tokens, limits: Limits, listeners: Sequence[CallListener]) -> None:
+        self._tokens = tokens
+        self._admission = Admission(limits)
+        self._patience = limits.idle_seconds
+        self._listeners = listeners
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """The handler of a call, wrapped; also where the server has no such method."""
+        details = handler_call_details
+        found = await continuation(details)
+        handler = found or _unknown(details.method)
+        behaviour = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+        streaming = handler.request_streaming or handler.response_streaming
+
+        def passing(context: Any) -> AbstractAsyncContextManager[Callable[[object], None]]:
+            return self._passing(details, context, known=bool(found), streaming=streaming)
+
+        async def argument(requests: AsyncIterator[Any]) -> Any:
+            return requests if handler.request_streaming else await self._first(requests)
+
+        async def answer(requests: AsyncIterator[Any], context: Any) -> Any:
+            async with passing(context) as count:
+                response = await behaviour(await argument(requests), context)
+                count(response)
+                return response
+
+        async def answer_stream(requests: AsyncIterator[Any], context: Any) -> None:
+            async with passing(context) as count:
+                responses = behaviour(await argument(requests), context)
+                if inspect.isawaitable(responses):
+                    # It writes by itself, as the watching of health does.
+                    await responses
+                    return
+                # Closed at once when the call ends early, not when garbage is collected.
+                async with aclosing(responses):
+                    async for response in responses:
+                        await self._write(response, context)
+                        count(response)
+
+        kind: Any = grpc.stream_unary_rpc_method_handler
+        if handler.response_streaming:
+            kind = grpc.stream_stream_rpc_method_handler
+        return kind(
+            answer_stream if handler.response_streaming else answer,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    @asynccontextmanager
+    async def _passing(
+        self, details: grpc.HandlerCallDetails, context: Any, *, known: bool, streaming: bool
+    ) -> AsyncIterator[Callable[[object], None]]:
+        """Check and admit a call, and tell of it; gives what counts its responses."""
+        metadata = details.invocation_metadata
+        call = Call(request_id(metadata), details.method, known, unquote(context.peer()))
+        counter = AnswerCounter()
+
+        def count(response: object) -> None:
+            answers = counter.count(response)
+            if answers is not None:
+                call.answers.add(answers)
+                for listener in self._listeners:
+                    listener.answered(call, answers)
+
+        context.set_trailing_metadata(((REQUEST_ID, call.id),))
+        for listener in self._listeners:
+            listener.began(call)
+        code: grpc.StatusCode | None = None
+        try:
+            async with as_status(context):
+                token = self._tokens.check(details.method, metadata)
+                caller = token or _certificate(context) or call.peer.rpartition(":")[0]
+                try:
+                    with self._admission.admit(caller, details.method, streaming=streaming):
+                        yield count
+                except _StalledError as stalled:
+                    # Its place is free. gRPC says how a call ended after all that was written.
+                    await stalled.writing
+                    raise IdleError(f"no answer was taken for {self._patience:g} seconds") from None
+            code = context.code() or grpc.StatusCode.OK
+        except grpc.aio.AbortError:
+            code = context.code()
+            raise
+        finally:
+            call.end(code or _code_of_cut(context))
+            for listener in self._listeners:
+                listener.ended(call)
+
+    async def _first(self, requests: AsyncIterator[Any]) -> Any:
+        """The one message of a unary call."""
+        request = await anext(until_idle(requests, self._patience), None)
+        if request is None:
+            raise RequestError("request", "is missing: the call ended without a message")
+        return request
+
+    async def _write(self, response: Any, context: Any) -> None:
+        """Hand a response to gRPC, which takes no more than the client reads.
+
+        Raises:
+            _StalledError: the client does not read.
+        """
+        writing = asyncio.ensure_future(context.write(response))
+        try:
+            done, _ = await asyncio.wait({writing}, timeout=self._patience)
+        except asyncio.CancelledError:
+            writing.cancel()
+            raise
+        if not done:
+            raise _StalledError(writing)
+        await writing
+
+
+class _StalledError(Exception):
+    """A client takes no more answers; `writing` is done when it does, or is gone."""
+
+    def __init__(self, writing: "asyncio.Future[None]") -> None:
+        super().__init__()
+        self.writing = writing
+
+
+def _certificate(context: Any) -> str:
+    """Whose certificate a caller has; empty where it has none."""
+    return b", ".join(context.peer_identities() or ()).decode("utf-8", "replace")
+
+
+def _code_of_cut(context: Any) -> grpc.StatusCode:
+    """How a call ended that its caller ended, or whose connection broke."""
+    remaining = context.time_remaining()
+    if remaining is not None and remaining < _CLOCKS_DIFFER:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return grpc.StatusCode.CANCELLED
+
+
+def _unknown(method: str) -> Any:
+    async def refuse(_requests: Any, _context: Any) -> None:
+        raise UnknownMethodError(method)
+
+    return grpc.stream_unary_rpc_method_handler(refuse)

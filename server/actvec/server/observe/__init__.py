@@ -1,0 +1,1 @@
+"""How a server is watched: a line of log a call, metrics, traces. None of it knows a text."""

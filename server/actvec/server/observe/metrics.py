@@ -1,0 +1,142 @@
+"""Metrics for Prometheus: of calls as they are answered, of steps as they are computed.
+
+Every name begins with `actvec_`; beside them stand prometheus_client's own `process_*`.
+"""
+
+from collections.abc import Callable, Mapping
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    start_http_server,
+)
+
+from actvec.server.calls.answers import Answers
+from actvec.server.calls.call import Call
+from actvec.server.errors import StartupError
+from actvec.server.runner import StepReport
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1)
+
+
+class Metrics:
+    """A `CallListener`, told of steps as well. Costs some microseconds a message and a step.
+
+    Args:
+        step_tokens: Tokens that a step takes.
+        registry: Where the metrics are registered; each server has its own.
+    """
+
+    def __init__(self, step_tokens: int, registry: CollectorRegistry) -> None:
+        self._step_tokens = step_tokens
+        self._registry = registry
+        ProcessCollector(registry=registry)
+        self._calls = self._counter("calls", "Calls that ended.", "method", "code")
+        self._in_flight = Gauge(
+            "actvec_calls_in_flight", "Calls that run.", ["method"], registry=registry
+        )
+        self._call_seconds = self._histogram("call_seconds", "How long calls took.", "method")
+        self._documents = self._counter("documents", "Documents answered.", "method", "code")
+        self._tokens = self._counter("tokens", "Tokens of documents answered with OK.", "method")
+        self._commits = self._counter("commits", "Commits of means that clients were told of.")
+        self._steps = self._counter("steps", "Forward passes.")
+        self._step_splits = self._counter(
+            "step_splits", "Halvings of forward passes that memory could not hold."
+        )
+        self._step_documents = self._counter("step_documents", "Documents in forward passes.")
+        self._step_total = self._counter("step_tokens", "Tokens in forward passes.")
+        self._step_seconds = self._histogram("step_seconds", "How long forward passes took.")
+        self._step_fill = self._histogram(
+            "step_fill_ratio", "Tokens of a step in parts of those it takes.", buckets=_SHARES
+        )
+        self._queue_seconds = self._histogram("queue_seconds", "How long documents waited.")
+
+    def describe(self, facts: dict[str, str]) -> None:
+        """Show what is served, as the labels of `actvec_server_info`."""
+        Info("actvec_server", "What is served.", registry=self._registry).info(facts)
+
+    def watch_queue(self, waiting: Mapping[str, Callable[[], float]]) -> None:
+        """Show how many tokens wait in each lane; read when it is asked for."""
+        gauge = Gauge("actvec_queue_tokens", "Tokens that wait.", ["lane"], registry=self._registry)
+        for lane, read in waiting.items():
+            gauge.labels(lane).set_function(read)
+
+    def watch_device_memory(self, read: Callable[[], float]) -> None:
+        """Show how much memory of the device is taken; read when it is asked for."""
+        gauge = Gauge(
+            "actvec_device_memory_bytes",
+            "Memory of the device that tensors take; 0 on a CPU.",
+            registry=self._registry,
+        )
+        gauge.set_function(read)
+
+    def began(self, call: Call) -> None:
+        """Count a call in."""
+        self._in_flight.labels(call.name).inc()
+
+    def answered(self, call: Call, answers: Answers) -> None:
+        """Count what a call answered."""
+        for code, documents in answers.documents.items():
+            self._documents.labels(call.name, code).inc(documents)
+        self._tokens.labels(call.name).inc(answers.tokens)
+        self._commits.inc(answers.commits)
+
+    def ended(self, call: Call) -> None:
+        """Count a call out."""
+        self._in_flight.labels(call.name).dec()
+        self._calls.labels(call.name, call.code.name if call.code else "").inc()
+        self._call_seconds.labels(call.name).observe(call.seconds)
+
+    def stepped(self, step: StepReport) -> None:
+        """Count a step. Called on the engine's thread."""
+        self._steps.inc()
+        self._step_splits.inc(step.splits)
+        self._step_documents.inc(len(step.waits))
+        self._step_total.inc(step.tokens)
+        self._step_seconds.observe(step.seconds)
+        self._step_fill.observe(step.tokens / self._step_tokens)
+        for wait in step.waits:
+            self._queue_seconds.observe(wait)
+
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(f"actvec_{name}", description, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, description: str, *labels: str, buckets: tuple[float, ...] = _SECONDS
+    ) -> Histogram:
+        return Histogram(
+            f"actvec_{name}", description, labels, registry=self._registry, buckets=buckets
+        )
+
+
+class MetricsPort:
+    """Answers Prometheus over HTTP, on a thread of its own.
+
+    Raises:
+        StartupError: the address cannot be listened on.
+    """
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        try:
+            server, thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise StartupError(
+                f"cannot serve metrics on {host}:{port}: {error.strerror}. Choose another "
+                "--metrics-port, or 0 for a free one"
+            ) from error
+        self._server: WSGIServer = server
+        self._thread: Thread = thread
+        self.port = int(server.server_port)
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

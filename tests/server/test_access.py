@@ -1,0 +1,294 @@
+"""Who may call: tokens, certificates, and addresses that other machines reach."""
+
+import logging
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from actvec.server.calls.access import Access
+from actvec.server.config import AccessOptions, ServerConfig
+from actvec.server.errors import StartupError
+from actvec.v1 import model_pb2, service_pb2
+from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
+
+TOKENS = ("correct-horse", "battery-staple")
+SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationVectorService"]
+METHODS = [
+    *(f"/{SERVICE.full_name}/{method.name}" for method in SERVICE.methods),
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    "/no.such.Service/Method",
+]
+
+
+@pytest.fixture
+def token_file(tmp_path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text("# who works here\n\n" + "".join(f"  {token} \n" for token in TOKENS))
+    return path
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"),)
+
+
+async def code_of(port: int, method: str, *messages: bytes, metadata=()) -> grpc.StatusCode:
+    """How a call ends; all kinds of methods are streams of messages on the wire."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.stream_stream(method)(metadata=metadata)
+        try:
+            for message in messages:
+                await call.write(message)
+            await call.read()
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_without_a_token_no_method_answers_and_no_message_is_read(serve, token_file, method):
+    """No message is sent here: the refusal does not wait for one."""
+    async with serve(access=AccessOptions(token_file=token_file)) as (server, _):
+        assert await code_of(server.port, method) is grpc.StatusCode.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Bearer wrong", "Bearer", "Bearer ", f"Basic {TOKENS[0]}", TOKENS[0], f"Bearer {TOKENS[0]}x"],
+)
+async def test_what_is_no_token_of_the_server_is_refused(serve, token_file, header):
+    async with serve(access=AccessOptions(token_file=token_file)) as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError, match="token") as error:
+            await stub.GetModelInfo(
+                model_pb2.GetModelInfoRequest(), metadata=(("authorization", header),)
+            )
+    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_every_token_of_the_file_and_that_of_the_environment_pass(serve, token_file):
+    access = AccessOptions(token="from-the-environment", token_file=token_file)
+    async with serve(access=access) as (server, stub):
+        for token in (*TOKENS, "from-the-environment"):
+            for scheme in ("Bearer", "bearer"):
+                metadata = (("authorization", f"{scheme} {token}"),)
+                info = await stub.GetModelInfo(model_pb2.GetModelInfoRequest(), metadata=metadata)
+                assert info.model.model == "demo"
+        method = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        message = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+        code = await code_of(server.port, method, message, metadata=bearer(TOKENS[0]))
+        assert code is grpc.StatusCode.OK
+
+
+async def test_health_alone_can_be_opened(serve, token_file):
+    access = AccessOptions(token_file=token_file, open_health=True)
+    check = health_pb2.HealthCheckRequest().SerializeToString()
+    async with serve(access=access) as (server, _):
+        for method in METHODS:
+            code = await code_of(server.port, method, check)
+            is_open = method.startswith("/grpc.health.v1.")
+            expected = grpc.StatusCode.OK if is_open else grpc.StatusCode.UNAUTHENTICATED
+            assert code is expected, method
+
+
+async def test_an_unknown_method_is_unimplemented_for_those_who_may_call(serve):
+    async with serve() as (server, _):
+        code = await code_of(server.port, "/no.such.Service/Method")
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_tokens_are_read_again_whole_or_not_at_all(serve, token_file, caplog):
+    async def passes(token):
+        try:
+            await stub.GetModelInfo(model_pb2.GetModelInfoRequest(), metadata=bearer(token))
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    async with serve(access=AccessOptions(token_file=token_file)) as (server, stub):
+        token_file.write_text("new-token\n")
+        assert await passes(TOKENS[0])
+        server.reload()
+        assert not await passes(TOKENS[0])
+        assert await passes("new-token")
+        token_file.write_text("# nobody\n")
+        server.reload()
+        assert "has no token" in caplog.text
+        assert await passes("new-token")
+        assert not await passes("")
+
+
+async def test_no_token_is_ever_logged(serve, token_file, caplog):
+    caplog.set_level(logging.DEBUG)
+    access = AccessOptions(token="of-the-environment", token_file=token_file)
+    async with serve(access=access) as (server, stub):
+        await stub.GetModelInfo(model_pb2.GetModelInfoRequest(), metadata=bearer(TOKENS[0]))
+        for token in ("of-a-stranger", f"{TOKENS[1]}-almost"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.GetModelInfo(model_pb2.GetModelInfoRequest(), metadata=bearer(token))
+        server.reload()
+    logged = caplog.text + repr(ServerConfig(access=access))
+    for token in (*TOKENS, "of-the-environment", "of-a-stranger"):
+        assert token not in logged
+
+
+def loads(options: AccessOptions, host: str = "127.0.0.1") -> Access:
+    return Access.of(ServerConfig(access=options, host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])  # noqa: S104
+def test_an_address_of_other_machines_needs_a_token_or_certificates_or_to_be_called_insecure(
+    host, token_file, authority
+):
+    with pytest.raises(StartupError, match=r"everybody there could call.*--insecure"):
+        loads(AccessOptions(), host)
+    loads(AccessOptions(insecure=True), host)
+    loads(AccessOptions(token="t"), host)
+    loads(AccessOptions(token_file=token_file), host)
+    server = authority.issue("exposed", "127.0.0.1")
+    certificate = {"tls_cert": server.cert, "tls_key": server.key}
+    with pytest.raises(StartupError, match="everybody there could call"):
+        loads(AccessOptions(**certificate), host)
+    loads(AccessOptions(**certificate, tls_client_ca=authority.pem), host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+def test_this_machine_alone_needs_nothing(host):
+    loads(AccessOptions(), host)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read --token-file .*: No such file"),
+        (b"", "has no token"),
+        (b"# nobody\n\n", "has no token"),
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b"two words\n", "printable ASCII characters without spaces"),
+    ],
+)
+def test_a_token_file_that_locks_everybody_out_is_refused(tmp_path, content, message):
+    path = tmp_path / "tokens"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(StartupError, match=message):
+        loads(AccessOptions(token_file=path))
+
+
+def test_files_that_make_no_tls_are_refused(tmp_path, authority):
+    server, other = authority.issue("one", "127.0.0.1"), authority.issue("two", "127.0.0.1")
+    rubbish = tmp_path / "rubbish"
+    rubbish.write_text("rubbish")
+    encrypted = tmp_path / "encrypted.key"
+    subprocess.run(
+        ["openssl", "ec", "-in", server.key, "-out", encrypted, "-aes128", "-passout", "pass:x"],
+        check=True,
+        capture_output=True,
+    )
+    for options, message in [
+        ({"tls_cert": server.cert}, "belong together"),
+        ({"tls_client_ca": authority.pem}, "needs them"),
+        ({"tls_cert": server.cert, "tls_key": other.key}, "key is that of the certificate"),
+        ({"tls_cert": rubbish, "tls_key": server.key}, "PEM files"),
+        ({"tls_cert": server.cert, "tls_key": tmp_path / "none"}, "cannot read .*none: No such"),
+        ({"tls_cert": server.cert, "tls_key": encrypted}, "encrypted with a password"),
+        (
+            {"tls_cert": server.cert, "tls_key": server.key, "tls_client_ca": rubbish},
+            "cannot use .*rubbish",
+        ),
+    ]:
+        with pytest.raises(StartupError, match=message):
+            loads(AccessOptions(**options))
+
+
+async def test_with_a_client_authority_only_those_it_signed_are_served(
+    serve, authority, tmp_path_factory
+):
+    server = authority.issue("server", "127.0.0.1")
+    alice = authority.issue("alice", "alice@example.org")
+    stranger = type(authority)(tmp_path_factory.mktemp("strangers")).issue("eve", "eve@example.org")
+    access = AccessOptions(tls_cert=server.cert, tls_key=server.key, tls_client_ca=authority.pem)
+
+    async def call(*client: bytes) -> str:
+        credentials = grpc.ssl_channel_credentials(authority.pem.read_bytes(), *client)
+        async with grpc.aio.secure_channel(f"127.0.0.1:{running.port}", credentials) as channel:
+            stub = ActivationVectorServiceStub(channel)
+            return (await stub.GetModelInfo(model_pb2.GetModelInfoRequest())).model.model
+
+    async with serve(access=access) as (running, plain):
+        assert await call(alice.key.read_bytes(), alice.cert.read_bytes()) == "demo"
+        for client in [(), (stranger.key.read_bytes(), stranger.cert.read_bytes())]:
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await call(*client)
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(grpc.aio.AioRpcError):
+            await plain.GetModelInfo(model_pb2.GetModelInfoRequest())
+
+
+def test_sighup_has_the_program_read_tokens_and_certificates_again(
+    start_server, authority, tmp_path
+):
+    tokens, cert, key = tmp_path / "tokens", tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    def write(token, certificate):
+        tokens.write_text(token)
+        cert.write_bytes(certificate.cert.read_bytes())
+        key.write_bytes(certificate.key.read_bytes())
+        return certificate.cert.read_text()
+
+    def presented():
+        host, port = server.target.split(":")
+        return ssl.get_server_certificate((host, int(port)))
+
+    def passes(token):
+        credentials = grpc.ssl_channel_credentials(authority.pem.read_bytes())
+        with grpc.secure_channel(server.target, credentials) as channel:
+            stub = ActivationVectorServiceStub(channel)
+            try:
+                stub.GetModelInfo(model_pb2.GetModelInfoRequest(), metadata=bearer(token))
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                    raise
+                return False
+            return True
+
+    first = write("old-token", authority.issue("before", "127.0.0.1"))
+    options = (f"--token-file={tokens}", f"--tls-cert={cert}", f"--tls-key={key}")
+    server = start_server(*options, env={"ACTVEC_TOKEN": "permanent-token"})
+    assert presented() in first
+    assert passes("old-token")
+    second = write("new-token", authority.issue("after", "127.0.0.1"))
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 30
+    while not passes("new-token"):
+        assert time.monotonic() < deadline
+    assert not passes("old-token")
+    assert passes("permanent-token")
+    assert presented() in second
+    assert server.stop() == 0
+    for token in ("old-token", "new-token", "permanent-token"):
+        assert token not in server.log
+
+
+def test_the_program_refuses_to_serve_everybody_before_it_loads_a_model():
+    run = subprocess.run(
+        [sys.executable, "-m", "actvec.server.main", "--host=0.0.0.0", "--model=/no/such/model"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={name: value for name, value in os.environ.items() if name != "ACTVEC_TOKEN"},
+    )
+    assert run.returncode == 2
+    assert run.stderr.startswith("actvec-server: --host 0.0.0.0 can be reached by other machines")
+    assert len(run.stderr.splitlines()) == 1
