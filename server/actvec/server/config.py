@@ -52,7 +52,7 @@ class Limits:
             finished, and clients open another.
     """
 
-    step_tokens: int = 4096
+    step_tokens: int = 2048
     queued_tokens: int = 1 << 17
     document_tokens: int | None = None
     text_bytes: int = 4 << 20

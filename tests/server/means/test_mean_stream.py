@@ -223,7 +223,7 @@ async def test_an_engine_that_fails_voids_what_was_not_durable_and_the_job_goes_
 
     engine = Failing()
     async with serve(engine) as (_, stub):
-        with refused(grpc.StatusCode.INTERNAL, "internal error"):
+        with refused(grpc.StatusCode.INTERNAL, "the engine failed"):
             await run(stub, opening(), documents(TEXTS))
         engine.fails = False
         responses = await run(stub, opening(), documents(TEXTS))

@@ -132,7 +132,7 @@ async def upload(stub, content, **announced):
 @pytest.mark.parametrize(
     ("announced", "code", "complaint"),
     [
-        ({"sha256": "00"}, grpc.StatusCode.INVALID_ARGUMENT, "is not that of the bytes"),
+        ({"sha256": "0" * 64}, grpc.StatusCode.INVALID_ARGUMENT, "is not that of the bytes"),
         ({"size_bytes": 3}, grpc.StatusCode.INVALID_ARGUMENT, "goes beyond the 3 bytes"),
         ({"size_bytes": 99}, grpc.StatusCode.INVALID_ARGUMENT, "ended after 7 of 99 bytes"),
         ({"size_bytes": 1 << 40}, grpc.StatusCode.RESOURCE_EXHAUSTED, "at most"),
