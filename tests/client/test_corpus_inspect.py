@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actvec.client import Client, Document, Failure, MissingExtra, UnsupportedInput
@@ -57,6 +57,7 @@ def test_lengths_are_of_documents_that_are_not_empty(corpus):
     assert found.over_context is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab \n", max_size=30), max_size=30))
 def test_every_figure_is_what_counting_gives(texts):
     found = inspect_documents(documents(texts))
@@ -76,6 +77,7 @@ def test_every_figure_is_what_counting_gives(texts):
     assert found.bytes.total == sum(map(len, kept))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 3000), min_size=1, max_size=200).map(
         lambda lengths: ["w " * length for length in lengths]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actvec.client import UnsupportedInput
@@ -42,6 +42,7 @@ def written(tmp_path, data):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+@settings(deadline=None)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
 def test_every_protocol_of_a_list_of_strings_is_read(tmp_path_factory, protocol, texts):
     path = written(tmp_path_factory.mktemp("pickle"), pickle.dumps(texts, protocol))
@@ -138,6 +139,7 @@ def test_a_memo_number_beyond_all_memory_costs_none(tmp_path):
     assert read_pickled_texts(written(tmp_path, b"\x80\x05]r\xff\xff\xff\xff.")) == []
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_no_bytes_at_all_do_anything_but_end_in_a_list_or_an_error(tmp_path_factory, data):
     path = written(tmp_path_factory.mktemp("pickle"), b"\x80\x04]" + data)

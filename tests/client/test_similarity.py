@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
@@ -43,6 +43,7 @@ def rows(output):
     return {line.split()[0]: line.split()[1:] for line in output.splitlines() if line.split()}
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, (3, 5), elements=st.floats(-1e3, 1e3, width=32)))
 def test_a_cosine_is_what_its_formula_says_and_none_for_a_zero_vector(vectors):
     found = cosines(vectors)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_array_equal
@@ -55,6 +55,7 @@ def test_a_label_may_be_anything(tmp_path, label):
     assert columns(path)[0] == [label, "other"]
 
 
+@settings(deadline=None)
 @given(
     arrays(
         np.float32,
