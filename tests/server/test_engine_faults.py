@@ -20,7 +20,7 @@ from actvec.server.errors import DoesNotFitError, EngineError
 from actvec.server.pooler import pool_step
 from actvec.server.runner import StepRunner
 from actvec.server.step import DeviceSums, StepDocument
-from actvec.v1 import means_pb2, model_pb2
+from actvec.v1 import means_pb2
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
 from actvec.v1.vectors_pb2 import (
     MODE_SHORT,
@@ -258,7 +258,9 @@ def test_an_end_takes_no_longer_than_it_was_given(hanging_server):
     with grpc.insecure_channel(server.target) as channel:
         stub = ActivationVectorServiceStub(channel)
         hanging = stub.ExtractVector.future(ExtractVectorRequest(text=LONG_TEXT, settings=SHORT))
-        stub.GetModelInfo(model_pb2.GetModelInfoRequest())
+        # One thread tokenizes, in order: when this one is refused, the other is with the engine.
+        with pytest.raises(grpc.RpcError):
+            stub.ExtractVector(ExtractVectorRequest(text=" ", settings=SHORT))
         assert server.stop() == 1
         with pytest.raises(grpc.RpcError):
             hanging.result(30)
