@@ -24,7 +24,7 @@ from actvec.server.engine import Engine, PackedEngine
 from actvec.server.errors import NotFiniteError
 from actvec.server.model import LoadedModel, load_model
 from actvec.server.pooler import Pools
-from actvec.server.server import Server
+from actvec.server.server import Server, engine_thread
 from actvec.server.step import StepDocument
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
 
@@ -139,7 +139,7 @@ def serve(demo_model: LoadedModel, demo_engine: PackedEngine, tmp_path: Path):
         config = ServerConfig(
             limits=Limits(**limits), access=access, watch=watch, port=0, data_dir=tmp_path
         )
-        server = await Server.start(config, engine, loaded)
+        server = await Server.start(config, engine, loaded, engine_thread())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             try:
                 yield server, ActivationVectorServiceStub(channel)

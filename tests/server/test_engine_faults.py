@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import signal
 import threading
+import time
 
 import grpc
 import numpy as np
@@ -207,13 +208,16 @@ async def test_a_device_that_failed_is_noticed_at_once(serve, demo_engine):
 
 
 HANGING = """
+import sys
 import threading
+import time
 from actvec.server.engine import PackedEngine
 
 run = PackedEngine.run
 
 def run_or_hang(self, documents):
     if documents[0].tokens > 50:
+        print("the engine has it", file=sys.stderr, flush=True)
         threading.Event().wait()
     return run(self, documents)
 
@@ -258,9 +262,8 @@ def test_an_end_takes_no_longer_than_it_was_given(hanging_server):
     with grpc.insecure_channel(server.target) as channel:
         stub = ActivationVectorServiceStub(channel)
         hanging = stub.ExtractVector.future(ExtractVectorRequest(text=LONG_TEXT, settings=SHORT))
-        # One thread tokenizes, in order: when this one is refused, the other is with the engine.
-        with pytest.raises(grpc.RpcError):
-            stub.ExtractVector(ExtractVectorRequest(text=" ", settings=SHORT))
+        while "the engine has it" not in server.log:
+            time.sleep(0.01)
         assert server.stop() == 1
         with pytest.raises(grpc.RpcError):
             hanging.result(30)

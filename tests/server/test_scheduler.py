@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ class Engine:
 
 def make(engine, step_tokens=100, queued_tokens=1000):
     scheduler = Scheduler(engine, step_tokens=step_tokens, queued_tokens=queued_tokens)
-    scheduler.start()
+    scheduler.start(ThreadPoolExecutor(1))
     return scheduler
 
 
@@ -78,7 +79,7 @@ def test_no_step_is_over_the_budget_but_a_single_document(costs, lanes):
             await lane[index % lanes].put((index, cost), cost, done.append)
         # `-document` is not for pairs
         scheduler._run = lambda step: (engine.steps.append(step), step)[1]
-        scheduler.start()
+        scheduler.start(ThreadPoolExecutor(1))
         await scheduler.drain()
         assert sorted(done) == list(enumerate(costs))
         for step in engine.steps:
@@ -248,7 +249,7 @@ async def test_an_error_of_the_engine_is_the_outcome_of_each_document_of_the_ste
     lane = scheduler.lane()
     for document in (1, 13, 2):
         await lane.put(document, 10, lambda outcome, d=document: told.update({d: outcome}))
-    scheduler.start()
+    scheduler.start(ThreadPoolExecutor(1))
     await scheduler.drain()
     assert told[1] == 1
     assert isinstance(told[13], RuntimeError)

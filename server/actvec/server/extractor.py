@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from actvec.server.config import Limits
 from actvec.server.errors import RequestError, TextTooLargeError
@@ -35,16 +35,16 @@ class Extractor:
         """Tokens of a document that are taken, BOS included."""
         return self._tokenizer.context
 
-    def start(self) -> None:
-        """Start computing; called on the event loop."""
-        self._scheduler.start()
+    def start(self, thread: Executor) -> None:
+        """Compute from now on, on this one thread; called on the event loop."""
+        self._scheduler.start(thread)
 
     def refuse(self) -> None:
         """Take nothing new from now on."""
         self._scheduler.refuse()
 
     async def drain(self) -> None:
-        """Compute what waits, then end the threads."""
+        """Compute what waits, then leave the engine's thread and end the tokenizer's."""
         await self._scheduler.drain()
         self._tokenizing.shutdown()
 

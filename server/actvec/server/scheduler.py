@@ -1,8 +1,8 @@
 """The scheduler: documents of all calls wait here, and steps are filled from them.
 
 It knows neither gRPC nor torch: a document is anything with a cost in tokens, and `run` is a
-function from a step of documents to as many outcomes. One thread of its own calls `run`; everything
-else happens on one event loop.
+function from a step of documents to as many outcomes. One thread, which it is given, calls `run`;
+everything else happens on one event loop.
 
 Calls wait in lanes. A step takes one document of each lane in turn, so that calls share the machine
 however many documents each has; interactive lanes go first, but never take more than half of a step
@@ -14,6 +14,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -114,7 +115,7 @@ class Scheduler(Generic[D, R]):
     Made on the event loop that calls come from.
 
     Args:
-        run: Computes a step; called on the scheduler's thread. An exception of its own is the
+        run: Computes a step, on the thread that `start` is given. An exception of its own is the
             outcome of every document of the step.
         step_tokens: Tokens of a step; a document of more is a step by itself.
         queued_tokens: Tokens that wait at most, for bulk and for interactive lanes each.
@@ -135,12 +136,13 @@ class Scheduler(Generic[D, R]):
         self._changed = threading.Condition()
         self._draining = False
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name="actvec-engine", daemon=True)
+        self._started = False
         self._finished = asyncio.Event()
 
-    def start(self) -> None:
-        """Start the thread that computes."""
-        self._thread.start()
+    def start(self, thread: Executor) -> None:
+        """Compute from now on. `thread` is of one thread, which is taken until the drain."""
+        self._started = True
+        thread.submit(self._work)
 
     def lane(self, *, interactive: bool = False) -> Lane[D, R]:
         """A lane for one call."""
@@ -163,9 +165,9 @@ class Scheduler(Generic[D, R]):
             room.line.clear()
 
     async def drain(self) -> None:
-        """Refuse what is new, compute what waits, and end the thread."""
+        """Refuse what is new, compute what waits, and leave the thread."""
         self.refuse()
-        if self._thread.is_alive():
+        if self._started:
             await self._finished.wait()
 
     async def _put(self, lane: Lane[D, R], ticket: _Ticket[D, R]) -> None:
