@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from actvec.server.config import Limits
 from actvec.server.engine import PackedEngine
+from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
 from actvec.server.pooler import Pools
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.workload import SHAPES, Shape, Workload
@@ -57,9 +57,10 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--documents", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--step-tokens", type=int, default=Limits().step_tokens)
+    parser.add_argument("--step-tokens", type=int, default=DEFAULT_STEP_TOKENS["cpu"])
     parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
     options = parser.parse_args()
+    keep_freed_memory()
 
     workload = Workload(SHAPES[options.shape], options.documents)
     engine = PackedEngine(workload.load(options.dtype))

@@ -216,7 +216,7 @@ from actvec.server.engine import PackedEngine
 run = PackedEngine.run
 
 def run_or_hang(self, documents):
-    if documents[0].tokens > 50:
+    if documents[0].tokens > 600:
         print("the engine has it", file=sys.stderr, flush=True)
         threading.Event().wait()
     return run(self, documents)
@@ -226,12 +226,12 @@ PackedEngine.run = run_or_hang
 from actvec.server.main import main
 main()
 """
-LONG_TEXT = "so many words " * 50
+LONG_TEXT = "so many words " * 300
 
 
 @pytest.fixture
 def hanging_server(start_server):
-    """Starts a server whose engine hangs at documents of more than 50 tokens."""
+    """Starts a server whose engine hangs at documents of more than 600 tokens."""
     return lambda *options, **settings: start_server(*options, program=("-c", HANGING), **settings)
 
 

@@ -162,6 +162,7 @@ def test_a_port_is_not_shared_with_another_server(demo_server):
         (["--layers=seven"], "'seven' is not a list of block numbers"),
         (["--dtype=int8"], "'int8' is not one of"),
         (["--hook=mlp_out"], "--hook mlp_out needs --engine lens"),
+        (["--step-tokens=100000000"], "--step-tokens 100000000 needs"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(options, message):

@@ -33,7 +33,7 @@ class Limits:
     """What the server refuses beyond, and how much it computes at a time.
 
     Attributes:
-        step_tokens: Tokens of one forward pass.
+        step_tokens: Tokens of one forward pass; None for what suits the device and its memory.
         queued_tokens: Tokens that wait at most, for streams and for unary calls each.
         document_tokens: Tokens of one document, BOS included; None for the model's context.
         text_bytes: Bytes of UTF-8 of one text.
@@ -52,14 +52,14 @@ class Limits:
             finished, and clients open another.
     """
 
-    step_tokens: int = 2048
+    step_tokens: int | None = None
     queued_tokens: int = 1 << 17
     document_tokens: int | None = None
     text_bytes: int = 4 << 20
     message_bytes: int = 16 << 20
     stream_documents: int = 512
-    caller_documents: int = 1 << 14
-    streams: int = 256
+    caller_documents: int = 1 << 18
+    streams: int = 1024
     calls: int = 512
     connections: int = 4096
     upload_bytes: int = 4 << 30

@@ -74,7 +74,7 @@ class PackedEngine:
                 number of states than there are tokens: no vector can be trusted.
         """
         tokens = sum(document.tokens for document in documents)
-        rows = self._filled(tokens)
+        rows = self.rows(tokens)
         packed = [document.ids for document in documents]
         if rows > tokens:
             packed.append(np.zeros(rows - tokens, dtype=np.int64))
@@ -112,8 +112,8 @@ class PackedEngine:
         )
         return states
 
-    def _filled(self, tokens: int) -> int:
-        """Rows of the step that takes this many tokens."""
+    def rows(self, tokens: int) -> int:
+        """Rows of the step that takes this many tokens: a step of few is filled up."""
         if self._device.type == "cpu":
             return max(tokens, self._FEWEST_ROWS_CPU)
         rows = self._FEWEST_ROWS_CUDA

@@ -21,12 +21,15 @@ EngineLane = Lane[StepDocument, Pools]
 class Extractor:
     """Turns texts into vectors. Tokenizing and the forward pass run on a thread each."""
 
-    def __init__(self, runner: StepRunner, tokenizer: Tokenizer, limits: Limits) -> None:
+    def __init__(
+        self, runner: StepRunner, tokenizer: Tokenizer, limits: Limits, step_tokens: int
+    ) -> None:
         self.card = runner.card
         self.limits = limits
+        self.step_tokens = step_tokens
         self._tokenizer = tokenizer
         self._scheduler: Scheduler[StepDocument, Pools] = Scheduler(
-            runner, step_tokens=limits.step_tokens, queued_tokens=limits.queued_tokens
+            runner, step_tokens=step_tokens, queued_tokens=limits.queued_tokens
         )
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer")
 

@@ -16,6 +16,7 @@ from actvec.server.errors import CutShortError, EngineLostError, StartupError
 from actvec.server.extractor import Extractor
 from actvec.server.means.jobs import Jobs
 from actvec.server.means.store import MeanStore
+from actvec.server.memory import keep_freed_memory, step_budget
 from actvec.server.model import RESID_POST, LoadedModel, load_model
 from actvec.server.observe.observation import Observation
 from actvec.server.runner import StepRunner
@@ -108,14 +109,19 @@ class Server:
             thread: Of one thread, which runs the engine; on a CPU the one that loaded it.
 
         Raises:
-            StartupError: an address cannot be listened on, or a file of the options not be used.
+            StartupError: an address cannot be listened on, a file of the options not be used, or a
+                step not be held in memory.
         """
         access = Access.of(config)
-        observation = Observation(config, SERVICE.full_name)
+        limits = config.limits
+        context = min(engine.card.context, limits.document_tokens or engine.card.context)
+        step_tokens = await asyncio.get_running_loop().run_in_executor(
+            thread, step_budget, engine, limits.step_tokens, context
+        )
+        observation = Observation(config.watch, step_tokens, SERVICE.full_name)
         runner = StepRunner(engine, observation.stepped)
-        context = min(engine.card.context, config.limits.document_tokens or engine.card.context)
         tokenizer = Tokenizer(loaded.tokenizer, context)
-        extractor = Extractor(runner, tokenizer, config.limits)
+        extractor = Extractor(runner, tokenizer, limits, step_tokens)
         try:
             store = MeanStore(config.data_dir / "means", config.limits.store_bytes)
         except OSError as error:
@@ -190,6 +196,7 @@ async def serve(
     """
     # The bar of transformers' loading says nothing in a log; the hub's own, of a download, does.
     disable_progress_bar()
+    keep_freed_memory()
     thread = engine_thread()
     loading = asyncio.get_running_loop().run_in_executor(thread, load_engine, config.model)
     engine, loaded = await loading

@@ -146,7 +146,7 @@ def _model_info(engine: Engine, extractor: Extractor) -> model_pb2.GetModelInfoR
             max_message_bytes=limits.message_bytes,
             max_stream_documents=limits.stream_documents,
             max_queued_tokens=limits.queued_tokens,
-            step_tokens=limits.step_tokens,
+            step_tokens=extractor.step_tokens,
         ),
         versions=model_pb2.Versions(
             actvec=ACTVEC_VERSION,

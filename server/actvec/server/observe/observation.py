@@ -7,7 +7,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from actvec.server.calls.call import CallListener
-from actvec.server.config import ServerConfig
+from actvec.server.config import WatchOptions
 from actvec.server.engine import Engine
 from actvec.server.extractor import Extractor
 from actvec.server.observe.log import CallLog
@@ -30,17 +30,17 @@ class Observation:
         StartupError: something that the options need is not installed.
     """
 
-    def __init__(self, config: ServerConfig, service: str) -> None:
+    def __init__(self, options: WatchOptions, step_tokens: int, service: str) -> None:
         self.listeners: list[CallListener] = [CallLog()]
         self.metrics_port: int | None = None
-        self._options = config.watch
+        self._options = options
         self._traces = Traces(service)
         self.interceptors = self._traces.interceptors
         self._registry = CollectorRegistry()
         self._metrics: Metrics | None = None
         self._port: MetricsPort | None = None
         if self._options.metrics_port is not None:
-            self._metrics = Metrics(config.limits.step_tokens, self._registry)
+            self._metrics = Metrics(step_tokens, self._registry)
             self.listeners.append(self._metrics)
 
     def stepped(self, step: StepReport) -> None:
