@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 from actvec.server.engine import PackedEngine
 from actvec.server.model import load_model
 from actvec.server.step import StepDocument
-from actvec.v1 import model_pb2, vectors_pb2
+from actvec.v1 import means_pb2, model_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
     MODE_SHORT,
@@ -195,6 +195,21 @@ async def test_an_unknown_mean_is_not_found(serve):
         with pytest.raises(grpc.aio.AioRpcError, match="no corpus mean 'nothing'") as error:
             await extract(stub, "text", mode=MODE_SHORT, corpus_mean="nothing")
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_error_that_quotes_much_arrives_as_itself(serve):
+    # gRPC replaces a status whose headers are over 8 KiB by one of its own.
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await extract(stub, "text", mode=MODE_SHORT, corpus_mean="\U0001f4a5" * 5000)
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+        assert error.value.details().startswith("no corpus mean '\U0001f4a5")
+        assert " ... " in error.value.details()
+        assert error.value.details().endswith("there are: none")
+        request = means_pb2.MergeCorpusMeansRequest(name="\U0001f4a5" * 5000)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.MergeCorpusMeans(request)
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_stream_gives_each_document_what_a_unary_call_gives(serve):
