@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import logging
 import os
+import resource
 import socket
 from dataclasses import fields
 
@@ -366,3 +367,16 @@ async def test_a_disk_that_takes_nothing_is_the_error_of_that_call_alone(
         await stub.UploadCorpusMean(upload_messages(mean_file()))
         (mean,) = (await stub.ListCorpusMeans(means_pb2.ListCorpusMeansRequest())).corpus_means
     assert mean.name == "m"
+
+
+async def test_a_disk_that_fills_up_while_a_file_arrives_is_the_error_of_that_call_alone(serve):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with serve() as (_, stub):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, limit[1]))
+        try:
+            error = await refused(stub.UploadCorpusMean(upload_messages(mean_file())))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert error.code() is EXHAUSTED
+        assert error.details() == "cannot store mean m: File too large"
+        await stub.UploadCorpusMean(upload_messages(mean_file()))
