@@ -18,7 +18,7 @@ Amount = Callable[..., int]
 @pytest.fixture(scope="session")
 def target(start_server: StartServer, pytestconfig: pytest.Config) -> Iterator[Target]:
     """The server; what it endured is printed at the end."""
-    target = Target(start_server("--idle-seconds=5", "--commit-seconds=0.2"))
+    target = Target(start_server("--idle-seconds=2", "--commit-seconds=0.2"))
     yield target
     print("", HEADER, *(endured.row() for endured in target.endured), sep="\n")
 
