@@ -6,12 +6,16 @@ import hashlib
 import itertools
 import logging
 import os
+import resource
 import socket
 from dataclasses import fields
 
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.json_format import MessageToJson
+from hpack import Encoder
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, SettingsFrame
 from safetensors.numpy import save
 
 from actvec.client import AsyncClient, Vector
@@ -246,6 +250,77 @@ async def test_a_client_that_takes_no_results_is_cut_and_its_place_given_away(se
     assert error.details() == "no answer was taken for 0.5 seconds"
 
 
+async def received(reader: asyncio.StreamReader) -> Frame:
+    """The next frame of a connection."""
+    frame, length = Frame.parse_frame_header(memoryview(await reader.readexactly(9)))
+    frame.parse_body(memoryview(await reader.readexactly(length)))
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("method", "request_message"),
+    [
+        (
+            "StreamVectors",
+            StreamVectorsRequest(
+                settings=VectorSettings(mode=MODE_LONG), documents=[Document(text="a text")] * 200
+            ),
+        ),
+        ("GetCorpusMean", means_pb2.GetCorpusMeanRequest(corpus_mean="m")),
+    ],
+    ids=["stream", "unary"],
+)
+async def test_what_a_client_never_reads_counts_for_that_client_alone(
+    serve, tmp_path, method, request_message
+):
+    # Of a size that gRPC does not take without a window to write it to.
+    note = means_pb2.CorpusMean(skipped=[means_pb2.SkippedDocuments(first_message="x" * 500_000)])
+    mean = {"corpus_mean": np.ones((256, 1), dtype=np.float32)}
+    file = save(mean, metadata={"actvec": MessageToJson(note)})
+
+    pseudo = {"method": "POST", "scheme": "http", "path": f"{SERVICE}/{method}", "authority": "a"}
+    block = Encoder().encode(
+        [(f":{name}", value) for name, value in pseudo.items()]
+        + [("content-type", "application/grpc"), ("te", "trailers"), ("authorization", "Bearer a")]
+    )
+    content = request_message.SerializeToString()
+    call = [
+        SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}),
+        HeadersFrame(1, data=block, flags=["END_HEADERS"]),
+        DataFrame(1, data=b"\0" + len(content).to_bytes(4, "big") + content),
+    ]
+    tokens = AccessOptions(token_file=tmp_path / "tokens")
+    tokens.token_file.write_text("a\nb\n")
+    limits = {"idle_seconds": 0.3, "stream_documents": 1, "caller_documents": 1}
+    a, b = ({"metadata": (("authorization", f"Bearer {name}"),)} for name in "ab")
+    async with serve(access=tokens, streams=1, calls=1, **limits) as (server, stub):
+        await stub.UploadCorpusMean(upload_messages(file), **a)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        writer.writelines(frame.serialize() for frame in call)
+        while not isinstance(await received(reader), HeadersFrame):
+            pass
+        assert "your calls hold places" in (await refused(stub.ExtractVector(EXTRACT, **a))).details()
+        while True:
+            try:
+                other = await opened(stub, **b)
+                await other.done_writing()
+                assert await other.read() is grpc.aio.EOF
+                await stub.ExtractVector(EXTRACT, **b)
+                break
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is EXHAUSTED  # noqa: PT017 - until the first has lost its place
+                await asyncio.sleep(0.05)
+        assert "your calls hold places" in (await refused(stub.ExtractVector(EXTRACT, **a))).details()
+        writer.transport.abort()
+        while True:
+            try:
+                await stub.ExtractVector(EXTRACT, **a)
+                break
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is EXHAUSTED  # noqa: PT017 - until its end was noticed
+
+
 async def test_connections_grow_old_and_nothing_is_lost(serve):
     async def texts():
         for n in range(60):
@@ -366,3 +441,16 @@ async def test_a_disk_that_takes_nothing_is_the_error_of_that_call_alone(
         await stub.UploadCorpusMean(upload_messages(mean_file()))
         (mean,) = (await stub.ListCorpusMeans(means_pb2.ListCorpusMeansRequest())).corpus_means
     assert mean.name == "m"
+
+
+async def test_a_disk_that_fills_up_while_a_file_arrives_is_the_error_of_that_call_alone(serve):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with serve() as (_, stub):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, limit[1]))
+        try:
+            error = await refused(stub.UploadCorpusMean(upload_messages(mean_file())))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        assert error.code() is EXHAUSTED
+        assert error.details() == "cannot store mean m: File too large"
+        await stub.UploadCorpusMean(upload_messages(mean_file()))

@@ -1,6 +1,7 @@
 """The service over a real connection, through raw stubs: what any client can rely on."""
 
 import asyncio
+import threading
 
 import grpc
 import numpy as np
@@ -8,10 +9,16 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from numpy.testing import assert_array_equal
 
+from actvec.server.config import Limits
 from actvec.server.engine import PackedEngine
+from actvec.server.extractor import Extractor
 from actvec.server.model import load_model
+from actvec.server.recipe import Recipe
+from actvec.server.runner import StepRunner
 from actvec.server.step import StepDocument
-from actvec.v1 import model_pb2, vectors_pb2
+from actvec.server.tokens import Tokenizer
+from actvec.server.wire import parse_settings
+from actvec.v1 import means_pb2, model_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
     MODE_SHORT,
@@ -197,6 +204,21 @@ async def test_an_unknown_mean_is_not_found(serve):
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_an_error_that_quotes_much_arrives_as_itself(serve):
+    # gRPC replaces a status whose headers are over 8 KiB by one of its own.
+    async with serve() as (_, stub):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await extract(stub, "text", mode=MODE_SHORT, corpus_mean="\U0001f4a5" * 5000)
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+        assert error.value.details().startswith("no corpus mean '\U0001f4a5")
+        assert " ... " in error.value.details()
+        assert error.value.details().endswith("there are: none")
+        request = means_pb2.MergeCorpusMeansRequest(name="\U0001f4a5" * 5000)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await stub.MergeCorpusMeans(request)
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_stream_gives_each_document_what_a_unary_call_gives(serve):
     texts = [f"Document number {n} " + "and more of it " * (n % 37) for n in range(120)]
     messages = [StreamVectorsRequest(settings=LONG)] + [
@@ -352,6 +374,26 @@ async def test_concurrent_unary_calls_share_steps(serve, demo_engine):
         await asyncio.gather(*(extract(stub, f"text {n}", mode=MODE_SHORT) for n in range(50)))
     assert sum(steps) == 50
     assert len(steps) < 50
+
+
+async def test_a_call_cancelled_as_its_step_is_answered_takes_no_other_along(
+    demo_model, demo_engine
+):
+    steps = threading.Semaphore(0)
+    runner = StepRunner(demo_engine, lambda _: steps.release())
+    # Two texts of two tokens are a step, the third is another.
+    extractor = Extractor(runner, Tokenizer(demo_model.tokenizer, 100), Limits(step_tokens=5))
+    recipe = Recipe(parse_settings(SHORT), None)
+    calls = [asyncio.create_task(extractor.extract(text, recipe)) for text in ("a", "b", "c")]
+    while extractor.waiting_tokens(interactive=True) < 6:
+        await asyncio.sleep(0)
+    extractor.start()
+    # The loop stands still: once the second step is done, the answers of the first wait for it.
+    for _ in range(2):
+        assert steps.acquire(timeout=30)
+    calls[0].cancel()
+    assert [vector.tokens for vector in await asyncio.gather(*calls[1:])] == [2, 2]
+    await extractor.drain()
 
 
 async def test_a_cancelled_stream_leaves_the_queue(serve, demo_engine):

@@ -8,6 +8,7 @@ from typing import Self
 from actvec.client import means_wire, wire
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
 from actvec.client.connection import Connection
+from actvec.client.errors import ProtocolError
 from actvec.client.mean_job import MeanJob, OnProgress
 from actvec.client.means import CorpusMean, MeanFile, MeanSettings
 from actvec.client.model import Limits, ModelInfo
@@ -264,6 +265,8 @@ class AsyncClient:
             means += map(means_wire.decode_mean, page.corpus_means)
             if not page.next_page_token:
                 return means
+            if page.next_page_token == request.page_token:
+                raise ProtocolError("the server gives the same page of means again and again")
             request.page_token = page.next_page_token
 
     async def get_mean(self, name: str) -> CorpusMean:

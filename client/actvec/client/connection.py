@@ -13,6 +13,7 @@ from actvec.client.errors import (
     ActvecError,
     ClientClosed,
     InvalidArgument,
+    ProtocolError,
     from_rpc,
     is_break,
     is_busy,
@@ -86,7 +87,7 @@ class Connection:
         call = method(self._stub())
 
         async def attempt(remaining: float) -> Response:
-            return await call(request, timeout=remaining, metadata=self._metadata)
+            return decoded(await call(request, timeout=remaining, metadata=self._metadata))
 
         return await self._repeat(attempt, seconds, repeatable=repeatable)
 
@@ -121,7 +122,7 @@ class Connection:
 
         async def attempt(remaining: float) -> list[means_pb2.DownloadCorpusMeanResponse]:
             call = stub.DownloadCorpusMean(request, timeout=remaining, metadata=self._metadata)
-            return [response async for response in call]
+            return [decoded(response) async for response in call]
 
         return await self._repeat(attempt, seconds)
 
@@ -136,9 +137,10 @@ class Connection:
         stub = self._stub()
 
         async def attempt(remaining: float) -> means_pb2.UploadCorpusMeanResponse:
-            return await stub.UploadCorpusMean(
+            call = stub.UploadCorpusMean(
                 iter(parts), timeout=remaining, metadata=self._metadata
             )
+            return decoded(await call)
 
         return await self._repeat(attempt, seconds)
 
@@ -205,6 +207,17 @@ class Connection:
         if self._channel is None:
             self._channel = open_channel(self._target, self._tls)
         return service_pb2_grpc.ActivationVectorServiceStub(self._channel)
+
+
+def decoded(response: Response | None) -> Response:
+    """A response; gRPC gives None for bytes that are no message, and for an answer without one.
+
+    Raises:
+        ProtocolError: there is none.
+    """
+    if response is None:
+        raise ProtocolError("the server's answer is missing, or is no message of actvec.v1")
+    return response
 
 
 def _closed_error() -> ClientClosed:

@@ -53,8 +53,16 @@ def name_corpus(before: bytes, item: Document | Failure) -> bytes:
 
 
 def decode_mean(record: means_pb2.CorpusMean) -> CorpusMean:
-    """A record."""
+    """A record.
+
+    Raises:
+        ProtocolError: it was made at a time that no calendar has.
+    """
     model = record.model
+    try:
+        created_at = record.created_at.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ProtocolError(f"mean {record.id!a} has no time of its making: {error}") from error
     return CorpusMean(
         id=record.id,
         name=record.name,
@@ -82,7 +90,7 @@ def decode_mean(record: means_pb2.CorpusMean) -> CorpusMean:
         max_tokens=record.max_tokens,
         has_counts=record.has_counts,
         has_variance=record.has_variance,
-        created_at=record.created_at.ToDatetime(tzinfo=UTC),
+        created_at=created_at,
         actvec_version=record.actvec_version,
         corpus_sha256=record.corpus_sha256,
     )

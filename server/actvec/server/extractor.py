@@ -83,9 +83,15 @@ class Extractor:
         if isinstance(document, RequestError):
             raise document
         outcome: asyncio.Future[Pools | Exception] = asyncio.get_running_loop().create_future()
+
+        def done(result: Pools | Exception) -> None:
+            # A call that was cancelled a moment ago has not closed its lane yet.
+            if not outcome.done():
+                outcome.set_result(result)
+
         lane = self.lane(interactive=True)
         try:
-            await lane.put(recipe.step_document(document), len(document.ids), outcome.set_result)
+            await lane.put(recipe.step_document(document), len(document.ids), done)
             pools = await outcome
         finally:
             lane.close()

@@ -36,6 +36,10 @@ from actvec.v1 import vectors_pb2
 
 log = logging.getLogger(__name__)
 
+# Bytes of a message. A status travels in headers, percent-encoded and in its details once more, and
+# gRPC replaces it by one of its own where they come to 8 KiB.
+_MESSAGE_BYTES = 1000
+
 # The first class that matches counts.
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
@@ -106,11 +110,20 @@ def status_of(error: Exception) -> Status:
             if isinstance(error, StorageError):
                 log.error("%s", error)
             return Status(
-                code, str(error), getattr(error, "field", ""), getattr(error, "retry_ms", 0)
+                code, _shown(str(error)), getattr(error, "field", ""), getattr(error, "retry_ms", 0)
             )
     log.error("a call or document failed", exc_info=error)
     message = f"internal error ({type(error).__name__}); the server's log has the details"
     return Status(grpc.StatusCode.INTERNAL, message)
+
+
+def _shown(message: str) -> str:
+    """A message without its middle where it is long: it ends with what to do."""
+    raw = message.encode("utf-8", "replace")
+    if len(raw) <= _MESSAGE_BYTES:
+        return message
+    head, tail = raw[: _MESSAGE_BYTES * 3 // 4], raw[-_MESSAGE_BYTES // 4 :]
+    return f"{head.decode('utf-8', 'ignore')} ... {tail.decode('utf-8', 'ignore')}"
 
 
 @asynccontextmanager

@@ -147,6 +147,11 @@ def test_one_file_has_one_name(store):
         store.upload("other", content, D)
 
 
+def with_sums(sums, counts=np.ones(2, np.int64)):
+    mean = np.ones((D, 2), np.float32)
+    return save({"corpus_mean": mean, "counts": counts, "sums": sums})
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
@@ -165,6 +170,12 @@ def test_one_file_has_one_name(store):
             save({"corpus_mean": np.ones((D, 2), np.float32)}, metadata={"actvec": "{nope"}),
             "not a record",
         ),
+        (with_sums(np.array(0.0)), r"sums that are not finite numbers, float64 \[2, 6\]"),
+        (with_sums(np.full((2, D), np.nan)), "sums that are not finite"),
+        (with_sums(np.ones((2, D), np.float32)), "sums that are not finite numbers, float64"),
+        (with_sums(np.full((2, D), 7.0)), "of another mean than its corpus_mean"),
+        (with_sums(np.ones((2, D)), counts=np.array([1.0, np.nan])), "not 2 whole numbers"),
+        (with_sums(np.ones((2, D)), counts=np.array([2**62, 2**62])), "not 2 whole numbers"),
     ],
 )
 def test_a_file_that_is_no_mean_of_this_width_is_refused(store, content, complaint):

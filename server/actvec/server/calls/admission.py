@@ -27,51 +27,64 @@ class Admission:
         self._documents: Counter[str] = Counter()
 
     @contextmanager
-    def admit(self, caller: str, method: str, *, streaming: bool) -> Iterator[None]:
-        """Hold a place for a call while the block runs.
+    def of_server(self, method: str, *, streaming: bool) -> Iterator[None]:
+        """Hold one of the server's places for a call while the block runs.
 
         Args:
-            caller: What tells a caller from others.
             method: The path of the method.
             streaming: Whether messages stream, either way.
 
         Raises:
-            BusyError: the server, or this caller, has too many calls already.
+            BusyError: all are taken.
+        """
+        if method == _ALWAYS:
+            yield
+            return
+        if streaming and self._streams >= self._limits.streams:
+            raise BusyError(
+                f"the server has {self._streams} streams open and takes no more; try again in a "
+                "moment"
+            )
+        if not streaming and self._unary >= self._limits.calls:
+            raise BusyError(
+                f"the server is at {self._unary} calls and takes no more at a time; try again in a "
+                "moment, or send many documents through StreamVectors"
+            )
+        self._count(1, streaming=streaming)
+        try:
+            yield
+        finally:
+            self._count(-1, streaming=streaming)
+
+    @contextmanager
+    def of_caller(self, caller: str, method: str) -> Iterator[None]:
+        """Hold places for the documents of a call, of those that its caller has.
+
+        Args:
+            caller: What tells a caller from others.
+            method: The path of the method.
+
+        Raises:
+            BusyError: the caller has too many calls already.
         """
         if method == _ALWAYS:
             yield
             return
         documents = self._limits.stream_documents if method in _BULK else 1
-        self._check(caller, documents, streaming=streaming)
-        self._count(caller, documents, streaming=streaming)
+        held = self._documents[caller]
+        if held + documents > max(self._limits.caller_documents, documents):
+            raise BusyError(
+                f"your calls hold places for {held} documents and this one needs {documents} more; "
+                f"{self._limits.caller_documents} are yours at a time. Wait for a call to end"
+            )
+        self._documents[caller] += documents
         try:
             yield
         finally:
-            self._count(caller, -documents, streaming=streaming)
+            self._documents[caller] -= documents
+            if not self._documents[caller]:
+                del self._documents[caller]
 
-    def _check(self, caller: str, documents: int, *, streaming: bool) -> None:
-        limits = self._limits
-        if streaming and self._streams >= limits.streams:
-            raise BusyError(
-                f"the server has {self._streams} streams open and takes no more; try again in a "
-                "moment"
-            )
-        if not streaming and self._unary >= limits.calls:
-            raise BusyError(
-                f"the server is at {self._unary} calls and takes no more at a time; try again in a "
-                "moment, or send many documents through StreamVectors"
-            )
-        if self._documents[caller] + documents > max(limits.caller_documents, documents):
-            raise BusyError(
-                f"your calls hold places for {self._documents[caller]} documents and this one "
-                f"needs {documents} more; {limits.caller_documents} are yours at a time. Wait for "
-                "a call to end"
-            )
-
-    def _count(self, caller: str, documents: int, *, streaming: bool) -> None:
-        one = 1 if documents > 0 else -1
+    def _count(self, one: int, *, streaming: bool) -> None:
         self._streams += one if streaming else 0
         self._unary += 0 if streaming else one
-        self._documents[caller] += documents
-        if not self._documents[caller]:
-            del self._documents[caller]

@@ -26,9 +26,10 @@ _CLOCKS_DIFFER = 0.1
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Refuses calls before the first of their messages is read, and tells of all of them.
 
-    gRPC reads the message of a unary call before it runs the handler. Here every handler takes a
-    stream of messages (on the wire there is no difference), so that a caller without a token costs
-    no more than its headers.
+    gRPC reads the message of a unary call before it runs the handler, and writes its answer after.
+    Here every handler takes and gives a stream of messages (on the wire there is no difference), so
+    that a caller without a token costs no more than its headers, and one that does not read holds
+    no place.
 
     Args:
         tokens: Who may call.
@@ -65,11 +66,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def argument(requests: AsyncIterator[Any]) -> Any:
             return requests if handler.request_streaming else await self._first(requests)
 
-        async def answer(requests: AsyncIterator[Any], context: Any) -> Any:
+        async def answer(requests: AsyncIterator[Any], context: Any) -> None:
             async with passing(context) as count:
                 response = await behaviour(await argument(requests), context)
+                await self._write(response, context)
                 count(response)
-                return response
 
         async def answer_stream(requests: AsyncIterator[Any], context: Any) -> None:
             async with passing(context) as count:
@@ -84,10 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         await self._write(response, context)
                         count(response)
 
-        kind: Any = grpc.stream_unary_rpc_method_handler
-        if handler.response_streaming:
-            kind = grpc.stream_stream_rpc_method_handler
-        return kind(
+        return grpc.stream_stream_rpc_method_handler(
             answer_stream if handler.response_streaming else answer,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
@@ -117,13 +115,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with as_status(context):
                 token = self._tokens.check(details.method, metadata)
                 caller = token or _certificate(context) or call.peer.rpartition(":")[0]
-                try:
-                    with self._admission.admit(caller, details.method, streaming=streaming):
-                        yield count
-                except _StalledError as stalled:
-                    # Its place is free. gRPC says how a call ended after all that was written.
-                    await stalled.writing
-                    raise IdleError(f"no answer was taken for {self._patience:g} seconds") from None
+                with self._admission.of_caller(caller, details.method):
+                    try:
+                        with self._admission.of_server(details.method, streaming=streaming):
+                            yield count
+                    except _StalledError as stalled:
+                        # Others have its place. What it does not read stays in memory as long as
+                        # its connection, and counts for its caller: gRPC has no way to drop it, and
+                        # says how a call ended after all that was written.
+                        await stalled.writing
+                        raise IdleError(
+                            f"no answer was taken for {self._patience:g} seconds"
+                        ) from None
             code = context.code() or grpc.StatusCode.OK
         except grpc.aio.AbortError:
             code = context.code()

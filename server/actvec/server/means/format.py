@@ -21,6 +21,9 @@ from actvec.v1.means_pb2 import CorpusMean
 
 _METADATA = "actvec"
 
+# Documents that a mean may claim: more than anybody has, and no sum of counts overflows.
+MOST_DOCUMENTS = 1 << 40
+
 
 @dataclass(frozen=True, eq=False)
 class MeanTensors:
@@ -65,31 +68,60 @@ def decode(content: bytes) -> MeanTensors:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise RequestError("chunk", f"is not a safetensors file: {error}") from error
-    mean = tensors.get("corpus_mean")
-    if mean is None or mean.ndim != 2 or mean.dtype != np.float32 or 0 in mean.shape:
-        found = "none" if mean is None else f"{mean.dtype} {list(mean.shape)}"
+    mean = _mean(tensors.get("corpus_mean"))
+    counts = _counts(tensors.get("counts"), len(mean))
+    accumulator = None
+    if counts is not None and "sums" in tensors:
+        squares = _sums(tensors, "square_sums", mean) if "square_sums" in tensors else None
+        accumulator = MeanAccumulator.from_sums(counts, _sums(tensors, "sums", mean), squares)
+        with np.errstate(over="ignore"):  # what is beyond float32 is not equal to it either
+            same = np.allclose(accumulator.mean(), mean, rtol=1e-5)
+        if not same:
+            raise RequestError("chunk", "has sums and counts of another mean than its corpus_mean")
+    return MeanTensors(mean, counts, accumulator, _record(content))
+
+
+def _mean(tensor: NDArray[np.generic] | None) -> NDArray[np.float32]:
+    """`corpus_mean` as `[max_tokens, D]`."""
+    if tensor is None or tensor.ndim != 2 or tensor.dtype != np.float32 or 0 in tensor.shape:
+        found = "none" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
         raise RequestError(
             "chunk", f"needs a tensor corpus_mean, float32 [D, max_tokens]; it has {found}"
         )
-    if not np.isfinite(mean).all():
+    if not np.isfinite(tensor).all():
         raise RequestError("chunk", "has a corpus_mean with numbers that are not finite")
-    positions = mean.shape[1]
-    counts = tensors.get("counts")
-    if counts is not None:
-        counts = counts.astype(np.int64)
-        if counts.shape != (positions,) or (counts < 1).any() or (np.diff(counts) > 0).any():
-            raise RequestError(
-                "chunk", f"has counts that are not {positions} numbers above 0, never increasing"
-            )
-    accumulator = None
-    if counts is not None and "sums" in tensors:
-        try:
-            accumulator = MeanAccumulator.from_sums(
-                counts, tensors["sums"], tensors.get("square_sums")
-            )
-        except ValueError as error:
-            raise RequestError("chunk", str(error)) from error
-    return MeanTensors(np.ascontiguousarray(mean.T), counts, accumulator, _record(content))
+    return np.ascontiguousarray(tensor.T)
+
+
+def _counts(tensor: NDArray[np.generic] | None, positions: int) -> NDArray[np.int64] | None:
+    """`counts`, where the file has them."""
+    if tensor is None:
+        return None
+    if (
+        tensor.dtype.kind not in "iu"
+        or tensor.shape != (positions,)
+        or tensor.min() < 1
+        or tensor.max() > MOST_DOCUMENTS
+        or (tensor[1:] > tensor[:-1]).any()
+    ):
+        raise RequestError(
+            "chunk",
+            f"has counts that are not {positions} whole numbers from 1 to {MOST_DOCUMENTS}, never "
+            "increasing",
+        )
+    return tensor.astype(np.int64)
+
+
+def _sums(
+    tensors: dict[str, NDArray[np.generic]], name: str, mean: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """A tensor of sums `[max_tokens, D]`."""
+    sums = tensors[name]
+    if sums.dtype != np.float64 or sums.shape != mean.shape or not np.isfinite(sums).all():
+        raise RequestError(
+            "chunk", f"has {name} that are not finite numbers, float64 {list(mean.shape)}"
+        )
+    return sums
 
 
 def _record(content: bytes) -> CorpusMean:

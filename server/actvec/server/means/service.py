@@ -14,6 +14,7 @@ from actvec.server.extractor import Extractor
 from actvec.server.means.centring import Centrings
 from actvec.server.means.jobs import Jobs
 from actvec.server.means.store import LATEST, MeanStore, checked_name, same_states
+from actvec.server.means.whole import storing
 from actvec.server.recipe import Recipe
 from actvec.server.wire import Settings, model_stamp
 from actvec.v1 import means_pb2
@@ -117,7 +118,7 @@ class MeanService:
                 f"is {upload.size_bytes}; at most {self._limits.upload_bytes} bytes are taken",
             )
         await asyncio.to_thread(self._store.check_room, sha256, upload.size_bytes)
-        with tempfile.TemporaryFile() as file:
+        with storing(f"mean {name}"), tempfile.TemporaryFile() as file:
             async for request in requests:
                 if file.tell() + len(request.chunk) > upload.size_bytes:
                     raise RequestError("chunk", f"goes beyond the {upload.size_bytes} bytes")

@@ -22,7 +22,7 @@ from actvec.server.errors import (
     RequestError,
     StorageFullError,
 )
-from actvec.server.means.format import MeanTensors, decode, encode
+from actvec.server.means.format import MOST_DOCUMENTS, MeanTensors, decode, encode
 from actvec.server.means.whole import remove_partial, storing, sync_directory, write_whole
 from actvec.v1.means_pb2 import CorpusMean, SkippedDocuments
 from actvec.v1.vectors_pb2 import ModelStamp
@@ -173,6 +173,8 @@ class MeanStore:
             if accumulator is None:
                 raise MeanMismatchError(f"mean {record.name} has no sums and counts to merge")
             total.merge(accumulator)
+            if total.documents > MOST_DOCUMENTS:
+                raise MeanMismatchError(f"a mean is of at most {MOST_DOCUMENTS} documents")
             skipped += record.skipped
         merged = CorpusMean(
             name=name,

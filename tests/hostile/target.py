@@ -1,0 +1,177 @@
+"""A server that is attacked, and what it must still be afterwards."""
+
+import math
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from actvec.v1.vectors_pb2 import (
+    MODE_LONG,
+    ExtractVectorRequest,
+    ExtractVectorResponse,
+    VectorSettings,
+)
+
+from ..conftest import RunningServer
+
+SERVICE = "/actvec.v1.ActivationVectorService"
+
+# What stands in a log that somebody has to look into.
+_TROUBLE = re.compile(r"Traceback|Exception ignored|never retrieved| (ERROR|CRITICAL) |assertion")
+
+# How a call must not end: nobody foresaw what happened.
+UNFORESEEN = frozenset({"UNKNOWN", "INTERNAL", "DATA_LOSS"})
+
+# Resident memory that a second half may take beyond the first: a heap does not keep still.
+_ALLOWED_MIB = 12.0
+# Seconds in which what an attack left behind is cleared away.
+_CLEARING = 60.0
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process holds.
+
+    Attributes:
+        mib: Resident memory, MiB.
+        files: Open file descriptors.
+    """
+
+    mib: float
+    files: int
+
+
+@dataclass(frozen=True)
+class Endured:
+    """An attack that is over: a line of the table of docs/reliability.md.
+
+    Attributes:
+        attack: Its name.
+        amount: How much of it.
+        outcomes: How its calls or connections ended, most frequent first.
+        before: What the server held before it.
+        half: After the first half of it.
+        after: After all of it.
+    """
+
+    attack: str
+    amount: int
+    outcomes: Counter[str]
+    before: Footprint
+    half: Footprint
+    after: Footprint
+
+    def row(self) -> str:
+        """The line."""
+        memory = " / ".join(f"{print_.mib:.0f}" for print_ in self._prints)
+        files = " / ".join(str(print_.files) for print_ in self._prints)
+        ends = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.most_common())
+        return f"| {self.attack} | {self.amount:,} | {ends} | {memory} | {files} |"
+
+    @property
+    def _prints(self) -> tuple[Footprint, Footprint, Footprint]:
+        return self.before, self.half, self.after
+
+
+HEADER = (
+    "| attack | amount | how it ended | memory, MiB: before / half / after |"
+    " descriptors: before / half / after |\n| --- | ---: | --- | --- | --- |"
+)
+
+
+@dataclass
+class Target:
+    """A server under attack.
+
+    Attributes:
+        server: The process.
+        endured: What it went through.
+    """
+
+    server: RunningServer
+    endured: list[Endured] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._vector = self._extract()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, _, port = self.server.target.rpartition(":")
+        return host, int(port)
+
+    def endure(self, attack: str, amount: int, storm: Callable[[int], Counter[str]]) -> Endured:
+        """Attack the server, and see that it is as it was.
+
+        Args:
+            attack: What to call it.
+            amount: How many calls, connections or files.
+            storm: Does so many of them and says how they ended.
+        """
+        before = self._calm()
+        outcomes = storm(amount // 2)
+        half = self._calm(before)
+        outcomes += storm(amount - amount // 2)
+        after = self._calm(half, half.mib + _ALLOWED_MIB)
+        endured = Endured(attack, amount, outcomes, before, half, after)
+        self.endured.append(endured)
+        assert not UNFORESEEN & outcomes.keys(), outcomes
+        assert after.files <= half.files, endured
+        assert after.mib <= half.mib + _ALLOWED_MIB, endured
+        return endured
+
+    def assert_unharmed(self) -> None:
+        """It runs, says so, computes the same vector bit for bit, and nothing alarms its log."""
+        assert self.server.process.poll() is None, self.server.log[-4000:]
+        with grpc.insecure_channel(self.server.target, _OWN_CONNECTION) as channel:
+            check = channel.unary_unary("/grpc.health.v1.Health/Check")
+            health = health_pb2.HealthCheckResponse.FromString(check(b"", timeout=30))
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        assert self._extract() == self._vector
+        alarming = [line for line in self._new_lines() if _TROUBLE.search(line)]
+        assert not alarming, "\n".join(alarming[:40])
+
+    def _calm(self, held: Footprint | None = None, mib: float = math.inf) -> Footprint:
+        """What the server holds once it is unharmed, and what was let go is closed and freed."""
+        self.assert_unharmed()
+        deadline = time.monotonic() + _CLEARING
+        while True:
+            now = self._footprint()
+            cleared = held is None or (now.files <= held.files and now.mib <= mib)
+            if cleared or time.monotonic() > deadline:
+                return now
+            time.sleep(0.1)
+
+    def _footprint(self) -> Footprint:
+        process = Path(f"/proc/{self.server.process.pid}")
+        pages = int((process / "statm").read_text().split()[1])
+        mib = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        return Footprint(mib, len(os.listdir(process / "fd")))
+
+    def _extract(self) -> bytes:
+        """A vector, over a connection of its own."""
+        request = ExtractVectorRequest(
+            text="The tide comes back twice a day.", settings=VectorSettings(mode=MODE_LONG)
+        )
+        with grpc.insecure_channel(self.server.target, _OWN_CONNECTION) as channel:
+            call = channel.unary_unary(f"{SERVICE}/ExtractVector")
+            answer = call(request.SerializeToString(), timeout=60)
+        return ExtractVectorResponse.FromString(answer).vector.vector.data
+
+    def _new_lines(self) -> Iterator[str]:
+        """What the server wrote on standard error since the last time."""
+        self._read = getattr(self, "_read", 0)
+        with self.server.log_file.open() as log:
+            log.seek(self._read)
+            yield from log
+            self._read = log.tell()
+
+
+_OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
