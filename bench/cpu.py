@@ -2,8 +2,7 @@
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,14 +11,8 @@ from actvec.server.engine import PackedEngine
 from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
 from actvec.server.pooler import Pools
 from bench.contenders import Contender, Lens, Packed, Padded, Served
+from bench.timing import timed
 from bench.workload import SHAPES, Shape, Workload
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def matrix_rate(shape: Shape, dtype: torch.dtype, rows: int) -> float:

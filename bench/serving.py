@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +25,11 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(model: Path, *options: str) -> Iterator[ServerProcess]:
-    """Serve a model's directory on a free port; its data goes there too."""
-    command = [sys.executable, "-m", "actvec.server.main", f"--model={model}", "--port=0"]
-    command += [f"--data-dir={model}/data", *options]
+def serving(model: Path | None, *options: str) -> Iterator[ServerProcess]:
+    """Serve a model's directory, or the demo model, on a free port."""
+    command = [sys.executable, "-m", "actvec.server.main", f"--model={model or 'demo'}", "--port=0"]
+    data = tempfile.TemporaryDirectory(prefix="actvec-bench-")
+    command += [f"--data-dir={data.name}", *options]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
     try:
         line = next((line for line in server.stdout or () if line.startswith(READY)), None)
@@ -37,3 +39,4 @@ def serving(model: Path, *options: str) -> Iterator[ServerProcess]:
     finally:
         server.kill()
         server.wait()
+        data.cleanup()

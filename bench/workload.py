@@ -1,6 +1,7 @@
 """What is measured: a model of random weights, documents of realistic lengths, and their cost."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,15 +53,16 @@ SHAPES = {
 class Workload:
     """A saved model of random weights and documents of log-normal length.
 
-    Their median is about 250 tokens; those over the context are cut to it.
+    Those over the context are cut to it.
 
     Args:
         shape: The model's shape.
         documents: How many documents.
+        median: Tokens of the median document, about.
         seed: Of weights, lengths and ids.
     """
 
-    def __init__(self, shape: Shape, documents: int, seed: int = 0) -> None:
+    def __init__(self, shape: Shape, documents: int, *, median: float = 250, seed: int = 0) -> None:
         self.shape = shape
         self._holder = tempfile.TemporaryDirectory(prefix="actvec-bench-")
         self.directory = Path(self._holder.name)
@@ -73,7 +75,7 @@ class Workload:
         tokenizer = Tokenizer(self.load().tokenizer, shape.context)
         # BOS is one of each word's here.
         tokens_per_word = np.mean([len(_tokenized(tokenizer, word)) for word in words]) - 1
-        lengths = random.lognormal(np.log(250), 0.8, documents) / tokens_per_word
+        lengths = random.lognormal(np.log(median), 0.8, documents) / tokens_per_word
         self.texts = [" ".join(random.choice(words, max(1, int(n)))) for n in lengths]
         self.documents: list[Ids] = [_tokenized(tokenizer, text) for text in self.texts]
 
@@ -87,15 +89,20 @@ class Workload:
         return load_model(str(self.directory), dtype=dtype, whole=whole)
 
     def flops(self, layers: tuple[int, ...]) -> float:
-        """Floating-point operations that the vectors need, nothing wasted.
+        """Floating-point operations that the vectors of the documents need."""
+        return flops(self.shape, layers, [len(ids) for ids in self.documents])
 
-        For each token and block up to the last target: `24 D^2` in the four linear layers, and
-        `4 D` for each of the tokens that it attends to, itself included.
-        """
-        width = self.shape.hidden
-        linear = 24 * width**2 * self.tokens
-        attention = sum(4 * width * len(ids) * (len(ids) + 1) / 2 for ids in self.documents)
-        return (layers[-1] + 1) * (linear + attention)
+
+def flops(shape: Shape, layers: tuple[int, ...], lengths: Sequence[int]) -> float:
+    """Floating-point operations that vectors of such documents need, nothing wasted.
+
+    For each token and block up to the last target: `24 D^2` in the four linear layers, and `4 D`
+    for each of the tokens that it attends to, itself included.
+    """
+    width = shape.hidden
+    linear = 24 * width**2 * sum(lengths)
+    attention = sum(4 * width * length * (length + 1) / 2 for length in lengths)
+    return (layers[-1] + 1) * (linear + attention)
 
 
 def _tokenized(tokenizer: Tokenizer, text: str) -> Ids:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -382,12 +383,12 @@ async def test_a_call_cancelled_as_its_step_is_answered_takes_no_other_along(
     steps = threading.Semaphore(0)
     runner = StepRunner(demo_engine, lambda _: steps.release())
     # Two texts of two tokens are a step, the third is another.
-    extractor = Extractor(runner, Tokenizer(demo_model.tokenizer, 100), Limits(step_tokens=5))
+    extractor = Extractor(runner, Tokenizer(demo_model.tokenizer, 100), Limits(), step_tokens=5)
     recipe = Recipe(parse_settings(SHORT), None)
     calls = [asyncio.create_task(extractor.extract(text, recipe)) for text in ("a", "b", "c")]
     while extractor.waiting_tokens(interactive=True) < 6:
         await asyncio.sleep(0)
-    extractor.start()
+    extractor.start(ThreadPoolExecutor(1))
     # The loop stands still: once the second step is done, the answers of the first wait for it.
     for _ in range(2):
         assert steps.acquire(timeout=30)

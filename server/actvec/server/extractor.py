@@ -19,7 +19,7 @@ EngineLane = Lane[StepDocument, Pools]
 
 
 class Extractor:
-    """Turns texts into vectors. Tokenizing and the forward pass run on a thread each."""
+    """Turns texts into vectors. Tokenizing and the forward pass run on threads of their own."""
 
     def __init__(
         self, runner: StepRunner, tokenizer: Tokenizer, limits: Limits, step_tokens: int
@@ -31,7 +31,9 @@ class Extractor:
         self._scheduler: Scheduler[StepDocument, Pools] = Scheduler(
             runner, step_tokens=step_tokens, queued_tokens=limits.queued_tokens
         )
+        # Unary calls have their own, so that they do not wait behind messages full of documents.
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer")
+        self._tokenizing_one = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer-unary")
 
     @property
     def max_tokens(self) -> int:
@@ -47,9 +49,10 @@ class Extractor:
         self._scheduler.refuse()
 
     async def drain(self) -> None:
-        """Compute what waits, then leave the engine's thread and end the tokenizer's."""
+        """Compute what waits, then leave the engine's thread and end the tokenizers'."""
         await self._scheduler.drain()
         self._tokenizing.shutdown()
+        self._tokenizing_one.shutdown()
 
     def lane(self, *, interactive: bool = False) -> EngineLane:
         """A lane for one call."""
@@ -79,7 +82,9 @@ class Extractor:
             QueueFullError: too many such calls wait already.
             DrainingError: the server is shutting down.
         """
-        (document,) = await self.tokenize([text], recipe.settings)
+        document = await asyncio.get_running_loop().run_in_executor(
+            self._tokenizing_one, self._tokenize_one, text, recipe.settings
+        )
         if isinstance(document, RequestError):
             raise document
         outcome: asyncio.Future[Pools | Exception] = asyncio.get_running_loop().create_future()
