@@ -47,6 +47,7 @@ proto: $(INSTALLED) ## regenerate messages, grpc stubs and their types from prot
 	$(BIN)/python proto/generate.py
 
 bench: $(INSTALLED) ## measure this engine against its peers and against the machine's limit
+	$(BIN)/pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m bench.cpu
 
 clean: ## remove .venv and everything that was built

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 import torch
-from transformers import AutoModel
+from transformers import PreTrainedModel
 
 from actvec.client import Client, Vector
 from actvec.server.bridge import default_bridge
@@ -18,9 +18,15 @@ from bench.workload import Ids, Workload
 
 
 class Contender(Protocol):
-    """Something that makes vectors."""
+    """Something that makes vectors.
+
+    Attributes:
+        name: What the table calls it.
+        comparable: Whether its vectors are those that we make.
+    """
 
     name: str
+    comparable: bool
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
         """The pools `[K, D]` of each document."""
@@ -44,6 +50,8 @@ def steps(documents: Sequence[Ids], budget: int) -> Iterator[list[Ids]]:
 class Packed:
     """This project's engine, called as the scheduler calls it."""
 
+    comparable = True
+
     def __init__(self, engine: PackedEngine, step_tokens: int, *, mean: bool = False) -> None:
         also = ", corpus mean too" if mean else ""
         self.name = f"actvec, packed steps of {step_tokens} tokens{also}"
@@ -65,6 +73,8 @@ class Packed:
 class Served:
     """This project's server, asked for the same documents in one `StreamVectors` call."""
 
+    comparable = True
+
     def __init__(self, workload: Workload, dtype: str, step_tokens: int) -> None:
         self.name = "actvec, StreamVectors over a local connection"
         self._texts = workload.texts
@@ -84,18 +94,25 @@ class Served:
 
 
 class Lens:
-    """TransformerLens' default bridge, one document at a time."""
+    """TransformerLens' default bridge, one document at a time.
 
-    def __init__(self, workload: Workload, dtype: str, *, filtered: bool) -> None:
-        loaded = workload.load(dtype, whole=True)
+    Args:
+        module: A model loaded `whole`.
+        layers: Whose residual streams are pooled.
+        filtered: Whether only they are cached, and the model stops behind them.
+    """
+
+    comparable = True
+
+    def __init__(self, module: PreTrainedModel, layers: tuple[int, ...], *, filtered: bool) -> None:
         self.name = "TransformerLens per document, " + (
             "names_filter and stop_at_layer" if filtered else "run_with_cache of everything"
         )
-        self.layers = loaded.card.layers
-        self._hooks = [f"blocks.{layer}.hook_resid_post" for layer in self.layers]
-        self._bridge = default_bridge(loaded.module)
+        self._device = module.device
+        self._hooks = [f"blocks.{layer}.hook_resid_post" for layer in layers]
+        self._bridge = default_bridge(module)
         self._options = (
-            {"names_filter": self._hooks, "stop_at_layer": self.layers[-1] + 1} if filtered else {}
+            {"names_filter": self._hooks, "stop_at_layer": layers[-1] + 1} if filtered else {}
         )
 
     @torch.inference_mode()
@@ -104,24 +121,40 @@ class Lens:
         return [self._run_one(ids) for ids in documents]
 
     def _run_one(self, ids: Ids) -> Pools:
-        _, cache = self._bridge.run_with_cache(torch.from_numpy(ids)[None], **self._options)
-        return _pool([cache[hook][0] for hook in self._hooks], ids)
+        _, cache = self._bridge.run_with_cache(
+            torch.from_numpy(ids)[None].to(self._device), **self._options
+        )
+        return pool_document([cache[hook][0] for hook in self._hooks], ids)
 
 
 class Padded:
-    """transformers' base model (no LM head) with `output_hidden_states`, in padded batches."""
+    """A transformers model with `output_hidden_states`, in padded batches.
+
+    Args:
+        model: With or without an LM head.
+        layers: Whose residual streams are pooled.
+        batch: Documents of a batch.
+        by_length: Whether documents are sorted by length.
+        label: What the table calls it.
+    """
+
+    comparable = True
 
     def __init__(
-        self, workload: Workload, dtype: str, *, batch: int, by_length: bool = False
+        self,
+        model: PreTrainedModel,
+        layers: tuple[int, ...],
+        *,
+        batch: int,
+        by_length: bool = False,
+        label: str = "transformers",
     ) -> None:
         order = "sorted by length" if by_length else "in arrival order"
-        self.name = f"transformers, batches of {batch} padded {order}"
-        self.layers = workload.load(dtype).card.layers
+        self.name = f"{label}, batches of {batch} padded {order}"
+        self._layers = layers
         self._batch = batch
         self._by_length = by_length
-        self._model = AutoModel.from_pretrained(
-            workload.directory, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-        ).eval()
+        self._model = model
 
     @torch.inference_mode()
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
@@ -144,15 +177,20 @@ class Padded:
             ids[row, : len(document)] = torch.from_numpy(document)
             mask[row, : len(document)] = 1
         states = self._model(
-            ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+            ids.to(self._model.device),
+            attention_mask=mask.to(self._model.device),
+            output_hidden_states=True,
+            use_cache=False,
         ).hidden_states
         return [
-            _pool([states[layer + 1][row, : len(document)] for layer in self.layers], document)
+            pool_document(
+                [states[layer + 1][row, : len(document)] for layer in self._layers], document
+            )
             for row, document in enumerate(documents)
         ]
 
 
-def _pool(states: list[torch.Tensor], ids: Ids) -> Pools:
+def pool_document(states: list[torch.Tensor], ids: Ids) -> Pools:
     """The pools of one document, by the engine's own pooling."""
     (pools,) = pool_step(states, range(len(states)), [StepDocument(ids)])
     if isinstance(pools, Exception):

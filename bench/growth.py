@@ -10,9 +10,8 @@ from actvec.client import Client
 from actvec.server.engine import PackedEngine
 from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
 from bench.contenders import Packed
-from bench.cpu import matrix_rate
 from bench.serving import serving
-from bench.timing import timed
+from bench.timing import matrix_rate, timed
 from bench.workload import SHAPES, Shape, Workload, flops
 
 
@@ -26,7 +25,7 @@ def by_length(shape: Shape, lengths: list[int], tokens: int, rounds: int) -> Non
     rates = []
     for _ in range(rounds):
         for length, corpus in corpora.items():
-            rates.append(matrix_rate(shape, torch.float32, 2048))
+            rates.append(matrix_rate(shape, torch.float32, "cpu", rows=2048))
             seconds[length].append(timed(lambda: packed.run(corpus)))  # noqa: B023
     rate = statistics.median(rates)
     print(f"\n{shape.name} shape, float32, {tokens} tokens in documents of each length\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import AutoModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
 from actvec.client.samples import sample_corpus
 from actvec.server.demo import write_demo_model
@@ -47,6 +47,7 @@ SHAPES = {
     "tiny": Shape("tiny", 64, 6, 4, vocabulary=2048),
     "70m": Shape("70m", 512, 6, 8),
     "160m": Shape("160m", 768, 12, 12),
+    "12b": Shape("12b", 5120, 36, 40, vocabulary=50_688),
 }
 
 
@@ -79,18 +80,15 @@ class Workload:
         self.texts = [" ".join(random.choice(words, max(1, int(n)))) for n in lengths]
         self.documents: list[Ids] = [_tokenized(tokenizer, text) for text in self.texts]
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of all documents."""
-        return sum(map(len, self.documents))
-
     def load(self, dtype: str = "float32", *, whole: bool = False) -> LoadedModel:
         """Load the model as the server does."""
         return load_model(str(self.directory), dtype=dtype, whole=whole)
 
-    def flops(self, layers: tuple[int, ...]) -> float:
-        """Floating-point operations that the vectors of the documents need."""
-        return flops(self.shape, layers, [len(ids) for ids in self.documents])
+    def base_model(self, dtype: str) -> PreTrainedModel:
+        """The whole model without an LM head, as transformers loads it."""
+        return AutoModel.from_pretrained(
+            self.directory, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+        ).eval()
 
 
 def flops(shape: Shape, layers: tuple[int, ...], lengths: Sequence[int]) -> float:

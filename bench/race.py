@@ -1,0 +1,68 @@
+"""Contenders in turn over the same documents, and a table of how they did."""
+
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from actvec.server.pooler import Pools
+from bench.contenders import Contender
+from bench.timing import matrix_rate, timed
+from bench.workload import Ids, Shape, flops
+
+
+def race(
+    contenders: Sequence[Contender],
+    documents: Sequence[Ids],
+    *,
+    shape: Shape,
+    layers: tuple[int, ...],
+    dtype: str,
+    device: str,
+    rounds: int,
+) -> None:
+    """Time the contenders in turn and print a Markdown table against the limit and the first.
+
+    Before that each runs once, and its vectors are compared with the first one's.
+    """
+    reference = contenders[0].run(documents)
+    for contender in contenders[1:]:
+        pools = contender.run(documents)
+        if contender.comparable:
+            _check_agreement(contender, pools, reference)
+    rates: list[float] = []
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for _ in range(rounds):
+        for contender in contenders:
+            rates.append(matrix_rate(shape, getattr(torch, dtype), device, rows=2048))
+            seconds[contender.name].append(timed(lambda: contender.run(documents)))  # noqa: B023
+    rate = statistics.median(rates)
+    lengths = [len(ids) for ids in documents]
+    limit = flops(shape, layers, lengths) / rate
+    tokens = sum(lengths)
+    print(
+        f"{shape.name} shape, {dtype}, {len(documents)} documents of {tokens} tokens, layers "
+        f"{layers}, torch {torch.__version__} on {device}, {torch.get_num_threads()} threads, "
+        f"median of {rounds} interleaved rounds; matrix products run at {rate / 1e12:.3g} TFLOP/s"
+        "\n"
+    )
+    print("| contender | tokens/s | of the limit | actvec is faster by |")
+    print("| --- | ---: | ---: | ---: |")
+    print(f"| the limit: these FLOPs at the matrix rate | {tokens / limit:.0f} | 1.00 | |")
+    first = statistics.median(seconds[contenders[0].name])
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        print(f"| {name} | {tokens / median:.0f} | {limit / median:.2f} | {median / first:.2f} |")
+
+
+def _check_agreement(
+    contender: Contender, pools: Sequence[Pools], reference: Sequence[Pools]
+) -> None:
+    """Fail where a contender computed something else: its speed would mean nothing."""
+    for theirs, ours in zip(pools, reference, strict=True):
+        if theirs.shape != ours.shape:
+            raise SystemExit(f"{contender.name} makes {theirs.shape} where we make {ours.shape}")
+        cosine = np.vdot(theirs, ours) / (np.linalg.norm(theirs) * np.linalg.norm(ours))
+        if cosine < 0.999:
+            raise SystemExit(f"{contender.name} disagrees with the first: cosine {cosine:.5f}")
