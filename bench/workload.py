@@ -103,5 +103,12 @@ def flops(shape: Shape, layers: tuple[int, ...], lengths: Sequence[int]) -> floa
     return (layers[-1] + 1) * (linear + attention)
 
 
+def random_documents(shape: Shape, count: int, *, median: float = 500, seed: int = 0) -> list[Ids]:
+    """Documents of random ids and log-normal lengths, cut to the context."""
+    random = np.random.default_rng(seed)
+    lengths = random.lognormal(np.log(median), 0.8, count).clip(1, shape.context).astype(int)
+    return [random.integers(0, shape.vocabulary, length) for length in lengths]
+
+
 def _tokenized(tokenizer: Tokenizer, text: str) -> Ids:
     return tokenizer(text, Truncation.KEEP_START, prepend_bos=True).ids

@@ -225,7 +225,7 @@ def _load_module(
     if not whole:
         register_packed_attention()
         config.tie_word_embeddings = False
-        causal_lm = _without_ends(causal_lm, config)
+        causal_lm = without_ends(causal_lm, config)
     try:
         module: PreTrainedModel
         module, report = causal_lm.from_pretrained(
@@ -248,7 +248,7 @@ def _load_module(
     return module.eval().requires_grad_(False)
 
 
-def _without_ends(causal_lm: type[PreTrainedModel], config: Any) -> type[PreTrainedModel]:
+def without_ends(causal_lm: type[PreTrainedModel], config: Any) -> type[PreTrainedModel]:
     """The same class, whose final norm and unembedding are identities: never read, held or run.
 
     Where they are in the tree of modules, TransformerLens' adapter of the architecture knows.

@@ -1,0 +1,141 @@
+"""`python -m bench.gpu`: Pythia-12B's exact shape on a GPU, with random weights and no network.
+
+`--shape tiny --device cpu` runs every part of it anywhere.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import GPTNeoXForCausalLM, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
+
+from actvec.server.attention import PACKED, register_packed_attention
+from actvec.server.engine import PackedEngine
+from actvec.server.memory import keep_freed_memory, token_bytes
+from actvec.server.model import LoadedModel, ModelCard, default_layers, load_model, without_ends
+from actvec.server.step import StepDocument
+from bench.contenders import Contender, Lens, Packed, Padded
+from bench.race import race
+from bench.workload import SHAPES, Shape, random_documents
+
+Weights = dict[str, torch.Tensor]
+
+
+def truncated_model(shape: Shape, layers: tuple[int, ...], dtype: str, device: str) -> LoadedModel:
+    """The blocks up to the last target, of random weights made on the device."""
+    register_packed_attention()
+    config = shape.config()
+    config.num_hidden_layers = layers[-1] + 1
+    model = without_ends(GPTNeoXForCausalLM, config)
+    with torch.device(device):
+        module = model._from_config(config, dtype=getattr(torch, dtype), attn_implementation=PACKED)
+    card = ModelCard(
+        model=f"random {shape.name}",
+        revision="",
+        architecture="GPTNeoXForCausalLM",
+        n_layers=shape.blocks,
+        layers=layers,
+        d_model=shape.hidden,
+        context=shape.context,
+        dtype=dtype,
+        device=device,
+        tokenizer_sha256="",
+    )
+    return LoadedModel(card, module.eval().requires_grad_(False), load_model("demo").tokenizer)
+
+
+def whole_model(shape: Shape, card: ModelCard, weights: Weights, attention: str) -> PreTrainedModel:
+    """The whole model with its LM head, which shares the weights of the truncated one."""
+    with torch.device(card.device):
+        module: PreTrainedModel = GPTNeoXForCausalLM._from_config(
+            shape.config(), dtype=getattr(torch, card.dtype), attn_implementation=attention
+        )
+    unknown = module.load_state_dict(weights, strict=False, assign=True).unexpected_keys
+    assert not unknown, unknown
+    return module.eval().requires_grad_(False)
+
+
+def peers(shape: Shape, card: ModelCard, weights: Weights, batch: int) -> list[Contender]:
+    """What people run instead, all layers and LM head, on the same weights."""
+    layers = card.layers
+    attentions = ["sdpa"]
+    if card.device.startswith("cuda") and is_flash_attn_2_available():
+        attentions.append("flash_attention_2")
+    contenders: list[Contender] = []
+    for attention in attentions:
+        whole = whole_model(shape, card, weights, attention)
+        label = f"transformers with LM head, {attention}"
+        contenders += [
+            Padded(whole, layers, batch=batch, by_length=True, label=label),
+            Padded(whole, layers, batch=batch, label=label),
+        ]
+    whole = whole_model(shape, card, weights, "eager")
+    contenders.append(Lens(whole, layers, filtered=True))
+    contenders.append(Lens(whole, layers, filtered=False))
+    return contenders
+
+
+def step_memory(engine: PackedEngine, lengths: Sequence[int]) -> None:
+    """Print what a step of one document takes, as counted and, on a GPU, as allocated."""
+    device = engine.card.device
+    each = token_bytes(engine)
+    print("\n| tokens of the document | reckoned at the start, GiB | allocated at the peak, GiB |")
+    print("| ---: | ---: | ---: |")
+    for length in lengths:
+        document = [StepDocument(np.zeros(length, dtype=np.int64))]
+        shown = "not measured on a CPU"
+        if device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            engine.run(document)
+            shown = f"{(torch.cuda.max_memory_allocated(device) - before) / 2**30:.3g}"
+        print(f"| {length} | {each * engine.rows(length) / 2**30:.3g} | {shown} |")
+
+
+def main() -> None:
+    """Measure and print Markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="12b")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float16"])
+    parser.add_argument("--documents", type=int, default=128)
+    parser.add_argument("--budgets", type=int, nargs="+", default=[8192, 512, 2048, 4096, 16_384])
+    parser.add_argument("--batch", type=int, default=8, help="documents of a peer's padded batch")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
+    options = parser.parse_args()
+    keep_freed_memory()
+    shape = SHAPES[options.shape]
+    layers = default_layers(shape.blocks)
+    documents = random_documents(shape, options.documents)
+    for dtype in options.dtype:
+        loaded = truncated_model(shape, layers, dtype, options.device)
+        # Before TransformerLens wraps the modules and renames them.
+        weights = loaded.module.state_dict()
+        engine = PackedEngine(loaded)
+        size = sum(value.nbytes for value in weights.values())
+        print(f"\n## {shape.name}, {dtype}\n")
+        print(f"{layers[-1] + 1} blocks and the embedding: {size / 1e9:.2f} GB of weights\n")
+        contenders: list[Contender] = [Packed(engine, budget) for budget in options.budgets]
+        contenders.append(Packed(engine, options.budgets[0], mean=True))
+        if not options.only_packed:
+            contenders += peers(shape, loaded.card, weights, options.batch)
+        race(
+            contenders,
+            documents,
+            shape=shape,
+            layers=layers,
+            dtype=dtype,
+            device=options.device,
+            rounds=options.rounds,
+        )
+        step_memory(engine, [shape.context // 4, shape.context, 4 * shape.context])
+        del contenders, engine, loaded, weights
+        if options.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The benchmarks run, from end to end, at a size at which their figures mean nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("program", "contenders"),
+    [
+        pytest.param(
+            ["bench.gpu", "--device=cpu", "--dtype=bfloat16", "--budgets", "512", "2048"],
+            ["512 tokens", "2048 tokens", "corpus mean too", "LM head, sdpa", "TransformerLens"],
+            id="gpu",
+        ),
+        pytest.param(
+            ["bench.cpu"],
+            ["2048 tokens", "corpus mean too", "StreamVectors", "transformers", "TransformerLens"],
+            id="cpu",
+        ),
+    ],
+)
+def test_contenders_agree_and_are_timed(program, contenders):
+    command = [sys.executable, "-m", *program, "--shape=tiny", "--documents=4", "--rounds=1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert run.returncode == 0, run.stderr
+    rows = [line for line in run.stdout.splitlines() if line.startswith("| ")]
+    for contender in contenders:
+        assert any(contender in row for row in rows), run.stdout
