@@ -65,9 +65,7 @@ def test_settings_are_taken_or_name_their_field(amount):
         except RequestError as error:
             assert error.field.startswith("settings.")
 
-    explore(
-        messages(vectors_pb2.VectorSettings.DESCRIPTOR), check, amount(short=80, long=20_000)
-    )
+    explore(messages(vectors_pb2.VectorSettings.DESCRIPTOR), check, amount(short=80, long=20_000))
 
 
 class Impostor(grpc.GenericRpcHandler):
@@ -95,7 +93,9 @@ def impostor():
 
 
 TEXTS = [Document("a", "one text"), Document("b", "another")]
-OPENED = means_pb2.StreamCorpusMeanResponse(opened=means_pb2.CorpusMeanCommit(corpus_sha256=bytes(32)))
+OPENED = means_pb2.StreamCorpusMeanResponse(
+    opened=means_pb2.CorpusMeanCommit(corpus_sha256=bytes(32))
+)
 FINISHED = means_pb2.StreamCorpusMeanResponse(finished=means_pb2.CorpusMean(id="m"))
 RESULTS = [vectors_pb2.DocumentResult(id="a", vector=VECTOR)]
 VERBS = {
