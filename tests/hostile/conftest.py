@@ -2,7 +2,7 @@
 
     pytest tests/hostile -s --long-form
 
-throws fifty times as much; `make hostile` runs it.
+throws many times as much and prints what became of it; `make hostile` runs it.
 """
 
 from collections.abc import Callable, Iterator

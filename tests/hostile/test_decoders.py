@@ -55,7 +55,7 @@ def test_an_answer_decodes_or_is_a_protocol_error(amount, decode, proper):
         except ProtocolError as error:
             assert str(error)
 
-    explore(near(proper), check, amount(short=80, long=20_000))
+    explore(near(proper), check, amount(short=80, long=4000))
 
 
 def test_settings_are_taken_or_name_their_field(amount):
@@ -65,7 +65,7 @@ def test_settings_are_taken_or_name_their_field(amount):
         except RequestError as error:
             assert error.field.startswith("settings.")
 
-    explore(messages(vectors_pb2.VectorSettings.DESCRIPTOR), check, amount(short=80, long=20_000))
+    explore(messages(vectors_pb2.VectorSettings.DESCRIPTOR), check, amount(short=80, long=4000))
 
 
 class Impostor(grpc.GenericRpcHandler):
@@ -181,5 +181,5 @@ def test_a_server_that_answers_anything_is_an_error_of_ours(impostor, amount, me
             except ActvecError as error:
                 ends[type(error).__name__] += 1
 
-        explore(conversations(type(proper[0]), proper), check, amount(short=15, long=2000))
+        explore(conversations(type(proper[0]), proper), check, amount(short=15, long=60))
     print(f"\nan impostor's {method}: {dict(ends)}")

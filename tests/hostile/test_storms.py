@@ -86,7 +86,7 @@ def test_calls_that_are_cancelled_at_once_leave_nothing(target, amount, method):
 
         return asyncio.run(all_of_them())
 
-    target.endure(f"{method} cancelled, {AT_ONCE} at once", amount(short=400, long=20_000), storm)
+    target.endure(f"{method} cancelled, {AT_ONCE} at once", amount(short=400, long=10_000), storm)
 
 
 def many_entries(chance):
@@ -135,4 +135,4 @@ def test_headers_without_measure_cost_their_call_alone(target, amount, entries):
         return ends
 
     name = entries.__name__.replace("_", " ")
-    target.endure(f"headers: {name}", amount(short=30, long=2000), storm)
+    target.endure(f"headers: {name}", amount(short=30, long=300), storm)

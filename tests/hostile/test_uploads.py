@@ -202,7 +202,7 @@ def test_uploads_leave_the_server_as_it_was(target, amount):
             explore(FILES, uploader, files, first=next(first))
         return uploader.ends
 
-    target.endure("uploads of files that are no means", amount(short=60, long=5000), storm)
+    target.endure("uploads of files that are no means", amount(short=60, long=1500), storm)
 
 
 @pytest.mark.parametrize("announced", [0, 1, 2**40, 2**64 - 1])
