@@ -16,7 +16,7 @@ Amount = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
-def target(start_server: StartServer, pytestconfig: pytest.Config) -> Iterator[Target]:
+def target(start_server: StartServer) -> Iterator[Target]:
     """The server; what it endured is printed at the end."""
     target = Target(start_server("--idle-seconds=2", "--commit-seconds=0.2"))
     yield target

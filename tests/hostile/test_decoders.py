@@ -1,6 +1,5 @@
 """What a server might answer: a client has a vector of it, or an error of its own."""
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -168,7 +167,6 @@ def test_a_list_of_means_without_an_end_is_an_error_of_the_protocol(impostor):
 def test_a_server_that_answers_anything_is_an_error_of_ours(impostor, amount, method):
     server, target = impostor
     verb, proper = VERBS[method]
-    ends: Counter[str] = Counter()
 
     # gRPC waits for the end of a unary call that is answered twice.
     with Client(target, timeout=0.2, retry_for=0) as client:
@@ -177,9 +175,7 @@ def test_a_server_that_answers_anything_is_an_error_of_ours(impostor, amount, me
             server.answers = {"GetModelInfo": [b""], method: answers}
             try:
                 verb(client)
-                ends["answered"] += 1
             except ActvecError as error:
-                ends[type(error).__name__] += 1
+                assert str(error)
 
         explore(conversations(type(proper[0]), proper), check, amount(short=15, long=60))
-    print(f"\nan impostor's {method}: {dict(ends)}")
