@@ -54,7 +54,7 @@ def test_an_answer_decodes_or_is_a_protocol_error(amount, decode, proper):
         except ProtocolError as error:
             assert str(error)
 
-    explore(near(proper), check, amount(short=80, long=4000))
+    explore(near(proper), check, amount(short=80, long=2000))
 
 
 def test_settings_are_taken_or_name_their_field(amount):
@@ -64,7 +64,7 @@ def test_settings_are_taken_or_name_their_field(amount):
         except RequestError as error:
             assert error.field.startswith("settings.")
 
-    explore(messages(vectors_pb2.VectorSettings.DESCRIPTOR), check, amount(short=80, long=4000))
+    explore(messages(vectors_pb2.VectorSettings.DESCRIPTOR), check, amount(short=80, long=2000))
 
 
 class Impostor(grpc.GenericRpcHandler):
@@ -178,4 +178,4 @@ def test_a_server_that_answers_anything_is_an_error_of_ours(impostor, amount, me
             except ActvecError as error:
                 assert str(error)
 
-        explore(conversations(type(proper[0]), proper), check, amount(short=15, long=60))
+        explore(conversations(type(proper[0]), proper), check, amount(short=15, long=20))

@@ -226,7 +226,7 @@ def storm_of(target, rubbish, seed, patience):
 
 @pytest.mark.parametrize("name", RUBBISH)
 def test_rubbish_on_a_connection_ends_that_connection_alone(target, amount, name):
-    connections = amount(short=8, long=200) if name in FLOODS else amount(short=40, long=2000)
+    connections = amount(short=8, long=100) if name in FLOODS else amount(short=40, long=1000)
     storm = storm_of(target, RUBBISH[name], itertools.count(), patience=0.25)
     target.endure(f"HTTP/2: {name}", connections, storm)
 
@@ -242,7 +242,7 @@ def test_streams_whose_answers_nobody_reads_go_with_their_connection(target, amo
         return PREFACE + closed + frames(headers(1, "StreamVectors"), message(1, request))
 
     storm = storm_of(target, slow, itertools.count(), patience=3)
-    target.endure("streams whose answers nobody reads", amount(short=20, long=500), storm)
+    target.endure("streams whose answers nobody reads", amount(short=20, long=200), storm)
 
 
 def drop(address, *, reset: bool, greet: bool) -> str:

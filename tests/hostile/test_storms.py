@@ -135,4 +135,4 @@ def test_headers_without_measure_cost_their_call_alone(target, amount, entries):
         return ends
 
     name = entries.__name__.replace("_", " ")
-    target.endure(f"headers: {name}", amount(short=30, long=300), storm)
+    target.endure(f"headers: {name}", amount(short=30, long=100), storm)

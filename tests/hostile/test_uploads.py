@@ -124,7 +124,7 @@ def test_a_file_that_is_no_mean_is_a_request_error(amount):
             return
         assert np.isfinite(found.mean).all()
 
-    explore(FILES, check, amount(short=150, long=3000))
+    explore(FILES, check, amount(short=150, long=2000))
 
 
 def test_a_file_is_stored_as_it_is_or_refused(amount, tmp_path):
@@ -140,7 +140,7 @@ def test_a_file_is_stored_as_it_is_or_refused(amount, tmp_path):
             store.load(record)
         store.delete(record)
 
-    explore(FILES, check, amount(short=100, long=3000))
+    explore(FILES, check, amount(short=100, long=2000))
 
 
 class Uploader:
@@ -202,7 +202,7 @@ def test_uploads_leave_the_server_as_it_was(target, amount):
             explore(FILES, uploader, files, first=next(first))
         return uploader.ends
 
-    target.endure("uploads of files that are no means", amount(short=60, long=1500), storm)
+    target.endure("uploads of files that are no means", amount(short=60, long=1000), storm)
 
 
 @pytest.mark.parametrize("announced", [0, 1, 2**40, 2**64 - 1])
