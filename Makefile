@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint proto bench clean
+.PHONY: help install demo test soak hostile lint proto bench clean
 FAULTS ?= 200
 SEED ?= 1
 
@@ -34,13 +34,18 @@ test: $(INSTALLED) ## run the tests
 soak: $(INSTALLED) ## kill and cut everything at random, FAULTS times, and show that nothing is lost
 	$(BIN)/pytest tests/faults -s --faults $(FAULTS) --fault-seed $(SEED)
 
-lint: $(INSTALLED) ## check style, types, the contract, and that generated code is current
+hostile: $(INSTALLED) ## attack a server at length and print what became of it
+	$(BIN)/pytest tests/hostile -s --long-form --timeout 0
+
+lint: $(INSTALLED) ## check style, types, the contract, generated code and deploy/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.gpu.yaml
 
 proto: $(INSTALLED) ## regenerate messages, grpc stubs and their types from proto/
 	$(BIN)/buf format --write

@@ -2,7 +2,7 @@
 
     pytest tests/hostile -s --long-form
 
-throws fifty times as much; `make hostile` runs it.
+throws many times as much and prints what became of it; `make hostile` runs it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Amount = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
-def target(start_server: StartServer, pytestconfig: pytest.Config) -> Iterator[Target]:
+def target(start_server: StartServer) -> Iterator[Target]:
     """The server; what it endured is printed at the end."""
     target = Target(start_server("--idle-seconds=2", "--commit-seconds=0.2"))
     yield target

@@ -29,10 +29,13 @@ _TROUBLE = re.compile(r"Traceback|Exception ignored|never retrieved| (ERROR|CRIT
 # How a call must not end: nobody foresaw what happened.
 UNFORESEEN = frozenset({"UNKNOWN", "INTERNAL", "DATA_LOSS"})
 
-# Resident memory that a second half may take beyond the first: a heap does not keep still.
-_ALLOWED_MIB = 12.0
+# Resident memory that a second half may take beyond the first, where more happened to be at once: a
+# heap keeps what it has had.
+_ALLOWED_MIB = 32.0
+# Descriptors likewise: a connection of the looking on itself may still be closing.
+_ALLOWED_FILES = 2
 # Seconds in which what an attack left behind is cleared away.
-_CLEARING = 60.0
+_CLEARING = 20.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Target:
         endured = Endured(attack, amount, outcomes, before, half, after)
         self.endured.append(endured)
         assert not UNFORESEEN & outcomes.keys(), outcomes
-        assert after.files <= half.files, endured
+        assert after.files <= half.files + _ALLOWED_FILES, endured
         assert after.mib <= half.mib + _ALLOWED_MIB, endured
         return endured
 
@@ -144,7 +147,7 @@ class Target:
         deadline = time.monotonic() + _CLEARING
         while True:
             now = self._footprint()
-            cleared = held is None or (now.files <= held.files and now.mib <= mib)
+            cleared = held is None or (now.files <= held.files + _ALLOWED_FILES and now.mib <= mib)
             if cleared or time.monotonic() > deadline:
                 return now
             time.sleep(0.1)

@@ -103,7 +103,7 @@ def test_any_bytes_to_any_method_end_with_a_status(target, amount, path):
             )
         return ends
 
-    target.endure(f"any bytes to {path.rpartition('/')[2]}", amount(short=60, long=5000), storm)
+    target.endure(f"any bytes to {path.rpartition('/')[2]}", amount(short=60, long=1000), storm)
 
 
 @pytest.mark.parametrize("method", PROPER)
@@ -119,4 +119,4 @@ def test_bytes_that_are_no_message_are_explained(amount, method):
             assert isinstance(error, RequestError)
             assert error.field
 
-    explore(raw(kind), check, amount(short=50, long=20_000))
+    explore(raw(kind), check, amount(short=50, long=1000))

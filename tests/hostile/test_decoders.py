@@ -1,6 +1,5 @@
 """What a server might answer: a client has a vector of it, or an error of its own."""
 
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -55,7 +54,7 @@ def test_an_answer_decodes_or_is_a_protocol_error(amount, decode, proper):
         except ProtocolError as error:
             assert str(error)
 
-    explore(near(proper), check, amount(short=80, long=20_000))
+    explore(near(proper), check, amount(short=80, long=2000))
 
 
 def test_settings_are_taken_or_name_their_field(amount):
@@ -65,9 +64,7 @@ def test_settings_are_taken_or_name_their_field(amount):
         except RequestError as error:
             assert error.field.startswith("settings.")
 
-    explore(
-        messages(vectors_pb2.VectorSettings.DESCRIPTOR), check, amount(short=80, long=20_000)
-    )
+    explore(messages(vectors_pb2.VectorSettings.DESCRIPTOR), check, amount(short=80, long=2000))
 
 
 class Impostor(grpc.GenericRpcHandler):
@@ -95,7 +92,9 @@ def impostor():
 
 
 TEXTS = [Document("a", "one text"), Document("b", "another")]
-OPENED = means_pb2.StreamCorpusMeanResponse(opened=means_pb2.CorpusMeanCommit(corpus_sha256=bytes(32)))
+OPENED = means_pb2.StreamCorpusMeanResponse(
+    opened=means_pb2.CorpusMeanCommit(corpus_sha256=bytes(32))
+)
 FINISHED = means_pb2.StreamCorpusMeanResponse(finished=means_pb2.CorpusMean(id="m"))
 RESULTS = [vectors_pb2.DocumentResult(id="a", vector=VECTOR)]
 VERBS = {
@@ -168,7 +167,6 @@ def test_a_list_of_means_without_an_end_is_an_error_of_the_protocol(impostor):
 def test_a_server_that_answers_anything_is_an_error_of_ours(impostor, amount, method):
     server, target = impostor
     verb, proper = VERBS[method]
-    ends: Counter[str] = Counter()
 
     # gRPC waits for the end of a unary call that is answered twice.
     with Client(target, timeout=0.2, retry_for=0) as client:
@@ -177,9 +175,7 @@ def test_a_server_that_answers_anything_is_an_error_of_ours(impostor, amount, me
             server.answers = {"GetModelInfo": [b""], method: answers}
             try:
                 verb(client)
-                ends["answered"] += 1
             except ActvecError as error:
-                ends[type(error).__name__] += 1
+                assert str(error)
 
-        explore(conversations(type(proper[0]), proper), check, amount(short=15, long=2000))
-    print(f"\nan impostor's {method}: {dict(ends)}")
+        explore(conversations(type(proper[0]), proper), check, amount(short=15, long=20))

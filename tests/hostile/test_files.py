@@ -82,4 +82,4 @@ def test_whatever_is_in_a_file_each_of_its_documents_is_one_or_a_failure(amount,
             if not isinstance(document, Document):
                 assert str(path) in document.message
 
-    explore(CONTENTS[name], check, amount(short=80, long=10_000))
+    explore(CONTENTS[name], check, amount(short=80, long=3000))

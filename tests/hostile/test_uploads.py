@@ -54,14 +54,25 @@ def tensors(draw):
     with np.errstate(all="ignore"):
         tensor = np.full(draw(SHAPES), draw(numbers)).astype(kind)
         if tensor.size:
-            tensor.flat[draw(st.integers(0, tensor.size - 1))] = np.array(draw(numbers)).astype(kind)
+            tensor.flat[draw(st.integers(0, tensor.size - 1))] = np.array(draw(numbers)).astype(
+                kind
+            )
     return tensor
 
 
 RECORDS = st.one_of(
     messages(CorpusMean.DESCRIPTOR).map(lambda record: record.SerializeToString().hex()),
     st.sampled_from(["", "{}", "[]", "null", DEEP, '{"documents": -1}', '{"created_at": 1e300}']),
-    st.builds(json.dumps, st.dictionaries(st.sampled_from(list(CorpusMean.DESCRIPTOR.fields_by_name)), st.one_of(st.none(), st.integers(), st.text(max_size=9), st.lists(st.integers(), max_size=2)), max_size=3)),
+    st.builds(
+        json.dumps,
+        st.dictionaries(
+            st.sampled_from(list(CorpusMean.DESCRIPTOR.fields_by_name)),
+            st.one_of(
+                st.none(), st.integers(), st.text(max_size=9), st.lists(st.integers(), max_size=2)
+            ),
+            max_size=3,
+        ),
+    ),
 )
 COUNTED = np.array([3, 2, 1])
 FINE = {
@@ -87,7 +98,9 @@ def lying_files(draw):
     number = st.one_of(st.integers(0, 4096), st.sampled_from([2**31, 2**63, 2**64 - 1, -1]))
     entry = st.fixed_dictionaries(
         {
-            "dtype": st.sampled_from(["F32", "F64", "BF16", "F8_E4M3", "I64", "C64", "F4", "", "x"]),
+            "dtype": st.sampled_from(
+                ["F32", "F64", "BF16", "F8_E4M3", "I64", "C64", "F4", "", "x"]
+            ),
             "shape": st.lists(number, max_size=4),
             "data_offsets": st.lists(number, min_size=2, max_size=2),
         }
@@ -111,7 +124,7 @@ def test_a_file_that_is_no_mean_is_a_request_error(amount):
             return
         assert np.isfinite(found.mean).all()
 
-    explore(FILES, check, amount(short=150, long=3000))
+    explore(FILES, check, amount(short=150, long=2000))
 
 
 def test_a_file_is_stored_as_it_is_or_refused(amount, tmp_path):
@@ -127,7 +140,7 @@ def test_a_file_is_stored_as_it_is_or_refused(amount, tmp_path):
             store.load(record)
         store.delete(record)
 
-    explore(FILES, check, amount(short=100, long=3000))
+    explore(FILES, check, amount(short=100, long=2000))
 
 
 class Uploader:
@@ -189,7 +202,7 @@ def test_uploads_leave_the_server_as_it_was(target, amount):
             explore(FILES, uploader, files, first=next(first))
         return uploader.ends
 
-    target.endure("uploads of files that are no means", amount(short=60, long=5000), storm)
+    target.endure("uploads of files that are no means", amount(short=60, long=1000), storm)
 
 
 @pytest.mark.parametrize("announced", [0, 1, 2**40, 2**64 - 1])

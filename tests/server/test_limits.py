@@ -300,7 +300,9 @@ async def test_what_a_client_never_reads_counts_for_that_client_alone(
         writer.writelines(frame.serialize() for frame in call)
         while not isinstance(await received(reader), HeadersFrame):
             pass
-        assert "your calls hold places" in (await refused(stub.ExtractVector(EXTRACT, **a))).details()
+        assert (
+            "your calls hold places" in (await refused(stub.ExtractVector(EXTRACT, **a))).details()
+        )
         while True:
             try:
                 other = await opened(stub, **b)
@@ -311,7 +313,9 @@ async def test_what_a_client_never_reads_counts_for_that_client_alone(
             except grpc.aio.AioRpcError as error:
                 assert error.code() is EXHAUSTED  # noqa: PT017 - until the first has lost its place
                 await asyncio.sleep(0.05)
-        assert "your calls hold places" in (await refused(stub.ExtractVector(EXTRACT, **a))).details()
+        assert (
+            "your calls hold places" in (await refused(stub.ExtractVector(EXTRACT, **a))).details()
+        )
         writer.transport.abort()
         while True:
             try:

@@ -386,7 +386,7 @@ async def test_a_call_cancelled_as_its_step_is_answered_takes_no_other_along(
     extractor = Extractor(runner, Tokenizer(demo_model.tokenizer, 100), Limits(), step_tokens=5)
     recipe = Recipe(parse_settings(SHORT), None)
     calls = [asyncio.create_task(extractor.extract(text, recipe)) for text in ("a", "b", "c")]
-    while extractor.waiting_tokens(interactive=True) < 6:
+    while extractor.waiting_tokens(interactive=True) < 6:  # noqa: ASYNC110 - nobody sets an event
         await asyncio.sleep(0)
     extractor.start(ThreadPoolExecutor(1))
     # The loop stands still: once the second step is done, the answers of the first wait for it.

@@ -137,9 +137,7 @@ class Connection:
         stub = self._stub()
 
         async def attempt(remaining: float) -> means_pb2.UploadCorpusMeanResponse:
-            call = stub.UploadCorpusMean(
-                iter(parts), timeout=remaining, metadata=self._metadata
-            )
+            call = stub.UploadCorpusMean(iter(parts), timeout=remaining, metadata=self._metadata)
             return decoded(await call)
 
         return await self._repeat(attempt, seconds)

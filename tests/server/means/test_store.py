@@ -147,9 +147,9 @@ def test_one_file_has_one_name(store):
         store.upload("other", content, D)
 
 
-def with_sums(sums, counts=np.ones(2, np.int64)):
+def with_sums(sums, counts=(1, 1)):
     mean = np.ones((D, 2), np.float32)
-    return save({"corpus_mean": mean, "counts": counts, "sums": sums})
+    return save({"corpus_mean": mean, "counts": np.array(counts), "sums": sums})
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ means merge exactly, and for `--variance` `corpus_variance` `[D, max_tokens]` fl
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
@@ -93,7 +94,7 @@ def _mean(tensor: NDArray[np.generic] | None) -> NDArray[np.float32]:
     return np.ascontiguousarray(tensor.T)
 
 
-def _counts(tensor: NDArray[np.generic] | None, positions: int) -> NDArray[np.int64] | None:
+def _counts(tensor: NDArray[Any] | None, positions: int) -> NDArray[np.int64] | None:
     """`counts`, where the file has them."""
     if tensor is None:
         return None
@@ -116,7 +117,7 @@ def _sums(
     tensors: dict[str, NDArray[np.generic]], name: str, mean: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """A tensor of sums `[max_tokens, D]`."""
-    sums = tensors[name]
+    sums: NDArray[Any] = tensors[name]
     if sums.dtype != np.float64 or sums.shape != mean.shape or not np.isfinite(sums).all():
         raise RequestError(
             "chunk", f"has {name} that are not finite numbers, float64 {list(mean.shape)}"
