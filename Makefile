@@ -10,6 +10,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install demo test soak hostile lint proto bench clean
 FAULTS ?= 200
 SEED ?= 1
+SOAK_MINUTES ?= 20
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,8 +32,8 @@ demo: $(INSTALLED) ## serve the demo model, turn the sample corpus into vectors 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/pytest
 
-soak: $(INSTALLED) ## kill and cut everything at random, FAULTS times, and show that nothing is lost
-	$(BIN)/pytest tests/faults -s --faults $(FAULTS) --fault-seed $(SEED)
+soak: $(INSTALLED) ## kill and cut at random, FAULTS times, then SOAK_MINUTES of callers: no loss, no leak
+	$(BIN)/pytest tests/faults -s --faults $(FAULTS) --fault-seed $(SEED) --soak-minutes $(SOAK_MINUTES)
 
 hostile: $(INSTALLED) ## attack a server at length and print what became of it
 	$(BIN)/pytest tests/hostile -s --long-form --timeout 0

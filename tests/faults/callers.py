@@ -1,0 +1,96 @@
+"""Callers of other kinds, beside the jobs: each goes on until it is told to end."""
+
+import collections
+import contextlib
+import threading
+import time
+
+import numpy as np
+
+from actvec.client import ActvecError, Client, DeadlineExceeded, NotFound, ServerUnavailable
+
+TEXTS = [f"{word} and what follows it " * repeats for repeats, word in enumerate("abcdefgh", 1)]
+
+
+class Caller:
+    """Repeats a turn in a thread. What a broken connection may do to a call is counted."""
+
+    def __init__(self, target):
+        self.done = collections.Counter()
+        self.error = None
+        self._client = Client(target, timeout=20)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def turn(self, client):
+        """One call, or a few that belong together."""
+        raise NotImplementedError
+
+    def end(self):
+        """Finish the turn; raises what went wrong in any."""
+        self._ended.set()
+        self._thread.join()
+        self._client.close()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self):
+        while not self._ended.wait(0.05):
+            try:
+                self.turn(self._client)
+                self.done["answered"] += 1
+            except (ServerUnavailable, DeadlineExceeded):
+                self.done["not answered, and told so"] += 1
+            except ActvecError as error:
+                # Code CANCELLED: the server was killed or terminated in mid-call.
+                if "CANCELLED" not in str(error):
+                    self.error = error
+                    return
+                self.done["not answered, and told so"] += 1
+            except Exception as error:
+                self.error = error
+                return
+
+
+class Asking(Caller):
+    """Asks for one text at a time, and checks that its vector never changes."""
+
+    def __init__(self, target, undisturbed):
+        with Client(undisturbed) as client:
+            self._expected = [client.extract(text, mode="long").values for text in TEXTS]
+        self._number = 0
+        super().__init__(target)
+
+    def turn(self, client):
+        """One text."""
+        number = self._number % len(TEXTS)
+        self._number += 1
+        values = client.extract(TEXTS[number], mode="long").values
+        assert np.array_equal(values, self._expected[number]), TEXTS[number]
+
+
+class Leaving(Caller):
+    """Opens streams and leaves them in the middle."""
+
+    def turn(self, client):
+        """One stream, of which three results are taken."""
+        with contextlib.closing(client.stream(TEXTS * 8, mode="short")) as results:
+            for _ in range(3):
+                next(results)
+
+
+class Centring(Caller):
+    """Makes a small mean under a name that it has used before, centres by it, and deletes it."""
+
+    def turn(self, client):
+        """One mean, from its first document to its end."""
+        name = f"small-{time.monotonic_ns()}"
+        mean = client.corpus_mean(TEXTS, job=name)
+        assert mean.documents == len(TEXTS)
+        centred = client.extract(TEXTS[0], mode="short", center=mean.id)
+        assert centred.stamp.corpus_mean_sha256 == mean.sha256
+        client.list_means()
+        # Asked for twice where the answer to the first was lost.
+        with contextlib.suppress(NotFound):
+            client.delete_mean(mean.id)
