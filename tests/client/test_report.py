@@ -12,12 +12,16 @@ from actvec.client import Client, Document, InvalidArgument
 from actvec.client.cli import main
 from actvec.client.paired import PairedVectors, paired_vectors
 from actvec.client.report import gather, gather_tables, make_figures, write_report
-from actvec.client.report.figures import cluster_order
+from actvec.client.report.cosines import cluster_order
+from actvec.client.report.gather import Material
 from actvec.client.samples import sample_corpus
 from actvec.client.vector_tables import write_tables
 
 HOSTILE = "<script>alert(1)</script>"
-ALL = ["norms", "alignment", "cosines_raw", "cosines_centred", "outliers", "curves", "counts"]
+ALL = [
+    *("norms", "alignment", "pairs", "cosines_raw", "cosines_centred"),
+    *("outliers", "curves", "counts"),
+]
 
 # Appended to a page: works its switches and writes down what it finds.
 PROBE = """<script>window.addEventListener('load', () => setTimeout(() => {
@@ -130,6 +134,15 @@ def test_one_document_and_many_make_a_report(tmp_path, count):
     if count > 1:
         assert len(set(figures["cosines_raw"].data[0].x)) == count
         assert figures["cosines_raw"].layout.xaxis.showticklabels == (count <= 40)
+
+
+def test_of_very_many_the_heatmap_shows_some_and_says_so_and_the_pairs_are_all_counted():
+    vectors = np.random.default_rng(0).normal(size=(600, 1, 8)).astype(np.float32)
+    material = Material("short", tuple(f"d{number}" for number in range(600)), vectors)
+    figures = {figure.name: figure for figure in make_figures(material)}
+    assert figures["cosines_raw"].drawing.data[0].z.shape == (200, 200)
+    assert "One document in 3 is shown, 200 of 600." in figures["cosines_raw"].caption
+    assert sum(figures["pairs"].drawing.data[0].y) == 600 * 599 / 2
 
 
 def test_nothing_is_no_report():

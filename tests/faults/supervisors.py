@@ -53,12 +53,17 @@ class ServerSupervisor:
 class ClientSupervisor:
     """An `actvec` command, run again when it is killed, until it is done.
 
-    A command that begins while no server is there, or whose first connection is cut, or before the
-    server noticed the death of the client before, says so and ends; it is run again in a moment, as
+    A command that begins while no server is there, or whose first call is cut, or before the server
+    noticed the death of the client before, says so and ends; it is run again in a moment, as
     a person would.
     """
 
-    PASSING = ("no actvec server answers", "closes the connection", "another client holds")
+    PASSING = (
+        "no actvec server answers",
+        "closes the connection",
+        "the connection to the server",
+        "another client holds",
+    )
 
     def __init__(self, *arguments: object) -> None:
         self._command = [sys.executable, "-c", "from actvec.client.cli import main; main()"]

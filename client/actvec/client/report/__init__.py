@@ -10,7 +10,8 @@
 Needs `pip install 'actvec[report]'`.
 """
 
-from actvec.client.report.figures import Figure, make_figures
+from actvec.client.report.figure import Figure
+from actvec.client.report.figures import make_figures
 from actvec.client.report.gather import Material, gather, gather_tables
 from actvec.client.report.page import write_pictures, write_report
 

@@ -6,7 +6,8 @@ from string import Template
 
 from actvec.client.errors import MissingExtra
 from actvec.client.extras import import_extra
-from actvec.client.report.figures import Figure, make_figures
+from actvec.client.report.figure import Figure
+from actvec.client.report.figures import make_figures
 from actvec.client.report.gather import Material
 from actvec.client.whole import write_whole
 from actvec.pooling import pooling_matrix
