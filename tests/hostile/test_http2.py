@@ -226,7 +226,7 @@ def storm_of(target, rubbish, seed, patience):
 
 @pytest.mark.parametrize("name", RUBBISH)
 def test_rubbish_on_a_connection_ends_that_connection_alone(target, amount, name):
-    connections = amount(short=8, long=100) if name in FLOODS else amount(short=40, long=1000)
+    connections = amount(short=8, long=20) if name in FLOODS else amount(short=40, long=1000)
     storm = storm_of(target, RUBBISH[name], itertools.count(), patience=0.25)
     target.endure(f"HTTP/2: {name}", connections, storm)
 

@@ -123,7 +123,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         # Others have its place. What it does not read stays in memory as long as
                         # its connection, and counts for its caller: gRPC has no way to drop it, and
                         # says how a call ended after all that was written.
-                        await stalled.writing
+                        try:
+                            await stalled.writing
+                        except grpc.aio.BaseError:
+                            # The connection is gone: there is nobody to tell.
+                            raise asyncio.CancelledError from None
                         raise IdleError(
                             f"no answer was taken for {self._patience:g} seconds"
                         ) from None
