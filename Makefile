@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak hostile lint proto bench clean
+.PHONY: help install demo test soak hostile docs lint proto bench clean
 FAULTS ?= 200
 SEED ?= 1
 SOAK_MINUTES ?= 20
@@ -37,6 +37,9 @@ soak: $(INSTALLED) ## kill and cut at random, FAULTS times, then SOAK_MINUTES of
 
 hostile: $(INSTALLED) ## attack a server at length and print what became of it
 	$(BIN)/pytest tests/hostile -s --long-form --timeout 0
+
+docs: $(INSTALLED) ## build the documentation into build/docs
+	$(BIN)/python -m mkdocs build
 
 lint: $(INSTALLED) ## check style, types, the contract, generated code and deploy/
 	$(BIN)/ruff check .

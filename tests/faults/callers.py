@@ -17,7 +17,7 @@ class Caller:
 
     def __init__(self, target):
         self.done = collections.Counter()
-        self.error = None
+        self._error = None
         self._client = Client(target, timeout=20)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -28,12 +28,11 @@ class Caller:
         raise NotImplementedError
 
     def end(self):
-        """Finish the turn; raises what went wrong in any."""
+        """Finish the turn; returns what went wrong in any, or None."""
         self._ended.set()
         self._thread.join()
         self._client.close()
-        if self.error is not None:
-            raise self.error
+        return self._error
 
     def _run(self):
         while not self._ended.wait(0.05):
@@ -45,11 +44,11 @@ class Caller:
             except ActvecError as error:
                 # Code CANCELLED: the server was killed or terminated in mid-call.
                 if "CANCELLED" not in str(error):
-                    self.error = error
+                    self._error = error
                     return
                 self.done["not answered, and told so"] += 1
             except Exception as error:
-                self.error = error
+                self._error = error
                 return
 
 

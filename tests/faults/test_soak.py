@@ -91,11 +91,11 @@ def test_a_server_may_be_left_alone(pytestconfig, tmp_path, demo_server):
             runs += started
             delete_means(server.proxy.target, f"round-{rounds}")
             delete_means(demo_server.target, f"corpus-{rounds}-undisturbed")
-        looks = watch.end()
-        for caller in callers:
-            caller.end()
     finally:
+        looks = watch.end()
+        ends = [caller.end() for caller in callers]
         server.close()
+    assert not any(ends), ends
     _, *columns = zip(*looks, strict=True)
     resident, descriptors, threads = (quarters(column) for column in columns)
     calls = {type(caller).__name__: dict(caller.done) for caller in callers}
