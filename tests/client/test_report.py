@@ -11,7 +11,13 @@ import pytest
 from actvec.client import Client, Document, InvalidArgument
 from actvec.client.cli import main
 from actvec.client.paired import PairedVectors, paired_vectors
-from actvec.client.report import gather, gather_tables, make_figures, write_report
+from actvec.client.report import (
+    gather,
+    gather_tables,
+    make_figures,
+    write_pictures,
+    write_report,
+)
 from actvec.client.report.cosines import cluster_order
 from actvec.client.report.gather import Material
 from actvec.client.samples import sample_corpus
@@ -143,6 +149,18 @@ def test_of_very_many_the_heatmap_shows_some_and_says_so_and_the_pairs_are_all_c
     assert figures["cosines_raw"].drawing.data[0].z.shape == (200, 200)
     assert "One document in 3 is shown, 200 of 600." in figures["cosines_raw"].caption
     assert sum(figures["pairs"].drawing.data[0].y) == 600 * 599 / 2
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="pictures are drawn by Chromium")
+def test_the_figures_are_pictures_too(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(1, 1, 8)).astype(np.float32)
+    pictures = write_pictures(tmp_path, Material("short", ("one",), vectors))
+    assert [picture.name for picture in pictures] == ["norms.png", "outliers.png"]
+    for picture in pictures:
+        content = picture.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        # Width and height, of the header: 1000 x 600 at a scale of 2.
+        assert (content[16:20], content[20:24]) == (b"\0\0\x07\xd0", b"\0\0\x04\xb0")
 
 
 def test_nothing_is_no_report():
