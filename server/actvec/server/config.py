@@ -46,6 +46,7 @@ class Limits:
         upload_bytes: Bytes of the file of an uploaded mean.
         store_bytes: Bytes of all means in the store.
         commit_seconds: Time between two commits of a job that makes a mean.
+        lease_seconds: Silence of a job's client after which another may take the job over.
         idle_seconds: Time after which a stream in which nothing happens, a client that takes no
             results and a connection without calls are cut.
         connection_seconds: Time after which a connection takes no more calls; those that run are
@@ -65,6 +66,7 @@ class Limits:
     upload_bytes: int = 4 << 30
     store_bytes: int = 100 << 30
     commit_seconds: float = 5.0
+    lease_seconds: float = 30.0
     idle_seconds: float = 600.0
     connection_seconds: float = 3600.0
 

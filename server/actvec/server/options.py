@@ -196,6 +196,11 @@ _LIMITS = (
     _limit("--store-bytes", "Bytes of all stored means."),
     _limit("--commit-seconds", "Seconds between two commits of a mean.", click.FloatRange(0)),
     _limit(
+        "--lease-seconds",
+        "Seconds of silence of a mean's client after which another may take its job over.",
+        click.FloatRange(0),
+    ),
+    _limit(
         "--idle-seconds",
         "Seconds in which nothing happens until a stream is ended, or a connection without calls.",
         click.FloatRange(0, min_open=True),

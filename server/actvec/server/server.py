@@ -126,7 +126,7 @@ class Server:
             store = MeanStore(config.data_dir / "means", config.limits.store_bytes)
         except OSError as error:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
-        jobs = Jobs(config.data_dir / "jobs", extractor)
+        jobs = Jobs(config.data_dir / "jobs", extractor, limits.lease_seconds)
         service = ActivationVectorService(engine, extractor, store, jobs)
         interceptors = [
             CallInterceptor(access.tokens, config.limits, observation.listeners),

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from actvec.pooling import MeanAccumulator
 from actvec.server.demo import write_demo_model
 from actvec.server.errors import NotFiniteError
-from actvec.server.means import jobs
 from actvec.v1 import means_pb2, vectors_pb2
 from actvec.v1.means_pb2 import (
     CorpusMeanSkip,
@@ -291,12 +290,12 @@ async def test_a_second_client_is_told_that_the_job_is_held(serve):
         call.cancel()
 
 
-async def test_a_silent_client_loses_its_job_to_one_that_takes_over(serve, monkeypatch):
-    async with serve() as (_, stub):
+async def test_a_silent_client_loses_its_job_to_one_that_takes_over(serve):
+    async with serve(lease_seconds=0.1) as (_, stub):
         call = await hold(stub)
         await call.write(documents(TEXTS[:3]))
         await call.read()
-        monkeypatch.setattr(jobs.Holding, "idle", lambda _: 31.0)
+        await asyncio.sleep(0.2)
         responses = await run(stub, opening(explicit_finish=True, take_over=True))
         assert responses[0].opened.next_sequence == 3
         with refused(grpc.StatusCode.ABORTED, "was taken over by another connection"):

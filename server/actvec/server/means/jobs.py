@@ -1,6 +1,7 @@
 """All jobs that make means: who holds which, and what they left on the disk."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from actvec.server.errors import JobHeldError, JobMismatchError
 from actvec.server.extractor import Extractor
 from actvec.server.means.checkpoint import FinishedJob, JobDirectory, Progress
 from actvec.server.means.mean_job import JobSettings, MeanJob
+
+log = logging.getLogger(__name__)
 
 
 class Holding:
@@ -36,7 +39,7 @@ class Jobs:
         lease: Seconds of silence after which another client may take a job over.
     """
 
-    def __init__(self, directory: Path, extractor: Extractor, lease: float = 30.0) -> None:
+    def __init__(self, directory: Path, extractor: Extractor, lease: float) -> None:
         self._directory = directory
         self._extractor = extractor
         self._lease = lease
@@ -79,8 +82,9 @@ class Jobs:
             try:
                 if holding.job is not None:
                     await holding.job.commit()
-            except Exception:  # noqa: S110 - the client was told, or will find the commit before
-                pass
+            except Exception:
+                # The client was told, or will find the commit before.
+                log.exception("job %s is let go as its last commit left it", name)
             finally:
                 if holding.job is not None:
                     holding.job.close()
