@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from actvec.server.attention import Segments
 from actvec.server.bridge import Hook, thin_bridge
 from actvec.server.errors import StartupError
 from actvec.server.model import LoadedModel, ModelCard
-from actvec.server.pooler import Pools, pool_step
+from actvec.server.pooler import Pools, layer_mean, pool_step
 from actvec.server.step import StepDocument
 
 
@@ -73,11 +74,27 @@ class PackedEngine:
             RuntimeError: the model did not run the packed attention in every block, or gave another
                 number of states than there are tokens: no vector can be trusted.
         """
-        tokens = sum(document.tokens for document in documents)
+        states = self._layer_states([document.ids for document in documents])
+        return pool_step(states, self.card.layers, documents)
+
+    @torch.inference_mode()
+    def states(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The states `H` `[T, D]` of one document of these ids, averaged over the target layers.
+
+        Raises:
+            RuntimeError: as for `run`.
+        """
+        states: NDArray[np.float32] = (
+            layer_mean(self._layer_states([ids]))[: len(ids)].cpu().numpy()
+        )
+        return states
+
+    def _layer_states(self, packed: list[NDArray[np.int64]]) -> list[torch.Tensor]:
+        """The residual stream `[rows, D]` after each target layer, of documents in a row."""
+        tokens = sum(map(len, packed))
         rows = self.rows(tokens)
-        packed = [document.ids for document in documents]
         if rows > tokens:
-            packed.append(np.zeros(rows - tokens, dtype=np.int64))
+            packed = [*packed, np.zeros(rows - tokens, dtype=np.int64)]
         segments = Segments([len(ids) for ids in packed], self._device)
         ids = torch.from_numpy(np.concatenate(packed)).to(self._device)
         positions = torch.from_numpy(np.concatenate([np.arange(n) for n in segments.lengths]))
@@ -87,7 +104,7 @@ class PackedEngine:
                 f"the packed attention ran {segments.calls} times for {self._blocks} blocks and "
                 f"gave {[len(state) for state in states]} states for {rows} tokens"
             )
-        return pool_step(states, self.card.layers, documents)
+        return states
 
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, segments: Segments

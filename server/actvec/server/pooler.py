@@ -23,6 +23,15 @@ def _weights(tokens: int) -> torch.Tensor:
     return torch.from_numpy(pooling_matrix("long", tokens))
 
 
+def layer_mean(layer_states: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean `[T, D]` of the target layers' states, float32."""
+    # Upcast before the mean: a mean of 16-bit states would lose digits.
+    states = layer_states[0].float()
+    for state in layer_states[1:]:
+        states = states + state.float()
+    return states / len(layer_states)
+
+
 def pool_step(
     layer_states: Sequence[torch.Tensor], layers: Sequence[int], documents: Sequence[StepDocument]
 ) -> list[Pools | Exception]:
@@ -43,12 +52,7 @@ def pool_step(
     Raises:
         RuntimeError: there is no memory for it; no document was summed.
     """
-    # Upcast before the mean: a mean of 16-bit states would lose digits.
-    states = layer_states[0].float()
-    for state in layer_states[1:]:
-        states = states + state.float()
-    states = states / len(layer_states)
-
+    states = layer_mean(layer_states)
     ends = np.cumsum([document.tokens for document in documents]).tolist()
     values = _pool(states, documents, ends)
     # Every weight of the exponential pools is positive: a state that is not finite makes its pool

@@ -5,19 +5,18 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-from transformers.utils.logging import disable_progress_bar
-
 from actvec.server.calls.access import Access
 from actvec.server.calls.interceptor import CallInterceptor
-from actvec.server.config import ModelOptions, ServerConfig
+from actvec.server.config import ServerConfig
 from actvec.server.endpoint import Endpoint
-from actvec.server.engine import Engine, PackedEngine, warm_up
+from actvec.server.engine import Engine
+from actvec.server.engines import load_engine
 from actvec.server.errors import CutShortError, EngineLostError, StartupError
 from actvec.server.extractor import Extractor
 from actvec.server.means.jobs import Jobs
 from actvec.server.means.store import MeanStore
 from actvec.server.memory import keep_freed_memory, step_budget
-from actvec.server.model import RESID_POST, LoadedModel, load_model
+from actvec.server.model import LoadedModel
 from actvec.server.observe.observation import Observation
 from actvec.server.runner import StepRunner
 from actvec.server.service import ActivationVectorService
@@ -31,35 +30,6 @@ log = logging.getLogger(__name__)
 _WATCHERS_HEAR = 1.0
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationVectorService"]
-
-
-def load_engine(options: ModelOptions) -> tuple[Engine, LoadedModel]:
-    """Load the model and run one token through the engine, so that what is wrong shows now.
-
-    Raises:
-        StartupError: the model or an option is not usable.
-    """
-    lens = options.engine == "lens"
-    if options.hook != RESID_POST and not lens:
-        raise StartupError(f"--hook {options.hook} needs --engine lens")
-    loaded = load_model(
-        options.model,
-        revision=options.revision,
-        layers=options.layers,
-        dtype=options.dtype,
-        device=options.device,
-        hook=options.hook,
-        whole=lens,
-    )
-    engine: Engine
-    if lens:
-        from actvec.server.lens import LensEngine  # noqa: PLC0415 - only where it is asked for
-
-        engine = LensEngine(loaded)
-    else:
-        engine = PackedEngine(loaded)
-    warm_up(engine)
-    return engine, loaded
 
 
 def engine_thread() -> Executor:
@@ -194,8 +164,6 @@ async def serve(
         EngineLostError: the engine hangs; the process is to end, and not by joining threads.
         CutShortError: the server did not end in time; likewise.
     """
-    # The bar of transformers' loading says nothing in a log; the hub's own, of a download, does.
-    disable_progress_bar()
     keep_freed_memory()
     thread = engine_thread()
     loading = asyncio.get_running_loop().run_in_executor(thread, load_engine, config.model)

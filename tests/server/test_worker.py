@@ -1,0 +1,96 @@
+"""The worker without a server: its dictionaries, against the server's own vectors."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from actvec.client import Client
+from actvec.client.samples import sample_corpus
+from actvec.pooling import pooling_matrix
+from actvec.server.config import ModelOptions
+from actvec.server.errors import MeanNotFoundError, RequestError
+from actvec.server.worker import Worker
+
+TEXT = "The tide comes back twice a day, and nobody is surprised."
+
+
+@pytest.fixture(scope="module")
+def served(start_server, tmp_path_factory):
+    """A server with a mean, and the folder where it keeps it."""
+    directory = tmp_path_factory.mktemp("data")
+    server = start_server("--model=demo", data_dir=directory)
+    with Client(server.target) as client:
+        client.corpus_mean(sample_corpus(), job="samples")
+        yield client, directory
+
+
+@pytest.fixture(scope="module")
+def worker(served):
+    return Worker(ModelOptions(model="demo"), served[1])
+
+
+@pytest.mark.parametrize("strategy", ["short", "long"])
+@pytest.mark.parametrize("center", [None, "latest"])
+def test_its_vector_is_that_of_the_server(served, worker, strategy, center):
+    client, _ = served
+    made = worker.get_activation_vector(TEXT, pooling_strategy=strategy, center=center)
+    expected = client.extract(TEXT, mode=strategy, center=center)
+    assert np.array_equal(made["vector"], expected.values)
+    assert made["shape"] == [len(expected.values)]
+    assert made["d_model"] == 256
+    assert made["layers_used"] == [4, 5, 6]
+    assert made["activation_types"] == ["resid_post"]
+    assert made["pooling_strategy"] == strategy
+    assert made["centered"] == (center is not None)
+    assert made["tokens"] == made["tokens_used"] == expected.tokens
+    assert made["stamp"]["model"]["model"] == "demo"
+    assert made["stamp"].get("corpus_mean_sha256", "") == expected.stamp.corpus_mean_sha256
+
+
+def test_its_matrix_pools_to_its_vector(worker):
+    matrix = worker.get_activation_matrix(TEXT)
+    vector = worker.get_activation_vector(TEXT, pooling_strategy="long")["vector"]
+    assert matrix["shape"] == [matrix["tokens"], 256]
+    pooled = pooling_matrix("long", matrix["tokens"]) @ matrix["matrix"]
+    assert np.allclose(pooled.ravel(), vector, rtol=1e-5, atol=1e-6)
+
+
+def test_it_says_what_is_loaded(worker):
+    info = worker.get_model_info()
+    assert info["model"] == "demo"
+    assert info["n_layers"] == 8
+    assert info["engine"] == "packed"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"text": " "}, RequestError, "is empty or blank"),
+        ({"pooling_strategy": "medium"}, RequestError, "short or long"),
+        ({"truncation": "middle"}, RequestError, "error, start, end"),
+        ({"center": "nobody"}, MeanNotFoundError, "nobody"),
+    ],
+)
+def test_what_cannot_be_is_an_error_and_never_a_raw_vector(worker, options, error, message):
+    with pytest.raises(error, match=message):
+        worker.get_activation_vector(**{"text": TEXT} | options)
+
+
+LIFE = """
+import gc, pathlib, socket, sys, threading
+from actvec.server.config import ModelOptions
+from actvec.server.worker import Worker
+worker = Worker(ModelOptions(model="demo"), pathlib.Path(sys.argv[1]))
+gc.collect()
+print(threading.enumerate() == [threading.main_thread()])
+print([thing for thing in gc.get_objects() if isinstance(thing, socket.socket)])
+print(any(name.split(".")[0] == "grpc" for name in sys.modules))
+"""
+
+
+def test_when_a_snapshot_is_taken_there_is_no_thread_no_socket_and_no_grpc(tmp_path):
+    command = [sys.executable, "-c", LIFE, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n") == ["True", "[]", "False", ""]
