@@ -107,19 +107,22 @@ class Pythia12BActivationExtractor:
         if options.get("center"):
             data.reload()
         assert self._worker is not None  # noqa: S101 - `restore` ran
-        return self._worker.get_activation_vector(text, **options)
+        made: dict[str, Any] = self._worker.get_activation_vector(text, **options)
+        return made
 
     @modal.method()
     def get_activation_matrix(self, /, text: str, **options: Any) -> dict[str, Any]:
         """See `worker.Worker.get_activation_matrix`."""
         assert self._worker is not None  # noqa: S101 - `restore` ran
-        return self._worker.get_activation_matrix(text, **options)
+        made: dict[str, Any] = self._worker.get_activation_matrix(text, **options)
+        return made
 
     @modal.method()
     def get_model_info(self) -> dict[str, Any]:
         """See `worker.Worker.get_model_info`."""
         assert self._worker is not None  # noqa: S101 - `restore` ran
-        return self._worker.get_model_info()
+        info: dict[str, Any] = self._worker.get_model_info()
+        return info
 
 
 @app.function(image=image, volumes={str(WEIGHTS): weights}, timeout=4 * _HOUR)
