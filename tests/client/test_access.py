@@ -1,5 +1,8 @@
 """Servers that want a token, TLS, or a certificate: what a client gives, and what it says."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
 import pytest
 
 from actvec.client import (
@@ -99,10 +102,21 @@ def test_tls_and_no_tls_do_not_understand_each_other_and_say_so(guarded, demo_se
         client.info()
 
 
-def test_a_certificate_for_another_name_is_refused(guarded, authority):
-    port = guarded.target.rpartition(":")[2]
+@pytest.fixture
+def misnamed(authority):
+    """The target of a server on 127.0.0.1 whose certificate is for another name."""
+    issued = authority.issue("misnamed", "gpu.example.org")
+    pair = (issued.key.read_bytes(), issued.cert.read_bytes())
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    server.start()
+    yield f"https://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def test_a_certificate_for_another_name_is_refused(misnamed, authority):
     with (
-        Client(f"https://localhost:{port}", tls=TlsFiles(ca=authority.pem)) as client,
+        Client(misnamed, tls=TlsFiles(ca=authority.pem)) as client,
         pytest.raises(ServerUnavailable, match="is for another name"),
     ):
         client.info()

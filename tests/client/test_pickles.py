@@ -71,7 +71,7 @@ def test_a_pickle_in_plain_python_and_an_optimised_one_are_read(tmp_path):
         None,
         5,
         ("a", "b"),
-        {"a", "b"},
+        {"a"},
         {"a": "b"},
         ["a", None],
         ["a", b"bytes"],

@@ -147,7 +147,7 @@ def test_an_impostor_is_asked_by_every_verb():
 
 
 @pytest.mark.parametrize("answers", [[], [b"\xff"]], ids=["nothing", "no message"])
-@pytest.mark.parametrize("method", VERBS.keys() - {"StreamVectors", "StreamCorpusMean"})
+@pytest.mark.parametrize("method", sorted(VERBS.keys() - {"StreamVectors", "StreamCorpusMean"}))
 def test_a_call_without_an_answer_is_an_error_of_the_protocol(impostor, method, answers):
     server, target = impostor
     server.answers = {method: answers}
