@@ -29,8 +29,9 @@ install: $(INSTALLED) ## create .venv with everything in it
 demo: $(INSTALLED) ## serve the demo model, turn the sample corpus into vectors and a report
 	$(BIN)/python -m examples.demo
 
+# A thread of torch each: servers of a small model, two test processes at a time, only wait for more.
 test: $(INSTALLED) ## run the tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 soak: $(INSTALLED) ## kill and cut at random, FAULTS times, then SOAK_MINUTES of callers: no loss, no leak
 	$(BIN)/pytest tests/faults -s --faults $(FAULTS) --fault-seed $(SEED) --soak-minutes $(SOAK_MINUTES)
