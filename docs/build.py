@@ -7,6 +7,7 @@ The contract's page is made from the comments of `proto/`, which buf reads; the 
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def contract_page() -> str:
     """Every rpc, message and enum with its comment, as Markdown."""
-    image = subprocess.run(
-        ["buf", "build", "-o", "-#format=json"],  # noqa: S607 - of the environment that runs mkdocs
+    image = subprocess.run(  # noqa: S603 - a program of our environment
+        [Path(sys.executable).with_name("buf"), "build", "-o", "-#format=json"],
         cwd=ROOT,
         capture_output=True,
         check=True,
