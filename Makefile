@@ -29,7 +29,8 @@ install: $(INSTALLED) ## create .venv with everything in it
 demo: $(INSTALLED) ## serve the demo model, turn the sample corpus into vectors and a report
 	$(BIN)/python -m examples.demo
 
-# A thread of torch each: servers of a small model, two test processes at a time, only wait for more.
+# Two processes, and a thread of torch in each and in each of their servers: the models are so small
+# that more threads only wait for each other.
 test: $(INSTALLED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 

@@ -65,10 +65,10 @@ def test_a_deployment_chooses_by_the_environment():
     assert run.stdout.split() == ["L4", "EleutherAI/pythia-70m", "True"]
 
 
-def test_a_corpus_is_fetched_by_the_program_that_people_use(tmp_path):
-    command = modal_app.fetch_command(tmp_path / "c4.jsonl", dataset="x/y", num_samples=5, seed=1)
+def test_a_corpus_is_fetched_by_the_program_that_people_use():
+    command = modal_app.fetch_command("c4.jsonl", dataset="x/y", num_samples=5, seed=1)
     assert command[3:] == [
-        *("corpus", "fetch", "--save-local", str(tmp_path / "c4.jsonl")),
+        *("corpus", "fetch", "--save-local", "/data/corpora/c4.jsonl"),
         *("--dataset", "x/y", "--num-samples", "5", "--seed", "1"),
     ]
     run = subprocess.run(
@@ -76,3 +76,9 @@ def test_a_corpus_is_fetched_by_the_program_that_people_use(tmp_path):
     )
     for option in ("--dataset", "--config", "--min-words", "--max-words", "--num-samples"):
         assert option in run.stdout
+
+
+@pytest.mark.parametrize("name", ["../means/c.jsonl", "/c.jsonl", "folder/c.jsonl"])
+def test_a_corpus_stays_in_the_folder_of_corpora(name):
+    with pytest.raises(ValueError, match="without a folder"):
+        modal_app.fetch_command(name)

@@ -145,10 +145,14 @@ def fetch_corpus(
     num_samples: int = 10_000,
     seed: int = 0,
 ) -> None:
-    """Fetch a corpus, by `actvec corpus fetch`, into the volume of data: `corpora/<save_as>`."""
+    """Fetch a corpus, by `actvec corpus fetch`, into the volume of data: `corpora/<save_as>`.
+
+    Raises:
+        ValueError: `save_as` is no plain file name.
+    """
     subprocess.run(  # noqa: S603 - our own program, without a shell
         fetch_command(
-            DATA / "corpora" / Path(save_as).name,
+            save_as,
             dataset=dataset,
             config=config,
             min_words=min_words,
@@ -161,10 +165,16 @@ def fetch_corpus(
     data.commit()
 
 
-def fetch_command(target: Path, **options: object) -> list[str]:
-    """The program that fetches, in a process of its own: the server does not know the client."""
+def fetch_command(save_as: str, **options: object) -> list[str]:
+    """The program that fetches, in a process of its own: the server does not know the client.
+
+    Raises:
+        ValueError: `save_as` is no plain file name.
+    """
+    if Path(save_as).name != save_as:
+        raise ValueError(f"--save-as names a file in corpora/, without a folder: not {save_as!r}")
     command = [sys.executable, "-c", "from actvec.client.cli import main; main()"]
-    command += ["corpus", "fetch", "--save-local", str(target)]
+    command += ["corpus", "fetch", "--save-local", str(DATA / "corpora" / save_as)]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     return command
