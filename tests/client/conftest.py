@@ -1,4 +1,4 @@
-"""Clients of the shared server, and proxies that cut connections."""
+"""Clients of the shared server, proxies that cut connections, and files to fetch a corpus from."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,6 +9,7 @@ from actvec.client.cli import main
 from actvec.client.samples import sample_corpus
 
 from ..proxy import CuttingProxy
+from .c4 import write_shards
 
 
 @pytest.fixture
@@ -52,3 +53,21 @@ def program(capfd):
         return ending.value.code, output, errors
 
     return run
+
+
+@pytest.fixture
+def c4(tmp_path):
+    """A folder of C4-shaped files."""
+    return write_shards(tmp_path / "c4" / "en")
+
+
+@pytest.fixture
+def c4_dataset(c4):
+    """The same, laid out as the hub's dataset is."""
+    (c4.parent / "README.md").write_text(
+        "---\nconfigs:\n"
+        "- config_name: en\n  data_files:\n  - split: train\n    path: en/c4-train.*.json.gz\n"
+        "- config_name: other\n  data_files: other/*.json.gz\n---\n"
+    )
+    write_shards(c4.parent / "other", shards=1)
+    return c4.parent
