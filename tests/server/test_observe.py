@@ -24,16 +24,10 @@ from actvec.server.errors import StartupError
 from actvec.server.observe.log import JsonFormatter, TextFormatter
 from actvec.v1 import means_pb2, model_pb2
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
-from actvec.v1.vectors_pb2 import (
-    MODE_SHORT,
-    Document,
-    ExtractVectorRequest,
-    StreamVectorsRequest,
-    VectorSettings,
-)
+from actvec.v1.vectors_pb2 import Document, ExtractVectorRequest, StreamVectorsRequest
 
-SHORT = VectorSettings(mode=MODE_SHORT)
-SERVICE = "/actvec.v1.ActivationVectorService"
+from .calling import SERVICE, SHORT, error_of
+
 METRICS = WatchOptions(metrics_port=0)
 DASHBOARD = Path(__file__).resolve().parents[2] / "deploy/grafana/dashboards/actvec.json"
 
@@ -59,12 +53,6 @@ async def read_all(call) -> list[object]:
     return [response async for response in call]
 
 
-async def fails(call) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await (read_all(call) if hasattr(call, "__aiter__") else call)
-    return error.value
-
-
 async def over(call) -> None:
     """Return when the call has ended, however it did."""
     with contextlib.suppress(grpc.aio.AioRpcError):
@@ -75,7 +63,7 @@ async def test_each_call_is_a_line_with_what_it_did(serve, caplog):
     caplog.set_level(logging.INFO)
     async with serve() as (_, stub):
         await read_all(stub.StreamVectors(iter([some_documents("one two", " ", "three")])))
-        await fails(stub.ExtractVector(ExtractVectorRequest(text="", settings=SHORT)))
+        await error_of(stub.ExtractVector(ExtractVectorRequest(text="", settings=SHORT)))
         await eventually(lambda: len(lines(caplog)) == 2)
     stream, extract = lines(caplog)
     assert stream["method"] == f"{SERVICE}/StreamVectors"
@@ -94,9 +82,9 @@ async def test_how_a_call_ended_is_told_whichever_way_it_did(serve, held_engine,
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         metadata = (("authorization", "Bearer t"),)
-        await fails(stub.GetModelInfo(model_pb2.GetModelInfoRequest()))
-        await fails(channel.unary_unary("/no.such/Method")(b"", metadata=metadata))
-        await fails(stub.StreamVectors(metadata=metadata, timeout=0.2))
+        await error_of(stub.GetModelInfo(model_pb2.GetModelInfoRequest()))
+        await error_of(channel.unary_unary("/no.such/Method")(b"", metadata=metadata))
+        await error_of(stub.StreamVectors(metadata=metadata, timeout=0.2))
         cancelled = stub.StreamVectors(iter([some_documents("a text")]), metadata=metadata)
         await held_engine.entered()
         cancelled.cancel()
@@ -118,7 +106,7 @@ async def test_health_and_reflection_are_no_news_while_they_succeed(serve, caplo
     ):
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
         await check(b"")
-        await fails(check(b"\x0a\x04none"))
+        await error_of(check(b"\x0a\x04none"))
     (failed,) = lines(caplog)
     assert failed["code"] == "NOT_FOUND"
 
@@ -242,7 +230,7 @@ async def test_metrics_count_what_was_answered(serve):
         answers = await read_all(stub.StreamVectors(iter([some_documents(*texts)])))
         tokens = sum(r.vector.tokens for answer in answers for r in answer.results)
         await stub.ExtractVector(ExtractVectorRequest(text="one", settings=SHORT))
-        await fails(stub.ExtractVector(ExtractVectorRequest()))
+        await error_of(stub.ExtractVector(ExtractVectorRequest()))
         finished = (await read_all(stub.StreamCorpusMean(iter([job, message]))))[-1].finished
         waiting = stub.StreamVectors()
         await waiting.write(some_documents())
@@ -297,7 +285,7 @@ async def test_methods_that_do_not_exist_make_no_labels(serve):
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         for n in range(5):
-            await fails(channel.unary_unary(f"/no.such/Method{n}")(b""))
+            await error_of(channel.unary_unary(f"/no.such/Method{n}")(b""))
         refused = ("actvec_calls_total", "UNIMPLEMENTED", "unknown")
         await eventually(lambda: scrape(server).get(refused) == 5)
         seen = scrape(server)
@@ -362,7 +350,7 @@ async def test_calls_are_traced_where_a_collector_is_named(serve, monkeypatch):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
         async with serve() as (server, stub):
             await read_all(stub.StreamVectors(iter([some_documents("one")])))
-            await fails(stub.ExtractVector(ExtractVectorRequest()))
+            await error_of(stub.ExtractVector(ExtractVectorRequest()))
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
                 await channel.unary_unary("/grpc.health.v1.Health/Check")(b"")
     codes = {

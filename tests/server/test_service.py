@@ -19,7 +19,7 @@ from actvec.server.runner import StepRunner
 from actvec.server.step import StepDocument
 from actvec.server.tokens import Tokenizer
 from actvec.server.wire import parse_settings
-from actvec.v1 import means_pb2, model_pb2, vectors_pb2
+from actvec.v1 import means_pb2, model_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
     MODE_SHORT,
@@ -33,28 +33,8 @@ from actvec.v1.vectors_pb2 import (
     VectorSettings,
 )
 
+from .calling import SHORT, collect, extract, floats
 from .conftest import random_neox, save_model
-
-SHORT = VectorSettings(mode=MODE_SHORT)
-LONG = VectorSettings(mode=MODE_LONG)
-
-
-def floats(vector: vectors_pb2.Vector) -> np.ndarray:
-    return np.frombuffer(vector.data, "<f4")
-
-
-async def extract(stub, text, **settings):
-    request = ExtractVectorRequest(text=text, settings=VectorSettings(**settings))
-    return await stub.ExtractVector(request)
-
-
-async def collect(stub, messages):
-    """The stamp and the results of a stream, by sequence."""
-    responses = [response async for response in stub.StreamVectors(iter(messages))]
-    assert responses[0].HasField("stamp")
-    assert not any(response.HasField("stamp") for response in responses[1:])
-    results = [result for response in responses for result in response.results]
-    return responses[0].stamp, {result.sequence: result for result in results}
 
 
 async def test_get_model_info(serve):
@@ -220,91 +200,6 @@ async def test_an_error_that_quotes_much_arrives_as_itself(serve):
         assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_stream_gives_each_document_what_a_unary_call_gives(serve):
-    texts = [f"Document number {n} " + "and more of it " * (n % 37) for n in range(120)]
-    messages = [StreamVectorsRequest(settings=LONG)] + [
-        StreamVectorsRequest(
-            documents=[
-                Document(id=f"doc-{n}", text=texts[n], sequence=n) for n in range(start, start + 10)
-            ]
-        )
-        for start in range(0, 120, 10)
-    ]
-    async with serve() as (_, stub):
-        stamp, results = await collect(stub, messages)
-        assert sorted(results) == list(range(120))
-        for n in (0, 36, 119):
-            alone = await extract(stub, texts[n], mode=MODE_LONG)
-            assert results[n].id == f"doc-{n}"
-            assert results[n].vector == alone.vector
-            assert stamp == alone.stamp
-
-
-async def test_a_bad_document_is_its_own_error_and_the_stream_goes_on(serve):
-    documents = [
-        Document(id="good", text="text", sequence=1),
-        Document(id="blank", text=" ", sequence=2),
-        Document(id="long", text="word " * 5000, sequence=3),
-        Document(id="large", text="x" * 50_000, sequence=4),
-        Document(id="i" * 2000, text="text", sequence=5),
-        Document(id="good", text="text", sequence=6),
-    ]
-    async with serve(text_bytes=40_000) as (_, stub):
-        request = StreamVectorsRequest(settings=SHORT, documents=documents)
-        _, results = await collect(stub, [request])
-    assert results[1].vector == results[6].vector
-    assert results[1].vector.tokens > 0
-    errors = {n: (result.error.code, result.error.field) for n, result in results.items()}
-    assert errors[2] == errors[3] == (grpc.StatusCode.INVALID_ARGUMENT.value[0], "text")
-    assert errors[4] == (grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], "text")
-    assert errors[5] == (grpc.StatusCode.INVALID_ARGUMENT.value[0], "documents[4].id")
-    assert "4096 fit" in results[3].error.message
-
-
-async def test_a_poisoned_document_fails_alone(serve, tmp_path):
-    loaded = load_model(str(save_model(tmp_path, random_neox())))
-    (poison,) = loaded.tokenizer("~")["input_ids"]
-    loaded.module.gpt_neox.embed_in.weight[poison] = float("inf")
-    documents = [Document(text=text, sequence=n) for n, text in enumerate("a~a")]
-    async with serve(PackedEngine(loaded), loaded) as (_, stub):
-        request = StreamVectorsRequest(settings=SHORT, documents=documents)
-        _, results = await collect(stub, [request])
-    assert results[0].vector == results[2].vector
-    assert results[1].error.code == grpc.StatusCode.INTERNAL.value[0]
-    assert "layer 2 is not finite" in results[1].error.message
-
-
-@pytest.mark.parametrize(
-    ("messages", "details"),
-    [
-        ([], "settings: the first message"),
-        ([StreamVectorsRequest(documents=[Document(text="a")])], "settings: the first message"),
-        (
-            [StreamVectorsRequest(settings=SHORT), StreamVectorsRequest(settings=SHORT)],
-            "settings: belong in the first message",
-        ),
-    ],
-)
-async def test_a_stream_that_breaks_the_contract_says_how(serve, messages, details):
-    async with serve() as (_, stub):
-        with pytest.raises(grpc.aio.AioRpcError, match=details) as error:
-            await collect(stub, messages)
-    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-async def test_documents_before_a_broken_message_are_answered(serve):
-    messages = [
-        StreamVectorsRequest(settings=SHORT, documents=[Document(text="text", sequence=4)]),
-        StreamVectorsRequest(settings=SHORT),
-    ]
-    seen = []
-    async with serve() as (_, stub):
-        with pytest.raises(grpc.aio.AioRpcError, match="settings: belong"):
-            async for response in stub.StreamVectors(iter(messages)):
-                seen += [result.sequence for result in response.results]
-    assert seen == [4]
-
-
 @pytest.mark.parametrize("method", ["ExtractVector", "StreamVectors"])
 @pytest.mark.parametrize(
     ("replace", "field"),
@@ -334,31 +229,6 @@ async def test_bytes_that_are_no_message_say_why(serve, method, replace, field):
                 async for _ in channel.stream_stream(path)(iter([raw])):
                     pass
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-async def test_a_reader_that_stops_reading_is_read_no_further(serve):
-    """Back-pressure: the server holds a window of documents and leaves the rest to the client."""
-    sent = 0
-    text = "a document that is long enough to fill buffers " * 40
-
-    async def endless():
-        nonlocal sent
-        yield StreamVectorsRequest(settings=LONG)
-        while True:
-            await asyncio.sleep(0)
-            yield StreamVectorsRequest(documents=[Document(text=text, sequence=sent)])
-            sent += 1
-
-    async with serve(stream_documents=8) as (_, stub):
-        call = stub.StreamVectors(endless())
-        await call.read()
-        before = -1
-        while sent > before:
-            before = sent
-            await asyncio.sleep(1)
-        # what went is in the buffers of the connection, some megabytes, and not in the server
-        assert sent * len(text) < 32 << 20
-        call.cancel()
 
 
 async def test_concurrent_unary_calls_share_steps(serve, demo_engine):
@@ -395,51 +265,3 @@ async def test_a_call_cancelled_as_its_step_is_answered_takes_no_other_along(
     calls[0].cancel()
     assert [vector.tokens for vector in await asyncio.gather(*calls[1:])] == [2, 2]
     await extractor.drain()
-
-
-async def test_a_cancelled_stream_leaves_the_queue(serve, demo_engine):
-    computed = 0
-
-    class Slow:
-        name, card = demo_engine.name, demo_engine.card
-
-        def run(self, documents):
-            nonlocal computed
-            computed += len(documents)
-            return demo_engine.run(documents)
-
-    text = "a few words " * 300
-    documents = [Document(text=text, sequence=n) for n in range(200)]
-    async with serve(Slow(), step_tokens=1000) as (_, stub):
-        call = stub.StreamVectors(iter([StreamVectorsRequest(settings=SHORT, documents=documents)]))
-        await call.read()
-        await call.read()
-        call.cancel()
-        await asyncio.sleep(0.3)
-        after_cancel = computed
-        await extract(stub, "still served", mode=MODE_SHORT)
-        assert computed == after_cancel + 1
-    assert computed < 200
-
-
-async def test_a_draining_server_finishes_what_it_read_and_says_unavailable(serve):
-    documents = [Document(text="a few words " * 100, sequence=n) for n in range(50)]
-
-    async def messages():
-        yield StreamVectorsRequest(settings=SHORT, documents=documents)
-        await asyncio.sleep(60)
-
-    seen = []
-    async with serve() as (server, stub):
-        call = stub.StreamVectors(messages())
-        await call.read()
-        first = await call.read()
-        seen += [result.sequence for result in first.results]
-        stopping = asyncio.create_task(server.stop(grace=10))
-        with pytest.raises(grpc.aio.AioRpcError, match="shutting down") as error:
-            while response := await call.read():
-                seen += [result.sequence for result in response.results]
-        await asyncio.wait_for(stopping, 10)
-    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert len(seen) == len(set(seen))
-    assert set(seen) == set(range(50))

@@ -1,0 +1,74 @@
+"""Calls through raw stubs, as any client can make them, and what comes of them."""
+
+import hashlib
+
+import grpc
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from actvec.v1 import means_pb2, vectors_pb2
+from actvec.v1.vectors_pb2 import (
+    MODE_LONG,
+    MODE_SHORT,
+    ExtractVectorRequest,
+    StreamVectorsRequest,
+    VectorSettings,
+)
+
+SERVICE = "/actvec.v1.ActivationVectorService"
+SHORT = VectorSettings(mode=MODE_SHORT)
+LONG = VectorSettings(mode=MODE_LONG)
+SETTINGS = StreamVectorsRequest(settings=SHORT)
+EXTRACT = ExtractVectorRequest(text="a text", settings=SHORT)
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def error_of(call) -> grpc.aio.AioRpcError:
+    """What a call that is to fail fails with."""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        if hasattr(call, "read"):
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        else:
+            await call
+    return error.value
+
+
+async def extract(stub, text, **settings):
+    request = ExtractVectorRequest(text=text, settings=VectorSettings(**settings))
+    return await stub.ExtractVector(request)
+
+
+async def collect(stub, messages):
+    """The stamp and the results of a stream, by sequence."""
+    responses = [response async for response in stub.StreamVectors(iter(messages))]
+    assert responses[0].HasField("stamp")
+    assert not any(response.HasField("stamp") for response in responses[1:])
+    results = [result for response in responses for result in response.results]
+    return responses[0].stamp, {result.sequence: result for result in results}
+
+
+def floats(vector: vectors_pb2.Vector) -> np.ndarray:
+    return np.frombuffer(vector.data, "<f4")
+
+
+async def opened(stub, **options):
+    """A stream of vectors that the server has admitted, with nothing in it."""
+    call = stub.StreamVectors(**options)
+    await call.write(SETTINGS)
+    assert (await call.read()).HasField("stamp")
+    return call
+
+
+def mean_file(positions: int = 4) -> bytes:
+    mean = np.ones((256, positions), dtype=np.float32)
+    return save({"corpus_mean": mean, "counts": np.ones(positions, dtype=np.int64)})
+
+
+def upload_messages(content: bytes, name: str = "m"):
+    upload = means_pb2.CorpusMeanUpload(
+        name=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
+    yield means_pb2.UploadCorpusMeanRequest(upload=upload)
+    yield means_pb2.UploadCorpusMeanRequest(chunk=content)
