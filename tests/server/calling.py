@@ -1,6 +1,9 @@
 """Calls through raw stubs, as any client can make them, and what comes of them."""
 
+import asyncio
+import contextlib
 import hashlib
+from collections.abc import Callable
 
 import grpc
 import numpy as np
@@ -11,6 +14,7 @@ from actvec.v1 import means_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
     MODE_SHORT,
+    Document,
     ExtractVectorRequest,
     StreamVectorsRequest,
     VectorSettings,
@@ -22,6 +26,28 @@ LONG = VectorSettings(mode=MODE_LONG)
 SETTINGS = StreamVectorsRequest(settings=SHORT)
 EXTRACT = ExtractVectorRequest(text="a text", settings=SHORT)
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def some_documents(*texts: str) -> StreamVectorsRequest:
+    documents = [Document(text=text, sequence=n) for n, text in enumerate(texts)]
+    return StreamVectorsRequest(settings=SHORT, documents=documents)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return once it holds."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - nobody could set an event
+            await asyncio.sleep(0.01)
+
+
+async def read_all(call) -> list[object]:
+    return [response async for response in call]
+
+
+async def over(call) -> None:
+    """Return when the call has ended, however it did."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await (read_all(call) if hasattr(call, "__aiter__") else call)
 
 
 async def error_of(call) -> grpc.aio.AioRpcError:
