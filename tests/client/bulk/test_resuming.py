@@ -1,129 +1,26 @@
-"""Jobs: a corpus into a folder, each document once, and refused where it would be mixed up."""
+"""Jobs that are gone on with: what is there is kept, and what would be mixed up is refused."""
 
 import asyncio
 import gzip
 import json
-import os
-import threading
 
-import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
 
-from actvec.client import AsyncClient, Client, FailedPrecondition, StampChanged, Vector
-from actvec.client.bulk import Layout, VectorJob
-from actvec.client.documents import open_documents
-from actvec.client.errors import Aborted, DataLoss, ServerUnavailable
-from actvec.client.lock import locked
+from actvec.client import AsyncClient, Client, FailedPrecondition, StampChanged
+from actvec.client.errors import DataLoss, ServerUnavailable
 
+from .jobs import (
+    BLANK,
+    COUNT,
+    FORMATS,
+    StopHereError,
+    failures_of,
+    job,
+    manifest_of,
+    stop_after,
+    text_of,
+)
 from .saved import read_back
-
-FORMATS = ("files", "shards", "parquet")
-COUNT = 60
-BLANK = range(0, COUNT, 20)
-
-
-def text_of(number):
-    return " " if number in BLANK else f"In {1700 + number} the bridge was closed for repairs."
-
-
-def write_corpus(path, numbers=range(COUNT)):
-    lines = [json.dumps({"id": f"doc-{n}", "text": text_of(n)}) + "\n" for n in numbers]
-    path.write_text("".join(lines))
-    return path
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path / "corpus.jsonl")
-
-
-@pytest.fixture(scope="module")
-def expected(demo_server):
-    """The vectors of the corpus, each computed on its own account: index -> float16 `[D]`."""
-    with Client(demo_server.target) as client:
-        results = client.stream([text_of(number) for number in range(COUNT)], mode="short")
-        return {r.index: r.values.astype(np.float16) for r in results if isinstance(r, Vector)}
-
-
-def job(corpus, folder, layout="shards", rows_per_file=16, **settings):
-    layout = Layout(layout, rows_per_file=rows_per_file)
-    return VectorJob(
-        open_documents(corpus), folder, **({"mode": "short"} | settings), layout=layout
-    )
-
-
-def manifest_of(folder):
-    return json.loads((folder / "manifest.json").read_text())
-
-
-def failures_of(folder):
-    path = folder / "errors.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-@pytest.fixture
-def check_complete(expected):
-    """Holds a folder to the corpus: each document once, its vector or its failure."""
-
-    def check(folder, layout="shards"):
-        saved = read_back(folder, layout)
-        assert sorted(vector.index for vector in saved) == sorted(expected)
-        for vector in saved:
-            assert vector.id == f"doc-{vector.index}"
-            assert_array_equal(vector.values, expected[vector.index])
-        assert sorted(failure["index"] for failure in failures_of(folder)) == list(BLANK)
-        assert not list(folder.rglob("*.tmp"))
-
-    return check
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-def test_a_job_leaves_each_document_once_a_manifest_and_the_errors(
-    client, corpus, tmp_path, check_complete, layout
-):
-    told = []
-    progress = job(corpus, tmp_path / "out", layout).run(client, on_progress=told.append)
-    check_complete(tmp_path / "out", layout)
-    assert (progress.vectors, progress.failed) == (COUNT - len(BLANK), len(BLANK))
-    manifest = manifest_of(tmp_path / "out")
-    assert manifest["settings"]["mode"] == "short"
-    assert manifest["settings"]["format"] == layout
-    assert manifest["stamp"]["model"] == "demo"
-    assert manifest["input"]["bytes"] == corpus.stat().st_size
-    assert manifest["finished_at"] is not None
-    assert (manifest["vectors"], manifest["failed"]) == (COUNT - len(BLANK), len(BLANK))
-    assert manifest["tokens"] == progress.tokens > 0
-    assert [step.documents for step in told] == [*range(1, COUNT + 1), COUNT]
-    fractions = [step.fraction for step in told]
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == 1
-    assert told[-1].seconds_left == 0
-
-
-@pytest.mark.parametrize("layout", FORMATS)
-async def test_the_asynchronous_client_does_the_same(
-    demo_server, corpus, tmp_path, check_complete, layout
-):
-    told = []
-    async with AsyncClient(demo_server.target) as client:
-        progress = await job(corpus, tmp_path / "out", layout).run_async(
-            client, on_progress=told.append
-        )
-    check_complete(tmp_path / "out", layout)
-    assert told[-1] == progress
-
-
-class StopHereError(Exception):
-    """What a test raises to end a job early."""
-
-
-def stop_after(documents):
-    def on_progress(progress):
-        if progress.documents >= documents:
-            raise StopHereError
-
-    return on_progress
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -279,17 +176,6 @@ def test_a_resumed_job_is_centred_by_the_mean_that_was_the_latest_when_it_began(
     assert all(record["smallest_count"] > 0 for record in records)
 
 
-def test_two_processes_do_not_write_to_one_folder(client, corpus, tmp_path):
-    (tmp_path / "out").mkdir()
-    with (
-        locked(tmp_path / "out"),
-        pytest.raises(Aborted, match="another process is writing to"),
-    ):
-        job(corpus, tmp_path / "out").run(client)
-    assert list((tmp_path / "out").iterdir()) == []
-    job(corpus, tmp_path / "out").run(client)
-
-
 def test_a_job_without_a_server_can_be_gone_on_with(client, corpus, tmp_path, check_complete):
     with Client("127.0.0.1:1") as nobody, pytest.raises(ServerUnavailable):
         job(corpus, tmp_path / "out").run(nobody)
@@ -348,69 +234,6 @@ def test_damage_is_reported_not_gone_on_with(client, corpus, tmp_path):
     (out / "manifest.json").write_text('{"version": 2}')
     with pytest.raises(FailedPrecondition, match="is of version 2, and this actvec knows 1"):
         job(corpus, out, resume=True).run(client)
-
-
-def test_a_file_that_is_not_full_is_written_when_its_time_has_come(client, corpus, tmp_path):
-    """So that a kill costs little: here, of every document on its own."""
-    seen = []
-
-    def look(progress):
-        seen.append((progress.vectors, len(read_back(tmp_path / "out", "shards"))))
-
-    job(corpus, tmp_path / "out", save_every=0).run(client, on_progress=look)
-    assert all(told == there for told, there in seen)
-
-
-def test_until_then_it_is_not(client, corpus, tmp_path):
-    seen = []
-
-    def look(progress):
-        seen.append((progress.vectors, len(read_back(tmp_path / "out", "shards"))))
-
-    job(corpus, tmp_path / "out", save_every=3600).run(client, on_progress=look)
-    assert all(there == told - told % 16 for told, there in seen[:-1])
-
-
-def test_what_is_read_once_only_cannot_be_resumed(client, corpus, tmp_path, check_complete):
-    pipe = tmp_path / "pipe.jsonl"
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=lambda: pipe.write_text(corpus.read_text()))
-    writer.start()
-    told = []
-    job(pipe, tmp_path / "out").run(client, on_progress=told.append)
-    writer.join()
-    check_complete(tmp_path / "out")
-    assert told[-1].fraction is None
-    assert told[-1].seconds_left is None
-    with pytest.raises(FailedPrecondition, match="its input is a pipe"):
-        job(pipe, tmp_path / "out", resume=True).run(client)
-
-
-def test_all_that_fails_is_a_job_of_its_own(client, tmp_path):
-    corpus = write_corpus(tmp_path / "blank.jsonl", BLANK)
-    progress = job(corpus, tmp_path / "out").run(client)
-    assert (progress.vectors, progress.failed) == (0, len(BLANK))
-    assert manifest_of(tmp_path / "out")["stamp"] is None
-
-
-def test_a_job_of_no_documents_is_finished_at_once(client, tmp_path):
-    corpus = write_corpus(tmp_path / "empty.jsonl", [])
-    progress = job(corpus, tmp_path / "out").run(client)
-    assert (progress.vectors, progress.failed, progress.fraction) == (0, 0, 1)
-    assert manifest_of(tmp_path / "out")["finished_at"]
-
-
-def test_the_time_left_of_a_corpus_sorted_by_length_is_reckoned_from_its_bytes(client, tmp_path):
-    """Nine short documents of ten, but a tenth of the text: most of the time is to come."""
-    lines = [{"text": "Short."}] * 90 + [{"text": "A long one, word for word. " * 40}] * 10
-    corpus = tmp_path / "sorted.jsonl"
-    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = []
-    job(corpus, tmp_path / "out", ordered=True).run(client, on_progress=told.append)
-    after_the_short = told[89]
-    assert after_the_short.documents == 90
-    assert after_the_short.fraction < 0.25
-    assert after_the_short.seconds_left > 3 * after_the_short.seconds
 
 
 def test_a_resumed_job_reckons_from_what_it_did_itself(client, corpus, tmp_path):

@@ -1,0 +1,48 @@
+"""Jobs of a small corpus, and an end to them in the middle."""
+
+import json
+
+from actvec.client.bulk import Layout, VectorJob
+from actvec.client.documents import open_documents
+
+FORMATS = ("files", "shards", "parquet")
+COUNT = 60
+BLANK = range(0, COUNT, 20)
+
+
+def text_of(number):
+    return " " if number in BLANK else f"In {1700 + number} the bridge was closed for repairs."
+
+
+def write_corpus(path, numbers=range(COUNT)):
+    lines = [json.dumps({"id": f"doc-{n}", "text": text_of(n)}) + "\n" for n in numbers]
+    path.write_text("".join(lines))
+    return path
+
+
+def job(corpus, folder, layout="shards", rows_per_file=16, **settings):
+    layout = Layout(layout, rows_per_file=rows_per_file)
+    return VectorJob(
+        open_documents(corpus), folder, **({"mode": "short"} | settings), layout=layout
+    )
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def failures_of(folder):
+    path = folder / "errors.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class StopHereError(Exception):
+    """What a test raises to end a job early."""
+
+
+def stop_after(documents):
+    def on_progress(progress):
+        if progress.documents >= documents:
+            raise StopHereError
+
+    return on_progress
