@@ -113,6 +113,10 @@ class Server:
         """Read tokens and certificates again; what cannot be used is logged and left as it was."""
         self._access.reload()
 
+    def idle_for(self) -> float:
+        """Seconds since the last call of the service ended, or since the start; 0 in a call."""
+        return self._observation.usage.idle_for()
+
     async def lost(self, step_timeout: float) -> EngineLostError:
         """Return when the engine hangs, or its device is lost."""
         return await engine_lost(self._runner, step_timeout)

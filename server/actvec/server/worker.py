@@ -41,6 +41,10 @@ class Worker:
         options: Which model, and how it is run; `engine` must be `packed`.
         data_dir: Where means are, as the server keeps them.
 
+    Attributes:
+        engine: What computes.
+        loaded: Its model.
+
     Raises:
         StartupError: the model or an option is not usable.
     """
@@ -49,7 +53,8 @@ class Worker:
         engine, loaded = load_engine(options)
         if not isinstance(engine, PackedEngine):
             raise StartupError("a worker runs the packed engine only")
-        self._engine = engine
+        self.engine = engine
+        self.loaded = loaded
         self._card = engine.card
         self._tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
         self._store = MeanStore(data_dir / "means", Limits().store_bytes)
@@ -99,7 +104,7 @@ class Worker:
             centrings = Centrings(self._store, model_stamp(self._card), self._card.d_model)
             centring = centrings(center, prepend_bos=prepend_bos)
         recipe = Recipe(settings, centring)
-        (pools,) = self._engine.run([recipe.step_document(document)])
+        (pools,) = self.engine.run([recipe.step_document(document)])
         if isinstance(pools, Exception):
             raise pools
         made = recipe.vector(document, pools)
@@ -126,7 +131,7 @@ class Worker:
             RequestError: the text cannot be tokenized as asked.
         """
         document = self._tokenize(text, truncation, prepend_bos=prepend_bos)
-        matrix: NDArray[np.float32] = self._engine.states(document.ids)
+        matrix: NDArray[np.float32] = self.engine.states(document.ids)
         return {
             "matrix": matrix,
             "shape": list(matrix.shape),
@@ -137,7 +142,7 @@ class Worker:
 
     def get_model_info(self) -> dict[str, Any]:
         """What is loaded: model, revision, layers, widths, context, dtype, device, tokenizer."""
-        return asdict(self._card) | {"engine": self._engine.name, "actvec": version("actvec")}
+        return asdict(self._card) | {"engine": self.engine.name, "actvec": version("actvec")}
 
     def _tokenize(self, text: str, truncation: Cut, *, prepend_bos: bool) -> TokenizedDocument:
         if truncation not in _CUTS:

@@ -49,6 +49,11 @@ class Call:
         """
         return self.method.rpartition("/")[2] if self.known else "unknown"
 
+    @property
+    def of_service(self) -> bool:
+        """Whether it is of our service, and not of health or reflection."""
+        return self.known and self.method.startswith("/actvec.")
+
     def end(self, code: grpc.StatusCode) -> None:
         """Note how it ended."""
         self.code = code

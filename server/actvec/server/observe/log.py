@@ -11,8 +11,6 @@ from actvec.server.calls.call import Call
 
 log = logging.getLogger("actvec.calls")
 
-_OURS = "/actvec."
-
 
 def configure_logging(style: str) -> None:
     """Log to standard error, everything from INFO on.
@@ -73,7 +71,7 @@ class CallLog:
     def ended(self, call: Call) -> None:
         """Write the line."""
         code = call.code.name if call.code else ""
-        routine = code in {"OK", "CANCELLED"} and not call.method.startswith(_OURS)
+        routine = code in {"OK", "CANCELLED"} and not call.of_service
         fields = {
             "id": call.id,
             "method": call.method,

@@ -13,6 +13,7 @@ from actvec.server.extractor import Extractor
 from actvec.server.observe.log import CallLog
 from actvec.server.observe.metrics import Metrics, MetricsPort
 from actvec.server.observe.traces import Traces
+from actvec.server.observe.usage import Usage
 from actvec.server.runner import StepReport
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class Observation:
 
     Attributes:
         listeners: Who is told of calls.
+        usage: When the service was last called.
         interceptors: What calls pass to be traced.
         metrics_port: Where Prometheus asks; None without metrics.
 
@@ -31,7 +33,8 @@ class Observation:
     """
 
     def __init__(self, options: WatchOptions, step_tokens: int, service: str) -> None:
-        self.listeners: list[CallListener] = [CallLog()]
+        self.usage = Usage()
+        self.listeners: list[CallListener] = [CallLog(), self.usage]
         self.metrics_port: int | None = None
         self._options = options
         self._traces = Traces(service)
