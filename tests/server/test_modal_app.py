@@ -1,16 +1,19 @@
 """The app on Modal, as far as it can be seen without an account: what it declares."""
 
+import inspect
 import subprocess
 import sys
 import warnings
 
 import pytest
+from modal.mount import _Mount
 
-modal = pytest.importorskip("modal")
-
-from actvec.server import modal_app  # noqa: E402 - where modal is installed
+from actvec.server import modal_app, modal_image
+from actvec.server.background import BackgroundServer
+from actvec.server.errors import StartupError
 
 EXTRACTOR = "Pythia12BActivationExtractor"
+SERVER = "ActivationVectorServer"
 
 
 @pytest.fixture(scope="module")
@@ -21,48 +24,109 @@ def functions():
         return dict(modal_app.app.registered_functions)
 
 
-def test_the_app_has_the_extractor_and_what_fills_the_volumes(functions):
+@pytest.fixture(scope="module")
+def declared(functions):
+    """What a deployment would tell Modal of a function: it waits in a closure until then."""
+
+    def declared(name):
+        (function,) = [part for part in vars(functions[name]).values() if hasattr(part, "_load")]
+        return inspect.getclosurevars(function._load).nonlocals
+
+    return declared
+
+
+def test_the_app_has_the_extractor_the_server_and_what_fills_the_volumes(functions):
     assert modal_app.app.name == "actvec"
-    assert set(functions) == {f"{EXTRACTOR}.*", "download", "fetch_corpus"}
+    assert set(functions) == {f"{EXTRACTOR}.*", SERVER, "download", "fetch_corpus"}
 
 
-def test_the_extractor_has_a_gpu_memory_and_its_volumes(functions):
-    spec = functions[f"{EXTRACTOR}.*"]._spec_
+@pytest.mark.parametrize("name", [f"{EXTRACTOR}.*", SERVER])
+def test_what_computes_has_a_gpu_memory_its_volumes_and_the_token(functions, name):
+    spec = functions[name]._spec_
     assert spec.gpus == "A100-80GB"
     assert spec.memory == 65536
     assert set(spec.volumes) == {"/weights", "/data"}
     assert spec.volumes["/weights"]._mount_options.read_only
     assert not functions["download"]._spec_.volumes["/weights"]._mount_options
+    assert [secret.name for secret in spec.secrets] == ["actvec-token"]
+
+
+def test_a_first_start_has_time_for_a_download_and_a_server_for_a_day(declared):
+    extractor = declared(f"{EXTRACTOR}.*")
+    assert extractor["startup_timeout"] == 3600
+    assert extractor["timeout"] == 24 * 3600
+    assert extractor["scaledown_window"] == 60
+    assert declared(SERVER)["startup_timeout"] == 3600
+    assert declared("download")["timeout"] == 4 * 3600
+
+
+def test_a_snapshot_is_taken_and_holds_the_gpu_only_where_somebody_asks(declared):
+    assert declared(f"{EXTRACTOR}.*")["enable_memory_snapshot"]
+    assert not declared(f"{EXTRACTOR}.*")["experimental_options"]
+    assert not declared(SERVER)["enable_memory_snapshot"]
+
+
+def test_a_container_has_one_input_at_a_time(declared):
+    assert not declared(f"{EXTRACTOR}.*")["max_concurrent_inputs"]
+
+
+def test_the_second_front_speaks_http_2_and_leaves_the_token_to_us(declared):
+    front = declared(SERVER)["http_config"]
+    assert (front.port, front.h2_enabled, front.unauthenticated) == (50051, True, True)
+    assert front.exit_grace_period > 2 * modal_app._server_config().grace
+
+
+def test_all_source_roots_are_in_the_image():
+    (image,) = [p for p in vars(modal_app.image).values() if type(p).__name__ == "_Image"]
+    assert image._added_python_source_set == {"actvec"}
+    mount = _Mount._from_local_python_packages("actvec")
+    files = {str(target) for entry in mount._entries for _, target in entry.get_files_to_upload()}
+    for module in ("v1/vectors_pb2.py", "pooling/mean.py", "server/engine.py", "client/aio.py"):
+        assert f"/root/actvec/{module}" in files
+
+
+def test_a_container_serves_with_the_secrets_token_and_refuses_to_without(monkeypatch):
+    secret = "of-the-secret"  # noqa: S105 - of the tests
+    monkeypatch.setenv("ACTVEC_TOKEN", secret)
+    assert modal_app._server_config().access.token == secret
+    monkeypatch.delenv("ACTVEC_TOKEN")
+    front = BackgroundServer(modal_app._server_config("0.0.0.0"), on_failure=pytest.fail)  # noqa: S104
+    with pytest.raises(StartupError, match="everybody there could call"):
+        front.start()
 
 
 def test_its_methods_are_those_of_the_worker():
     from actvec.server.worker import Worker  # noqa: PLC0415
 
     methods = {"get_activation_vector", "get_activation_matrix", "get_model_info"}
-    for name in methods:
+    for name in methods | {"serve"}:
         assert hasattr(getattr(modal_app, EXTRACTOR), name)
+    for name in methods:
         assert hasattr(Worker, name)
 
 
 def test_the_image_pins_what_the_project_pins():
-    requirements = modal_app._requirements()
+    requirements = modal_image.requirements()
     for pinned in ("torch==2.13.0", "transformers==5.23.0", "transformer-lens==4.3.0"):
         assert pinned in requirements
     assert not [line for line in requirements if line.startswith(("pytest", "modal"))]
 
 
 def test_a_deployment_chooses_by_the_environment():
-    program = "from actvec.server import modal_app as m; print(m.GPU, m.MODEL, m.GPU_SNAPSHOT)"
+    names = "APP, GPU, MODEL, GPU_SNAPSHOT, IDLE"
+    program = f"from actvec.server.modal_app import {names}; print({names})"
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
+        "ACTVEC_MODAL_APP": "actvec-70m",
+        "ACTVEC_MODAL_IDLE": "60",
         "ACTVEC_MODAL_GPU": "L4",
         "ACTVEC_MODAL_MODEL": "EleutherAI/pythia-70m",
         "ACTVEC_MODAL_GPU_SNAPSHOT": "1",
     }
     command = [sys.executable, "-c", program]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
-    assert run.stdout.split() == ["L4", "EleutherAI/pythia-70m", "True"]
+    assert run.stdout.split() == ["actvec-70m", "L4", "EleutherAI/pythia-70m", "True", "60.0"]
 
 
 def test_a_corpus_is_fetched_by_the_program_that_people_use():

@@ -9,60 +9,69 @@ read from the environment of the machine that deploys, and once more in the cont
 part of the image.
 """
 
+import logging
 import os
+import random
 import subprocess
 import sys
-from importlib.metadata import distribution, requires, version
 from pathlib import Path
 from typing import Any
 
 import modal
 
+from actvec.server.modal_image import make_image
+
+# Apps of other names can stand beside each other, for example one for each model.
+APP = os.environ.get("ACTVEC_MODAL_APP", "actvec")
 MODEL = os.environ.get("ACTVEC_MODAL_MODEL", "EleutherAI/pythia-12b")
 # An L4 or A10G (24 GB) holds the truncated Pythia-12B too: 18.1 GB of weights.
 GPU = os.environ.get("ACTVEC_MODAL_GPU", "A100-80GB")
 # Modal's snapshot of a GPU's memory is alpha: off until somebody asks for it.
 GPU_SNAPSHOT = os.environ.get("ACTVEC_MODAL_GPU_SNAPSHOT", "") == "1"
+# Seconds without a call after which a worker ends.
+IDLE = float(os.environ.get("ACTVEC_MODAL_IDLE", "300"))
 
 WEIGHTS, DATA = Path("/weights"), Path("/data")
 _HOUR = 3600
-_METADATA = f"actvec-{version('actvec')}.dist-info"
+_PORT = 50051
 
+log = logging.getLogger(__name__)
 
-def _requirements() -> list[str]:
-    """What the server and corpora need, as `pyproject.toml` pins it."""
-    wanted = ("extra == 'server'", "extra == 'data'", 'extra == "server"', 'extra == "data"')
-    found = []
-    for line in requires("actvec") or []:
-        requirement, _, condition = line.partition(";")
-        if not condition or condition.strip() in wanted:
-            found.append(requirement.strip())
-    return found
-
-
-def _image() -> modal.Image:
-    image = modal.Image.debian_slim(python_version="3.11")
-    # In the container the image is there already, and the package's metadata is not.
-    if modal.is_local():
-        image = image.uv_pip_install(*_requirements()).env(
-            {
-                "ACTVEC_MODAL_MODEL": MODEL,
-                "ACTVEC_MODAL_GPU": GPU,
-                "ACTVEC_MODAL_GPU_SNAPSHOT": "1" if GPU_SNAPSHOT else "",
-                "HF_HOME": str(WEIGHTS),
-            }
-        )
-        # What says our version: source alone does not.
-        metadata = Path(str(distribution("actvec").locate_file("")), _METADATA)
-        image = image.add_local_dir(metadata, f"/root/{_METADATA}")
-    # Last, so that a changed line of ours does not install everything again.
-    return image.add_local_python_source("actvec")
-
-
-app = modal.App("actvec", include_source=False)
-image = _image()
+app = modal.App(APP, include_source=False)
+image = make_image(
+    {
+        "ACTVEC_MODAL_APP": APP,
+        "ACTVEC_MODAL_MODEL": MODEL,
+        "ACTVEC_MODAL_GPU": GPU,
+        "ACTVEC_MODAL_GPU_SNAPSHOT": "1" if GPU_SNAPSHOT else "",
+        "ACTVEC_MODAL_IDLE": str(IDLE),
+        "HF_HOME": str(WEIGHTS),
+    }
+)
 weights = modal.Volume.from_name("actvec-weights", create_if_missing=True, version=2)
 data = modal.Volume.from_name("actvec-data", create_if_missing=True, version=2)
+token = modal.Secret.from_name("actvec-token", required_keys=["ACTVEC_TOKEN"])
+workers = modal.Dict.from_name(f"{APP}-workers", create_if_missing=True)
+
+_ON_A_GPU: dict[str, Any] = {
+    "image": image,
+    "gpu": GPU,
+    "memory": 65536,
+    "volumes": {str(WEIGHTS): weights.with_mount_options(read_only=True), str(DATA): data},
+    "secrets": [token],
+    # Of a first start, which may load the weights from the hub.
+    "startup_timeout": _HOUR,
+}
+
+
+class _WorkerDirectory:
+    """`workers`, as `announcement` writes to it."""
+
+    async def put(self, key: str, value: bytes) -> None:
+        await workers.put.aio(key, value)
+
+    async def pop(self, key: str) -> None:
+        await workers.pop.aio(key, None)
 
 
 def _make_worker() -> Any:
@@ -72,19 +81,48 @@ def _make_worker() -> Any:
     return Worker(ModelOptions(model=MODEL), DATA)
 
 
+def _server_config(host: str = "127.0.0.1", port: int = 0) -> Any:
+    """How a container serves. Secrets are read here, not when a snapshot is taken."""
+    from actvec.server.config import (  # noqa: PLC0415 - in the container only
+        AccessOptions,
+        Limits,
+        ModelOptions,
+        ServerConfig,
+    )
+
+    return ServerConfig(
+        model=ModelOptions(model=MODEL),
+        # A commit moves a checkpoint to the volume.
+        limits=Limits(commit_seconds=30.0),
+        access=AccessOptions(token=os.environ.get("ACTVEC_TOKEN")),
+        host=host,
+        port=port,
+        data_dir=DATA,
+        # Modal kills a container 30 seconds after it was told to end.
+        grace=10.0,
+    )
+
+
+def _end_process(error: Exception) -> None:
+    """Nothing in this process can heal a lost engine: the next input would find the same."""
+    log.critical("%s; the container ends, and Modal starts another", error)
+    os._exit(os.EX_SOFTWARE)
+
+
 @app.cls(
-    image=image,
-    gpu=GPU,
-    memory=65536,
-    volumes={str(WEIGHTS): weights.with_mount_options(read_only=True), str(DATA): data},
-    timeout=_HOUR,
-    startup_timeout=_HOUR,
-    scaledown_window=300,
+    **_ON_A_GPU,
+    # The longest that Modal takes; of a call of `serve` too.
+    timeout=24 * _HOUR,
+    scaledown_window=60,
     enable_memory_snapshot=True,
     experimental_options={"enable_gpu_snapshot": True} if GPU_SNAPSHOT else None,
 )
 class Pythia12BActivationExtractor:
-    """Vectors of single texts, for programs that call Modal themselves."""
+    """Vectors of single texts for programs that call Modal themselves, and a server.
+
+    Without `@modal.concurrent`: a container has one input at a time, so that whoever serves does
+    nothing else.
+    """
 
     @modal.enter(snap=True)
     def load(self) -> None:
@@ -97,6 +135,8 @@ class Pythia12BActivationExtractor:
     @modal.enter(snap=False)
     def restore(self) -> None:
         """See what was stored since the snapshot, and load what could not be part of it."""
+        # All containers of a snapshot would draw the same numbers.
+        random.seed()
         data.reload()
         if self._worker is None:
             self._worker = _make_worker()
@@ -123,6 +163,64 @@ class Pythia12BActivationExtractor:
         assert self._worker is not None  # noqa: S101 - `restore` ran
         info: dict[str, Any] = self._worker.get_model_info()
         return info
+
+    @modal.method()
+    async def serve(self, idle_seconds: float = IDLE) -> None:
+        """Serve behind a tunnel, found in `workers`, until nobody has called for `idle_seconds`.
+
+        Raises:
+            StartupError: the secret has no token.
+            CutShortError: not everything that was taken was done in time.
+        """
+        # Not before: at a snapshot no object of gRPC may exist.
+        from actvec.server.errors import EngineLostError  # noqa: PLC0415
+        from actvec.server.tenure import (  # noqa: PLC0415
+            Tenure,
+            Whereabouts,
+            serve_until_unused,
+        )
+
+        where = Whereabouts(
+            # TLS by Modal; grpcio demands that h2 is agreed on by ALPN.
+            open_tunnel=lambda port: modal.forward(port, h2_enabled=True),
+            directory=_WorkerDirectory(),
+            task_id=os.environ["MODAL_TASK_ID"],
+        )
+        assert self._worker is not None  # noqa: S101 - `restore` ran
+        try:
+            await serve_until_unused(
+                self._worker, _server_config(), where, Tenure(idle_seconds=idle_seconds)
+            )
+        except EngineLostError as error:
+            _end_process(error)
+
+
+@app.server(
+    **_ON_A_GPU,
+    port=_PORT,
+    h2_enabled=True,
+    # Modal's proxy would want headers of its own; our token guards.
+    unauthenticated=True,
+    scaledown_window=int(min(max(IDLE, 2), 3600)),
+    exit_grace_period=25,
+)
+class ActivationVectorServer:
+    """The same server at an address that stays, scaled by Modal; it wants the same token."""
+
+    @modal.enter()
+    def start(self) -> None:
+        """Serve on the port that Modal's proxy asks."""
+        from actvec.server.background import BackgroundServer  # noqa: PLC0415 - as in `serve`
+
+        # Modal's proxy reaches no loopback address.
+        config = _server_config("0.0.0.0", _PORT)  # noqa: S104
+        self._server = BackgroundServer(config, on_failure=_end_process)
+        self._server.start()
+
+    @modal.exit()
+    def stop(self) -> None:
+        """Drain."""
+        self._server.stop()
 
 
 @app.function(image=image, volumes={str(WEIGHTS): weights}, timeout=4 * _HOUR)
