@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from actvec.server.announcement import worker_entry
 from actvec.v1.worker_pb2 import Worker
 
 from .certificates import Certificate
+from .proxy import CuttingProxy
 
 
 class MemoryDirectory(dict[str, bytes]):
@@ -35,6 +37,103 @@ class MemoryDirectory(dict[str, bytes]):
 
     def workers(self) -> list[Worker]:
         return [Worker.FromString(value) for value in self.values()]
+
+
+class LocalWorker:
+    """A worker that can die: its server is reached through a proxy."""
+
+    def __init__(self, number: int, target: str) -> None:
+        self.proxy = CuttingProxy(target)
+        self.entry = worker_entry(f"ta-{number}", *self._address)
+        self.entry.heartbeat_at.GetCurrentTime()
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        host, _, port = self.proxy.target.rpartition(":")
+        return host, int(port)
+
+    def die(self) -> None:
+        """As one that is preempted: it answers no more, and its entry stays."""
+        self.proxy.refuse()
+
+
+class LocalDeployment:
+    """An app on Modal. Its workers are servers that run already, handed out in turn.
+
+    Args:
+        targets: HOST:PORT of servers with TLS.
+        wakes_after: Seconds from the start of a worker until it serves; None for never.
+        fails: What a call of `serve` ends with instead; None for a worker that serves.
+    """
+
+    def __init__(
+        self, *targets: str, wakes_after: float | None = 0.05, fails: str | None = None
+    ) -> None:
+        self.directory = MemoryDirectory()
+        self.workers: list[LocalWorker] = []
+        self.starts = 0
+        self._targets = targets
+        self._wakes_after = wakes_after
+        self._fails = fails
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __str__(self) -> str:
+        return "modal://actvec"
+
+    @property
+    def claims(self) -> list[str]:
+        return [key for key in self.directory if key.startswith("starting-")]
+
+    def add(self) -> LocalWorker:
+        """A worker that serves."""
+        target = self._targets[len(self.workers) % len(self._targets)]
+        worker = LocalWorker(len(self.workers), target)
+        self.workers.append(worker)
+        self.directory[worker.entry.task_id] = worker.entry.SerializeToString()
+        return worker
+
+    def age(self, worker: LocalWorker, seconds: float) -> None:
+        """Let a worker's last heartbeat be so long ago."""
+        worker.entry.heartbeat_at.seconds -= int(seconds)
+        self.directory[worker.entry.task_id] = worker.entry.SerializeToString()
+
+    def close(self) -> None:
+        for worker in self.workers:
+            with contextlib.suppress(OSError):
+                worker.proxy.close()
+
+    async def entries(self) -> dict[str, bytes]:
+        return dict(self.directory)
+
+    async def put(self, key: str, value: bytes, *, skip_if_exists: bool) -> bool:
+        if skip_if_exists and key in self.directory:
+            return False
+        await self.directory.put(key, value)
+        return True
+
+    async def pop(self, key: str) -> None:
+        await self.directory.pop(key)
+
+    async def start(self) -> "LocalStart":
+        self.starts += 1
+        if self._wakes_after is not None and self._fails is None:
+            task = asyncio.create_task(self._wake(self._wakes_after))
+            self._tasks.add(task)
+        return LocalStart(self._fails)
+
+    async def _wake(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.add()
+
+
+@dataclass(frozen=True)
+class LocalStart:
+    """A call of `serve`."""
+
+    fails: str | None
+
+    async def error(self) -> str | None:
+        return self.fails
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class CuttingProxy:
         self._flowing.set()
         self._budgets: list[int] = []
         self.connections = 0
+        self.bytes_back = 0
         self.cuts = 0
         self._listen(0)
 
@@ -99,6 +100,8 @@ class CuttingProxy:
         try:
             while data := source.recv(4096):
                 self._flowing.wait()
+                if counted:
+                    self.bytes_back += len(data)
                 if counted and self._spend(len(data)):
                     self.cut()
                     return

@@ -7,7 +7,8 @@ import pytest
 
 from actvec.client import AsyncClient, Document, Failure
 from actvec.client.model import UNLIMITED
-from actvec.client.streaming import cost, window_for
+from actvec.client.streaming import window_for
+from actvec.client.work import cost
 
 # Results that a reader has been handed and may not have looked at yet.
 HANDED = 64

@@ -13,6 +13,7 @@ Light: it needs gRPC and numpy, and neither torch nor transformers.
 
 from actvec.client.aio import AsyncClient
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
+from actvec.client.deployment import Deployment, Starting
 from actvec.client.errors import (
     Aborted,
     ActvecError,
@@ -37,9 +38,11 @@ from actvec.client.errors import (
     Unauthenticated,
     Unimplemented,
     UnsupportedInput,
+    WorkerNotAwake,
 )
 from actvec.client.means import CorpusMean, MeanFile, MeanModel, MeanProgress, Skipped
 from actvec.client.model import Limits, ModeInfo, ModelInfo, Versions
+from actvec.client.place import Waking
 from actvec.client.sync import Client
 from actvec.client.vectors import (
     Document,
@@ -64,6 +67,7 @@ __all__ = [
     "CorpusMean",
     "DataLoss",
     "DeadlineExceeded",
+    "Deployment",
     "Document",
     "Encoding",
     "FailedPrecondition",
@@ -92,6 +96,7 @@ __all__ = [
     "SourceBroken",
     "Stamp",
     "StampChanged",
+    "Starting",
     "TlsFiles",
     "Truncation",
     "Unauthenticated",
@@ -99,4 +104,6 @@ __all__ = [
     "UnsupportedInput",
     "Vector",
     "Versions",
+    "Waking",
+    "WorkerNotAwake",
 ]

@@ -7,14 +7,17 @@ from typing import Self
 
 from actvec.client import means_wire, wire
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
-from actvec.client.connection import Connection
+from actvec.client.deployment import Deployment
 from actvec.client.errors import ProtocolError
 from actvec.client.mean_job import MeanJob, OnProgress
 from actvec.client.means import CorpusMean, MeanFile, MeanSettings
 from actvec.client.model import Limits, ModelInfo
+from actvec.client.place import Waking
 from actvec.client.results import ResultStream
-from actvec.client.streaming import Documents, StreamOptions, VectorStream
+from actvec.client.servers import Servers
+from actvec.client.streaming import StreamOptions, VectorStream
 from actvec.client.vectors import Document, Encoding, Mode, Settings, Truncation, Vector
+from actvec.client.work import Documents
 from actvec.v1 import means_pb2, model_pb2, vectors_pb2
 
 
@@ -32,29 +35,39 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | Deployment = DEFAULT_TARGET,
         *,
         token: str | None = None,
         tls: TlsFiles | None = None,
         timeout: float = 60.0,
         retry_for: float = 300.0,
+        workers: int | None = None,
+        waking: Waking | None = None,
     ) -> None:
         """Nothing is sent yet.
 
         Args:
-            target: The server's HOST:PORT, or https://HOST:PORT for one with TLS.
+            target: The server's HOST:PORT, or https://HOST:PORT for one with TLS; modal://APP or
+                modal://APP/ENVIRONMENT for workers on Modal, or another deployment of workers.
             token: The server's token, where it wants one. Without TLS it is sent to this machine
                 only.
             tls: Certificates other than the public authorities', for TLS.
-            timeout: Seconds that a call may take, retries included; streams have no such limit.
+            timeout: Seconds that a call may take, retries included, once the server is awake;
+                streams have no such limit.
             retry_for: Seconds without progress after which a broken stream is given up.
+            workers: How many workers of a deployment are to be there: `stream` is spread over all,
+                and those that are missing are started. Default: those that are, or one.
+            waking: How long a server that is asleep is waited for. Default: `Waking()`.
 
         Raises:
             InvalidTarget: `target` is no address.
-            InvalidArgument: `tls` without https.
+            InvalidArgument: an argument that does not go with `target`: `tls` without https,
+                `workers` of a single server, a deployment without a token.
             InsecureToken: a token for a server on another machine, without TLS.
+            MissingExtra: `target` is on Modal, and modal is not installed.
         """
-        self._connection = Connection(target, token, tls or TlsFiles())
+        self._servers = Servers(target, token, tls or TlsFiles(), workers, waking or Waking())
+        self._connection = self._servers.first
         self._timeout = timeout
         self._retry_for = retry_for
         self._info: ModelInfo | None = None
@@ -72,7 +85,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Cancel what is in flight and disconnect. May be called twice."""
-        await self._connection.close()
+        await self._servers.close()
 
     async def info(self, *, timeout: float | None = None) -> ModelInfo:  # noqa: ASYNC109 - a deadline that travels
         """What the server serves: model, layers, widths, limits, versions.
@@ -191,12 +204,13 @@ class AsyncClient:
         if isinstance(documents, str | bytes | Document):
             raise TypeError("a stream takes an iterable of documents; extract takes a single one")
         stream = VectorStream(
-            self._connection,
             Settings(mode, center, truncation, prepend_bos, encoding),
             StreamOptions(window, ordered, self._retry_for),
         )
         return ResultStream(
-            self._connection, stream, lambda: stream.run(documents, self._ask_limits)
+            self._connection,
+            stream,
+            lambda: stream.run(documents, self._ask_limits, self._servers.lanes),
         )
 
     async def corpus_mean(

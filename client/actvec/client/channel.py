@@ -14,8 +14,13 @@ from actvec.client.errors import InsecureToken, InvalidArgument, InvalidTarget
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
+# Begins the name of an app on Modal, where a worker is found or started.
+MODAL = "modal://"
+
 _HTTPS = "https://"
 _PORT = re.compile(r":\d+$")
+
+Metadata = tuple[tuple[str, str], ...]
 
 _MEBIBYTE = 1 << 20
 
@@ -63,7 +68,8 @@ class Target:
         ):
             raise InvalidTarget(
                 f"{text!r} is no address of a server: write HOST:PORT, for example "
-                f"{DEFAULT_TARGET}, or https://HOST:PORT for one with TLS"
+                f"{DEFAULT_TARGET}, https://HOST:PORT for one with TLS, or {MODAL}APP for an app on"
+                " Modal"
             )
         return cls(host, int(port), encrypted)
 
@@ -136,8 +142,12 @@ class TlsFiles:
         return grpc.ssl_channel_credentials(ca, key, cert)
 
 
-def token_metadata(token: str | None, target: Target) -> tuple[tuple[str, str], ...]:
+def token_metadata(token: str | None, target: Target | None) -> Metadata:
     """The metadata that carries a token; empty without one.
+
+    Args:
+        token: As it was given.
+        target: Where it goes; None for servers that are reached with TLS only.
 
     Raises:
         InvalidArgument: the token cannot be sent in a header.
@@ -148,7 +158,7 @@ def token_metadata(token: str | None, target: Target) -> tuple[tuple[str, str], 
         return ()
     if not (token.isascii() and token.isprintable()):
         raise InvalidArgument("a token is of printable ASCII characters")
-    if not (target.encrypted or target.is_loopback):
+    if target is not None and not (target.encrypted or target.is_loopback):
         raise InsecureToken(
             f"the token is not sent to {target}: the connection is not encrypted, so anybody on"
             f" the way could read it; write https://{target} where the server speaks TLS, or reach"

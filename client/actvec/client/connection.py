@@ -8,16 +8,17 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
-from actvec.client.channel import Target, TlsFiles, open_channel, token_metadata
+from actvec.client.channel import Metadata, TlsFiles, open_channel
 from actvec.client.errors import (
     ActvecError,
     ClientClosed,
-    InvalidArgument,
     ProtocolError,
     from_rpc,
+    is_asleep,
     is_break,
     is_busy,
 )
+from actvec.client.place import Place, Waking
 from actvec.client.retry import Backoff
 from actvec.v1 import means_pb2, service_pb2_grpc, vectors_pb2
 
@@ -30,42 +31,48 @@ MeanCall: TypeAlias = (
     "means_pb2.StreamCorpusMeanRequest, means_pb2.StreamCorpusMeanResponse]"
 )
 
+Stub: TypeAlias = "service_pb2_grpc.ActivationVectorServiceAsyncStub"
+
+# Seconds between two calls of a server that is asleep.
+_LOOK_EVERY = 1.0
+
+# Seconds that calls have which others than the broken one are at.
+_LAST_CALLS = 30.0
+
 # A server that is not there is reported within about a second, not after a whole timeout.
 _ATTEMPTS = 5
 _BACKOFF = Backoff(initial=0.1, maximum=2.0)
 
 
 class Connection:
-    """One channel, opened at the first call, in the event loop of that call."""
+    """One channel, opened at the first call, in the event loop of that call.
 
-    def __init__(self, target: str, token: str | None, tls: TlsFiles) -> None:
-        """Remember where and as whom; nothing is sent.
+    Args:
+        place: Where the server is.
+        metadata: What every call brings.
+        tls: How it is encrypted.
+        waking: How long a server is waited for that says it is asleep.
+    """
 
-        Raises:
-            InvalidTarget: `target` is neither HOST:PORT nor https://HOST:PORT.
-            InvalidArgument: `tls` is for a connection without TLS.
-            InsecureToken: the token would travel in the clear to another machine.
-        """
-        self._target = Target.parse(target)
-        if tls and not self._target.encrypted:
-            raise InvalidArgument(
-                f"certificates are for TLS; write the target as https://{self._target}"
-            )
+    def __init__(self, place: Place, metadata: Metadata, tls: TlsFiles, waking: Waking) -> None:
+        self._place = place
+        self._metadata = metadata
         self._tls = tls
-        self._metadata = token_metadata(token, self._target)
+        self._waking = waking
         self._channel: grpc.aio.Channel | None = None
+        self._opening = asyncio.Lock()
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def target(self) -> str:
-        """The server's address, as it was given."""
-        return str(self._target)
+        """The server, as it was given."""
+        return str(self._place)
 
     async def unary(
         self,
         method: Callable[
-            ["service_pb2_grpc.ActivationVectorServiceAsyncStub"],
+            ["Stub"],
             "grpc.aio.UnaryUnaryMultiCallable[Any, Response]",
         ],
         request: object,
@@ -78,35 +85,37 @@ class Connection:
         Args:
             method: Which.
             request: What it is sent.
-            seconds: How long it may take, all in all.
+            seconds: How long it may take, all in all, once the server is found and awake.
             repeatable: Whether it may be sent again where it may have been done already.
 
         Raises:
             ActvecError: what the server or the connection said.
         """
-        call = method(self._stub())
 
-        async def attempt(remaining: float) -> Response:
+        async def attempt(stub: Stub, remaining: float) -> Response:
+            call = method(stub)
             return decoded(await call(request, timeout=remaining, metadata=self._metadata))
 
         return await self._repeat(attempt, seconds, repeatable=repeatable)
 
-    def open_vector_stream(self) -> StreamCall:
+    async def open_vector_stream(self) -> StreamCall:
         """Open a stream of vectors; a server that is not there shows when it is read.
 
         Raises:
             ClientClosed: `close` was called.
+            ActvecError: the server cannot be found.
         """
-        call: StreamCall = self._stub().StreamVectors(metadata=self._metadata)
+        call: StreamCall = (await self._stub()).StreamVectors(metadata=self._metadata)
         return call
 
-    def open_mean_stream(self) -> MeanCall:
+    async def open_mean_stream(self) -> MeanCall:
         """Open a stream to a mean; a server that is not there shows when it is read.
 
         Raises:
             ClientClosed: `close` was called.
+            ActvecError: the server cannot be found.
         """
-        call: MeanCall = self._stub().StreamCorpusMean(metadata=self._metadata)
+        call: MeanCall = (await self._stub()).StreamCorpusMean(metadata=self._metadata)
         return call
 
     async def download_mean(
@@ -118,9 +127,10 @@ class Connection:
             ActvecError: what the server or the connection said.
         """
         request = means_pb2.DownloadCorpusMeanRequest(corpus_mean=name)
-        stub = self._stub()
 
-        async def attempt(remaining: float) -> list[means_pb2.DownloadCorpusMeanResponse]:
+        async def attempt(
+            stub: Stub, remaining: float
+        ) -> list[means_pb2.DownloadCorpusMeanResponse]:
             call = stub.DownloadCorpusMean(request, timeout=remaining, metadata=self._metadata)
             return [decoded(response) async for response in call]
 
@@ -134,9 +144,8 @@ class Connection:
         Raises:
             ActvecError: what the server or the connection said.
         """
-        stub = self._stub()
 
-        async def attempt(remaining: float) -> means_pb2.UploadCorpusMeanResponse:
+        async def attempt(stub: Stub, remaining: float) -> means_pb2.UploadCorpusMeanResponse:
             call = stub.UploadCorpusMean(iter(parts), timeout=remaining, metadata=self._metadata)
             return decoded(await call)
 
@@ -144,28 +153,46 @@ class Connection:
 
     async def _repeat(
         self,
-        attempt: Callable[[float], Awaitable[Response]],
+        attempt: Callable[["Stub", float], Awaitable[Response]],
         seconds: float,
         *,
         repeatable: bool = True,
     ) -> Response:
         """Try within `seconds`, each time in those that remain, where it may be tried again."""
-        deadline = time.monotonic() + seconds
-        failures = 0
+        remaining, failures, asleep = seconds, 0, 0.0
         while True:
+            # Finding a server, and its waking up, take none of the call's own time.
+            stub = await self._stub()
+            began = time.monotonic()
             try:
-                return await attempt(max(deadline - time.monotonic(), 0.001))
+                return await attempt(stub, max(remaining, 0.001))
             except grpc.aio.AioRpcError as error:
-                failures += 1
-                pause = _BACKOFF.pause(failures)
-                broken = repeatable and is_break(error) and failures < _ATTEMPTS
-                again = is_busy(error) or broken
-                if not again or time.monotonic() + pause >= deadline:
-                    raise from_rpc(error, self.target) from error
+                if is_asleep(error) and asleep < self._waking.seconds:
+                    pause = _LOOK_EVERY
+                    asleep += pause
+                    self._waking.tell(asleep, f"{self.target} is asleep and was told to wake up")
+                else:
+                    failures += 1
+                    pause = _BACKOFF.pause(failures)
+                    remaining -= time.monotonic() - began + pause
+                    broken = is_break(error)
+                    if broken:
+                        self.broke()
+                    again = is_busy(error) or (broken and repeatable and failures < _ATTEMPTS)
+                    if not again or remaining <= 0:
+                        raise from_rpc(error, self.target) from error
             except asyncio.CancelledError:
                 self.raise_if_closed()
                 raise
             await asyncio.sleep(pause)
+
+    def broke(self) -> None:
+        """A call broke: where the server may be elsewhere by now, the next one looks for it."""
+        channel = self._channel
+        if self._place.moves and channel is not None:
+            self._channel = None
+            # Other calls may still be at it.
+            self.adopt(asyncio.create_task(channel.close(_LAST_CALLS)))
 
     def raise_if_closed(self) -> None:
         """Tell a call that `close` cancelled from a task that its caller cancelled.
@@ -199,12 +226,13 @@ class Connection:
         if channel is not None:
             await channel.close()
 
-    def _stub(self) -> "service_pb2_grpc.ActivationVectorServiceAsyncStub":
-        if self._closed:
-            raise _closed_error()
-        if self._channel is None:
-            self._channel = open_channel(self._target, self._tls)
-        return service_pb2_grpc.ActivationVectorServiceStub(self._channel)
+    async def _stub(self) -> "Stub":
+        async with self._opening:
+            if self._closed:
+                raise _closed_error()
+            if self._channel is None:
+                self._channel = open_channel(await self._place.find(), self._tls)
+            return service_pb2_grpc.ActivationVectorServiceStub(self._channel)
 
 
 def decoded(response: Response | None) -> Response:

@@ -89,6 +89,10 @@ class ServerUnavailable(ActvecError):
     code = "UNAVAILABLE"
 
 
+class WorkerNotAwake(ServerUnavailable):
+    """A worker that was started, or was to be, does not serve."""
+
+
 class Unimplemented(ActvecError):
     """The server does not know the call."""
 
@@ -231,6 +235,11 @@ def is_busy(error: grpc.aio.AioRpcError) -> bool:
     if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return False
     return any(key == "grpc-retry-pushback-ms" for key, _ in error.trailing_metadata() or ())
+
+
+def is_asleep(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a proxy has no server behind it, and starts one: Modal's says so with HTTP's 503."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and "status: 503" in (error.details() or "")
 
 
 def _message(code: grpc.StatusCode, details: str, target: str) -> str:

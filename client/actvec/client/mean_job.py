@@ -28,7 +28,7 @@ from actvec.client.errors import (
 from actvec.client.feed import Feed, open_feed
 from actvec.client.means import CorpusMean, MeanProgress, MeanSettings
 from actvec.client.model import Limits
-from actvec.client.streaming import Documents, Streamable, cost
+from actvec.client.work import Documents, Streamable, cost
 from actvec.v1 import means_pb2
 
 OnProgress = Callable[[MeanProgress], None]
@@ -80,6 +80,7 @@ class MeanJob:
                     if feed.error is not None:
                         raise feed.error
                 except BrokenError as broken:
+                    self._connection.broke()
                     pending = f"{len(self._backlog)} documents are not durable yet"
                     await self._reconnection.wait(broken, pending)
         finally:
@@ -93,7 +94,7 @@ class MeanJob:
             BrokenError: it may be tried again.
             ActvecError: it may not.
         """
-        call = self._connection.open_mean_stream()
+        call = await self._connection.open_mean_stream()
         opened: Opened = asyncio.get_running_loop().create_future()
         await converse(call, self._send(call, feed, opened), self._receive(call, feed, opened))
 

@@ -7,12 +7,13 @@ from typing import Self
 
 from actvec.client.aio import AsyncClient
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
+from actvec.client.deployment import Deployment
 from actvec.client.loop import LoopThread
 from actvec.client.mean_job import OnProgress
 from actvec.client.means import CorpusMean, MeanFile
 from actvec.client.model import ModelInfo
+from actvec.client.place import Waking
 from actvec.client.results import ResultStream
-from actvec.client.streaming import Streamable
 from actvec.client.vectors import (
     Document,
     Encoding,
@@ -21,6 +22,7 @@ from actvec.client.vectors import (
     Truncation,
     Vector,
 )
+from actvec.client.work import Streamable
 
 
 class Client:
@@ -37,30 +39,24 @@ class Client:
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | Deployment = DEFAULT_TARGET,
         *,
         token: str | None = None,
         tls: TlsFiles | None = None,
         timeout: float = 60.0,
         retry_for: float = 300.0,
+        workers: int | None = None,
+        waking: Waking | None = None,
     ) -> None:
-        """Nothing is sent yet.
-
-        Args:
-            target: The server's HOST:PORT, or https://HOST:PORT for one with TLS.
-            token: The server's token, where it wants one. Without TLS it is sent to this machine
-                only.
-            tls: Certificates other than the public authorities', for TLS.
-            timeout: Seconds that a call may take, retries included; streams have no such limit.
-            retry_for: Seconds without progress after which a broken stream is given up.
-
-        Raises:
-            InvalidTarget: `target` is no address.
-            InvalidArgument: `tls` without https.
-            InsecureToken: a token for a server on another machine, without TLS.
-        """
+        """Nothing is sent yet; arguments and errors are those of `AsyncClient`."""
         self._client = AsyncClient(
-            target, token=token, tls=tls, timeout=timeout, retry_for=retry_for
+            target,
+            token=token,
+            tls=tls,
+            timeout=timeout,
+            retry_for=retry_for,
+            workers=workers,
+            waking=waking,
         )
         self._loop = LoopThread()
         # A client that nobody closed is closed with the program, in good order.

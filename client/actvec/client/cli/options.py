@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import click
 
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
+from actvec.client.cli.waiting import WaitingLines
 from actvec.client.documents import read_text
+from actvec.client.place import Waking
 from actvec.client.sync import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -20,7 +22,9 @@ class Server:
     """Which server a verb talks to, and as whom; None where an option is not given.
 
     Attributes:
-        target: HOST:PORT or https://HOST:PORT.
+        target: HOST:PORT, https://HOST:PORT or modal://APP.
+        workers: How many workers of an app on Modal are to be there.
+        wake_for: Seconds that a server which is asleep is waited for.
         token: The server's token.
         token_file: A file whose first token is the server's, where `token` is not given.
         tls_ca: Authorities that may have signed the server's certificate.
@@ -29,24 +33,34 @@ class Server:
     """
 
     target: str | None
+    workers: int | None
+    wake_for: float | None
     token: str | None
     token_file: Path | None
     tls_ca: Path | None
     tls_cert: Path | None
     tls_key: Path | None
 
-    def connect(self, **settings: float) -> Client:
-        """A client of it; `settings` are those of `Client`.
+    def connect(self, *, timeout: float = 60.0, retry_for: float = 300.0) -> Client:
+        """A client of it, which says on standard error when it waits for a server to wake up.
+
+        Args:
+            timeout: As of `Client`.
+            retry_for: As of `Client`.
 
         Raises:
             ActvecError: the address is none, a file is not usable, or a token would travel in the
                 clear.
         """
+        seconds = Waking.seconds if self.wake_for is None else self.wake_for
         return Client(
             self.target or DEFAULT_TARGET,
             token=self._token(),
             tls=TlsFiles(self.tls_ca, self.tls_cert, self.tls_key),
-            **settings,
+            timeout=timeout,
+            retry_for=retry_for,
+            workers=self.workers,
+            waking=Waking(seconds, WaitingLines()),
         )
 
     def _token(self) -> str | None:
@@ -65,8 +79,18 @@ class Server:
 _OPTIONS = {
     "target": (
         "HOST:PORT",
-        f"The server's address, or https://HOST:PORT for one with TLS.  [default: {DEFAULT_TARGET}"
-        "; env: ACTVEC_TARGET]",
+        "The server's address; https://HOST:PORT for one with TLS, modal://APP[/ENVIRONMENT] for"
+        f" an app on Modal.  [default: {DEFAULT_TARGET}; env: ACTVEC_TARGET]",
+    ),
+    "workers": (
+        "N",
+        "Workers of an app on Modal: `stream` is spread over N, and those that are missing are"
+        " started.  [default: those that are there, or one; env: ACTVEC_WORKERS]",
+    ),
+    "wake-for": (
+        "SECONDS",
+        "How long a server on Modal that is asleep is waited for.  [default:"
+        f" {Waking.seconds:.0f}; env: ACTVEC_WAKE_FOR]",
     ),
     "token": ("TOKEN", "The server's token, where it wants one.  [env: ACTVEC_TOKEN]"),
     "token-file": ("FILE", "A file to read the token from.  [env: ACTVEC_TOKEN_FILE]"),
@@ -82,6 +106,13 @@ _OPTIONS = {
 }
 
 
+_TYPES = {
+    "FILE": click.Path(path_type=Path),
+    "N": click.IntRange(min=1),
+    "SECONDS": click.FloatRange(min=0),
+}
+
+
 def server_options(*, envvars: bool) -> Callable[[Command], Command]:
     """The options of a `Server`; read from the environment where `envvars`."""
 
@@ -90,7 +121,7 @@ def server_options(*, envvars: bool) -> Callable[[Command], Command]:
             command = click.option(
                 f"--{name}",
                 metavar=metavar,
-                type=click.Path(path_type=Path) if metavar == "FILE" else str,
+                type=_TYPES.get(metavar, str),
                 envvar=f"ACTVEC_{name.upper().replace('-', '_')}" if envvars else None,
                 help=description,
             )(command)

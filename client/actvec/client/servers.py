@@ -1,0 +1,108 @@
+"""The servers of one client: one at an address, or the workers of a deployment."""
+
+from actvec.client.channel import MODAL, Target, TlsFiles, token_metadata
+from actvec.client.connection import Connection
+from actvec.client.deployment import Deployment
+from actvec.client.errors import InvalidArgument
+from actvec.client.fleet import Fleet, WorkerPlace
+from actvec.client.place import FixedPlace, Waking
+from actvec.v1 import model_pb2
+
+# Seconds in which a worker answers that is there.
+_PROBE = 10.0
+
+
+class Servers:
+    """Connections to them, made as they are needed.
+
+    Attributes:
+        first: The one for calls that need a single server.
+    """
+
+    def __init__(
+        self,
+        target: str | Deployment,
+        token: str | None,
+        tls: TlsFiles,
+        workers: int | None,
+        waking: Waking,
+    ) -> None:
+        """Remember where and as whom; nothing is sent.
+
+        Raises:
+            InvalidTarget: `target` is no address.
+            InvalidArgument: an argument does not go with the target.
+            InsecureToken: the token would travel in the clear to another machine.
+            MissingExtra: `target` is on Modal, and modal is not installed.
+        """
+        if workers is not None and workers < 1:
+            raise InvalidArgument(f"workers is 1 or more, not {workers}")
+        self._tls = tls
+        self._waking = waking
+        deployment = _deployment(target)
+        self._fleet: Fleet | None = None
+        if deployment is not None:
+            if not token:
+                raise InvalidArgument(
+                    f"the workers of {deployment} want a token: give that of the secret"
+                    " actvec-token with --token / ACTVEC_TOKEN"
+                )
+            self._metadata = token_metadata(token, None)
+            self._fleet = Fleet(deployment, workers or 1, self._probe, waking)
+            self.first = self._connection(self._fleet.place())
+        else:
+            if workers is not None:
+                raise InvalidArgument(
+                    f"{target} is one server; workers are those of a deployment, as modal://APP"
+                )
+            address = Target.parse(str(target))
+            if tls and not address.encrypted:
+                raise InvalidArgument(
+                    f"certificates are for TLS; write the target as https://{address}"
+                )
+            self._metadata = token_metadata(token, address)
+            self.first = self._connection(FixedPlace(address))
+        self._others: list[Connection] = []
+
+    async def lanes(self) -> list[Connection]:
+        """Connections to all servers that bulk work is spread over.
+
+        Raises:
+            ActvecError: a worker refuses this client.
+        """
+        if self._fleet is None:
+            return [self.first]
+        count = await self._fleet.count()
+        while len(self._others) < count - 1:
+            self._others.append(self._connection(self._fleet.place()))
+        return [self.first, *self._others[: count - 1]]
+
+    async def close(self) -> None:
+        """Cancel what is in flight and disconnect."""
+        for connection in (self.first, *self._others):
+            await connection.close()
+
+    def _connection(self, place: FixedPlace | WorkerPlace) -> Connection:
+        return Connection(place, self._metadata, self._tls, self._waking)
+
+    async def _probe(self, target: Target) -> None:
+        probing = self._connection(FixedPlace(target))
+        try:
+            await probing.unary(
+                lambda stub: stub.GetModelInfo,
+                model_pb2.GetModelInfoRequest(),
+                _PROBE,
+                repeatable=False,
+            )
+        finally:
+            await probing.close()
+
+
+def _deployment(target: str | Deployment) -> Deployment | None:
+    if not isinstance(target, str):
+        return target
+    if not target.strip().startswith(MODAL):
+        return None
+    from actvec.client.on_modal import ModalDeployment  # noqa: PLC0415 - only who asks for it
+
+    return ModalDeployment.parse(target)

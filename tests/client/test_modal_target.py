@@ -1,0 +1,91 @@
+"""`modal://`: how a target names an app on Modal, and what is said where that cannot be used."""
+
+import asyncio
+import sys
+
+import pytest
+from hpack import Encoder
+from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
+
+from actvec.client import AsyncClient, InvalidTarget, MissingExtra, ServerUnavailable, Waking
+from actvec.client.cli import main
+from actvec.client.on_modal import ModalDeployment
+
+TOKEN = "of-the-secret"  # noqa: S105 - of the tests
+
+
+@pytest.fixture
+def actvec(capfd, monkeypatch):
+    """Run the program in this process; exit code, standard output and standard error."""
+    for name in ("ACTVEC_TARGET", "ACTVEC_TOKEN", "ACTVEC_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ending:
+            main([str(argument) for argument in arguments])
+        return ending.value.code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("target", ["modal://actvec", "modal://actvec-70m/main", " modal://a.b/ "])
+def test_a_target_names_an_app_and_perhaps_an_environment(target):
+    assert str(ModalDeployment.parse(target)) == target.strip().rstrip("/")
+
+
+@pytest.mark.parametrize("target", ["modal://", "modal:///main", "modal://a/b/c", "modal://a b"])
+def test_what_names_no_app_is_refused_with_an_example(target):
+    with pytest.raises(InvalidTarget, match="for example modal://actvec"):
+        AsyncClient(target, token=TOKEN)
+
+
+def test_without_modal_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "modal", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'actvec\[modal\]'"):
+        AsyncClient("modal://actvec", token=TOKEN)
+
+
+def test_the_program_says_what_is_missing(actvec):
+    code, _, errors = actvec("info", "--target", "modal://actvec")
+    assert (code, errors) == (
+        2,
+        "Error: the workers of modal://actvec want a token: give that of the secret actvec-token"
+        " with --token / ACTVEC_TOKEN\n",
+    )
+
+
+def test_workers_are_those_of_an_app(actvec):
+    code, _, errors = actvec("info", "--target", "127.0.0.1:1", "--workers", "2")
+    assert code == 2
+    assert "127.0.0.1:1 is one server; workers are those of a deployment" in errors
+
+
+@pytest.fixture
+async def asleep():
+    """Modal's proxy in front of a server that is not there: HTTP/2 with status 503."""
+
+    async def refuse(reader, writer):
+        await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+        writer.write(SettingsFrame(0).serialize())
+        while header := await reader.read(9):
+            frame, length = Frame.parse_frame_header(memoryview(header))
+            await reader.readexactly(length)
+            if isinstance(frame, HeadersFrame):
+                block = Encoder().encode([(":status", "503")])
+                answer = HeadersFrame(frame.stream_id, block, flags=["END_HEADERS", "END_STREAM"])
+                writer.write(answer.serialize())
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_a_server_that_is_asleep_is_waited_for(asleep):
+    waits = []
+    waking = Waking(2.0, lambda seconds, what: waits.append((seconds, what)))
+    async with AsyncClient(f"127.0.0.1:{asleep}", timeout=1.5, waking=waking) as client:
+        with pytest.raises(ServerUnavailable, match="503"):
+            await client.info()
+    assert len(waits) == 2
+    assert waits[0][1] == f"127.0.0.1:{asleep} is asleep and was told to wake up"
