@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from actvec.client.cli.options import Server, json_option, talks_to_server
+from actvec.client.cli.options import Server, json_option, shard_option, talks_to_server
 from actvec.client.cli.progress import show_mean_progress
-from actvec.client.documents import open_documents
+from actvec.client.documents import Shard, open_documents
 from actvec.client.means import CorpusMean
 from actvec.client.vectors import Truncation
 from actvec.client.whole import write_whole
@@ -21,6 +21,7 @@ def mean() -> None:
 @mean.command
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Names the mean: letters, digits, '.', '_' and '-'.")
+@shard_option
 @click.option("--job", help="Names the job on the server.  [default: the mean's name]")
 @click.option(
     "--truncation",
@@ -53,6 +54,7 @@ def compute(
     *,
     source: Path,
     name: str,
+    shard: Shard | None,
     job: str | None,
     truncation: Truncation,
     bos: bool,
@@ -67,7 +69,7 @@ def compute(
     run the same command again after a crash of either side and it goes on from there, each document
     counted exactly once. Documents that are left out are counted by reason, and the exit code is 1.
     """
-    documents = open_documents(source)
+    documents = open_documents(source, shard)
     with (
         server.connect(retry_for=retry_for) as client,
         show_mean_progress(documents.count) as progress,

@@ -10,7 +10,8 @@ import click
 
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
 from actvec.client.cli.waiting import WaitingLines
-from actvec.client.documents import read_text
+from actvec.client.documents import Shard, read_text
+from actvec.client.errors import InvalidArgument
 from actvec.client.place import Waking
 from actvec.client.sync import Client
 
@@ -164,6 +165,30 @@ limit_option = click.option(
     default=2000,
     show_default=True,
     help="Documents of INPUT that are taken; how many are left out is said.",
+)
+
+
+class _ShardType(click.ParamType[Shard]):
+    """`I/N`."""
+
+    name = "shard"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Shard:
+        """The shard that a text names."""
+        try:
+            return value if isinstance(value, Shard) else Shard.parse(value)
+        except InvalidArgument as error:
+            self.fail(str(error), param, ctx)
+
+
+shard_option = click.option(
+    "--shard",
+    metavar="I/N",
+    type=_ShardType(),
+    help="Only the I-th of N parts of INPUT, for N machines that share the work: every N-th"
+    " document. The parts together are each document once.",
 )
 
 

@@ -10,9 +10,15 @@ from pathlib import Path
 import click
 
 from actvec.client.bulk import ROWS_PER_FILE, Format, JobProgress, Layout, VectorJob
-from actvec.client.cli.options import Server, json_option, talks_to_server, vector_options
+from actvec.client.cli.options import (
+    Server,
+    json_option,
+    shard_option,
+    talks_to_server,
+    vector_options,
+)
 from actvec.client.cli.progress import describe, show_progress
-from actvec.client.documents import open_documents
+from actvec.client.documents import Shard, open_documents
 from actvec.client.files import FILE_DTYPE, Dtype
 from actvec.client.vectors import Mode, Truncation
 
@@ -49,6 +55,7 @@ from actvec.client.vectors import Mode, Truncation
     metavar="N",
     help=f"Vectors of a shard or Parquet file.  [default: {ROWS_PER_FILE}]",
 )
+@shard_option
 @click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
 @click.option(
     "--resume",
@@ -93,6 +100,7 @@ def stream(
     format_: Format,
     dtype: Dtype,
     rows_per_file: int | None,
+    shard: Shard | None,
     ordered: bool,
     resume: bool,
     save_every: float,
@@ -113,7 +121,7 @@ def stream(
     if format_ == "files" and rows_per_file is not None:
         raise click.UsageError("--rows-per-file is for --format shards and --format parquet")
     job = VectorJob(
-        open_documents(source),
+        open_documents(source, shard),
         out,
         mode=mode,
         center=center,

@@ -11,6 +11,7 @@ from pathlib import Path
 from actvec.client.documents.folder import FolderSource, read_text
 from actvec.client.documents.lines import LinesSource
 from actvec.client.documents.parquet import ParquetSource
+from actvec.client.documents.shard import Shard, ShardSource
 from actvec.client.documents.source import DocumentSource, Located
 from actvec.client.errors import UnsupportedInput
 
@@ -20,6 +21,8 @@ __all__ = [
     "LinesSource",
     "Located",
     "ParquetSource",
+    "Shard",
+    "ShardSource",
     "open_documents",
     "read_text",
 ]
@@ -27,18 +30,26 @@ __all__ = [
 _SUPPORTED = "a folder of .txt files, or a .jsonl, .jsonl.gz or .parquet file"
 
 
-def open_documents(path: str | Path) -> DocumentSource:
+def open_documents(path: str | Path, shard: Shard | None = None) -> DocumentSource:
     """The documents of a folder of `.txt` or of a `.jsonl`, `.jsonl.gz` or `.parquet` file.
 
     A text file's id is its name without `.txt`; files come in the order of their names. The id of
     a line or row is its `id`, a string or an integer, or the number of the line or row from 1;
     blank lines are skipped.
 
+    Args:
+        path: Where they are.
+        shard: Which part of them; None for all.
+
     Raises:
         UnsupportedInput: there is nothing at `path`, or nothing that can be read.
         MissingExtra: Parquet needs pyarrow, which is not installed.
     """
-    path = Path(path)
+    source = _open(Path(path))
+    return source if shard is None else ShardSource(source, shard)
+
+
+def _open(path: Path) -> DocumentSource:
     try:
         if path.is_dir():
             return _open_folder(path)
