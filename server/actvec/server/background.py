@@ -7,6 +7,7 @@ from concurrent.futures import Future
 
 from actvec.server.calls.access import Access
 from actvec.server.config import ServerConfig
+from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.server import Server, serve
 
 
@@ -16,10 +17,17 @@ class BackgroundServer:
     Args:
         config: What to serve, and how.
         on_failure: Is told, in the thread, of an error that ends the server after it started.
+        replica: Where the data directory is shared with other machines.
     """
 
-    def __init__(self, config: ServerConfig, on_failure: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        on_failure: Callable[[Exception], None],
+        replica: Replica = NO_REPLICA,
+    ) -> None:
         self._config = config
+        self._replica = replica
         self._on_failure = on_failure
         self._started: Future[tuple[Server, asyncio.AbstractEventLoop]] = Future()
         self._stop = asyncio.Event()
@@ -57,5 +65,8 @@ class BackgroundServer:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         await serve(
-            self._config, self._stop, lambda server: self._started.set_result((server, loop))
+            self._config,
+            self._stop,
+            lambda server: self._started.set_result((server, loop)),
+            self._replica,
         )

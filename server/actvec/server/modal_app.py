@@ -32,6 +32,8 @@ GPU_SNAPSHOT = os.environ.get("ACTVEC_MODAL_GPU_SNAPSHOT", "") == "1"
 IDLE = float(os.environ.get("ACTVEC_MODAL_IDLE", "300"))
 
 WEIGHTS, DATA = Path("/weights"), Path("/data")
+# Where a container writes, before it moves what is whole to the volume.
+_LOCAL = Path("/var/tmp/actvec")  # noqa: S108 - the container is ours alone
 _HOUR = 3600
 _PORT = 50051
 
@@ -78,7 +80,13 @@ def _make_worker() -> Any:
     from actvec.server.config import ModelOptions  # noqa: PLC0415 - in the container only
     from actvec.server.worker import Worker  # noqa: PLC0415
 
-    return Worker(ModelOptions(model=MODEL), DATA)
+    return Worker(ModelOptions(model=MODEL), _LOCAL, _replica())
+
+
+def _replica() -> Any:
+    from actvec.server.means.replica import VolumeReplica  # noqa: PLC0415 - in the container only
+
+    return VolumeReplica(_LOCAL, DATA, data)
 
 
 def _server_config(host: str = "127.0.0.1", port: int = 0) -> Any:
@@ -97,7 +105,7 @@ def _server_config(host: str = "127.0.0.1", port: int = 0) -> Any:
         access=AccessOptions(token=os.environ.get("ACTVEC_TOKEN")),
         host=host,
         port=port,
-        data_dir=DATA,
+        data_dir=_LOCAL,
         # Modal kills a container 30 seconds after it was told to end.
         grace=10.0,
     )
@@ -134,18 +142,15 @@ class Pythia12BActivationExtractor:
 
     @modal.enter(snap=False)
     def restore(self) -> None:
-        """See what was stored since the snapshot, and load what could not be part of it."""
+        """Load what could not be part of the snapshot."""
         # All containers of a snapshot would draw the same numbers.
         random.seed()
-        data.reload()
         if self._worker is None:
             self._worker = _make_worker()
 
     @modal.method()
     def get_activation_vector(self, /, text: str, **options: Any) -> dict[str, Any]:
         """See `worker.Worker.get_activation_vector`."""
-        if options.get("center"):
-            data.reload()
         assert self._worker is not None  # noqa: S101 - `restore` ran
         made: dict[str, Any] = self._worker.get_activation_vector(text, **options)
         return made
@@ -214,7 +219,7 @@ class ActivationVectorServer:
 
         # Modal's proxy reaches no loopback address.
         config = _server_config("0.0.0.0", _PORT)  # noqa: S104
-        self._server = BackgroundServer(config, on_failure=_end_process)
+        self._server = BackgroundServer(config, _end_process, _replica())
         self._server.start()
 
     @modal.exit()

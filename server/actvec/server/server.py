@@ -14,6 +14,7 @@ from actvec.server.engines import load_engine
 from actvec.server.errors import CutShortError, EngineLostError, StartupError
 from actvec.server.extractor import Extractor
 from actvec.server.means.jobs import Jobs
+from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.store import MeanStore
 from actvec.server.memory import keep_freed_memory, step_budget
 from actvec.server.model import LoadedModel
@@ -68,7 +69,12 @@ class Server:
 
     @classmethod
     async def start(
-        cls, config: ServerConfig, engine: Engine, loaded: LoadedModel, thread: Executor
+        cls,
+        config: ServerConfig,
+        engine: Engine,
+        loaded: LoadedModel,
+        thread: Executor,
+        replica: Replica = NO_REPLICA,
     ) -> "Server":
         """Listen and serve; health is SERVING when this returns.
 
@@ -77,6 +83,7 @@ class Server:
             engine: What computes.
             loaded: Its model.
             thread: Of one thread, which runs the engine; on a CPU the one that loaded it.
+            replica: Where the data directory is shared with other machines.
 
         Raises:
             StartupError: an address cannot be listened on, a file of the options not be used, or a
@@ -93,10 +100,10 @@ class Server:
         tokenizer = Tokenizer(loaded.tokenizer, context)
         extractor = Extractor(runner, tokenizer, limits, step_tokens)
         try:
-            store = MeanStore(config.data_dir / "means", config.limits.store_bytes)
+            store = MeanStore(config.data_dir / "means", config.limits.store_bytes, replica)
         except OSError as error:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
-        jobs = Jobs(config.data_dir / "jobs", extractor, limits.lease_seconds)
+        jobs = Jobs(config.data_dir / "jobs", extractor, limits.lease_seconds, replica)
         service = ActivationVectorService(engine, extractor, store, jobs)
         interceptors = [
             CallInterceptor(access.tokens, config.limits, observation.listeners),
@@ -154,7 +161,10 @@ class Server:
 
 
 async def serve(
-    config: ServerConfig, stop: asyncio.Event, started: Callable[[Server], None] = lambda _: None
+    config: ServerConfig,
+    stop: asyncio.Event,
+    started: Callable[[Server], None] = lambda _: None,
+    replica: Replica = NO_REPLICA,
 ) -> None:
     """Load, serve, and drain once `stop` is set.
 
@@ -162,6 +172,7 @@ async def serve(
         config: What to serve, and how.
         stop: Set to end the server.
         started: Called with the server once it serves.
+        replica: Where the data directory is shared with other machines.
 
     Raises:
         StartupError: an option is not usable.
@@ -172,7 +183,7 @@ async def serve(
     thread = engine_thread()
     loading = asyncio.get_running_loop().run_in_executor(thread, load_engine, config.model)
     engine, loaded = await loading
-    server = await Server.start(config, engine, loaded, thread)
+    server = await Server.start(config, engine, loaded, thread, replica)
     started(server)
     # One line on standard output, for people and for programs that started us.
     print(f"actvec-server ready on {config.address(server.port)}", flush=True)

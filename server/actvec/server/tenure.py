@@ -84,7 +84,7 @@ async def serve_until_unused(
             "secret: modal secret create actvec-token ACTVEC_TOKEN=$(openssl rand -hex 32)"
         )
     thread = engine_thread()
-    server = await Server.start(config, worker.engine, worker.loaded, thread)
+    server = await Server.start(config, worker.engine, worker.loaded, thread, worker.replica)
     losing = asyncio.create_task(server.lost(config.step_timeout))
     try:
         async with whereabouts.open_tunnel(server.port) as tunnel:

@@ -10,11 +10,12 @@ from google.protobuf.json_format import MessageToDict
 from numpy.typing import NDArray
 
 from actvec.pooling import MODES
-from actvec.server.config import Limits, ModelOptions
+from actvec.server.config import ModelOptions
 from actvec.server.engine import PackedEngine
 from actvec.server.engines import load_engine
 from actvec.server.errors import RequestError, StartupError
 from actvec.server.means.centring import Centrings
+from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.store import MeanStore
 from actvec.server.recipe import Recipe
 from actvec.server.tokens import TokenizedDocument, Tokenizer, Truncation
@@ -40,16 +41,20 @@ class Worker:
     Args:
         options: Which model, and how it is run; `engine` must be `packed`.
         data_dir: Where means are, as the server keeps them.
+        replica: Where the data directory is shared with other machines.
 
     Attributes:
         engine: What computes.
         loaded: Its model.
+        replica: As given.
 
     Raises:
         StartupError: the model or an option is not usable.
     """
 
-    def __init__(self, options: ModelOptions, data_dir: Path) -> None:
+    def __init__(
+        self, options: ModelOptions, data_dir: Path, replica: Replica = NO_REPLICA
+    ) -> None:
         engine, loaded = load_engine(options)
         if not isinstance(engine, PackedEngine):
             raise StartupError("a worker runs the packed engine only")
@@ -57,7 +62,8 @@ class Worker:
         self.loaded = loaded
         self._card = engine.card
         self._tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
-        self._store = MeanStore(data_dir / "means", Limits().store_bytes)
+        self.replica = replica
+        self._store = MeanStore(data_dir / "means", replica=replica)
 
     def get_activation_vector(
         self,

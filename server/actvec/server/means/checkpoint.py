@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import JobCorruptError
+from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.whole import remove_partial, storing, write_whole
 
 log = logging.getLogger(__name__)
@@ -78,11 +79,25 @@ class FinishedJob:
 
 
 class JobDirectory:
-    """The files of one job. Methods touch the disk: call them off the event loop."""
+    """The files of one job. Methods touch the disk: call them off the event loop.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: Where they are.
+        replica: Where they are shared with other machines.
+    """
+
+    def __init__(self, directory: Path, replica: Replica = NO_REPLICA) -> None:
         self._directory = directory
+        self._replica = replica
         self._settings_file = directory / "settings.json"
+
+    def refresh(self) -> None:
+        """Bring what another machine has made of the job.
+
+        Raises:
+            StorageError: it cannot be read now.
+        """
+        self._replica.pull(self._directory)
 
     def settings(self) -> str | None:
         """The settings that the job was opened with; None for a new job."""
@@ -96,6 +111,7 @@ class JobDirectory:
         with storing(f"job {self._directory.name}"):
             self._directory.mkdir(parents=True, exist_ok=True)
             write_whole(self._settings_file, settings.encode())
+        self._replica.push(self._directory)
 
     def save(self, progress: Progress) -> None:
         """Make progress durable, then drop what is older than the checkpoint before.
@@ -119,6 +135,7 @@ class JobDirectory:
             write_whole(path, content)
             for old in self._checkpoints()[_KEPT:]:
                 old.unlink(missing_ok=True)
+        self._replica.push(self._directory)
 
     def load(self) -> Progress | None:
         """The newest checkpoint that is whole; None where there is none."""
@@ -146,6 +163,7 @@ class JobDirectory:
             write_whole(self._directory / "finished.json", content.encode())
             for path in self._checkpoints():
                 path.unlink(missing_ok=True)
+        self._replica.push(self._directory)
 
     def finished(self) -> FinishedJob | None:
         """What a finished job came to; None for an unfinished one.
@@ -169,6 +187,7 @@ class JobDirectory:
         for path in self._directory.glob("*"):
             path.unlink(missing_ok=True)
         self._directory.rmdir()
+        self._replica.push(self._directory)
 
     def _checkpoints(self) -> list[Path]:
         """Newest first."""

@@ -11,6 +11,7 @@ from actvec.server.errors import JobHeldError, JobMismatchError
 from actvec.server.extractor import Extractor
 from actvec.server.means.checkpoint import FinishedJob, JobDirectory, Progress
 from actvec.server.means.mean_job import JobSettings, MeanJob
+from actvec.server.means.replica import NO_REPLICA, Replica
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +38,20 @@ class Jobs:
         directory: Where checkpoints are kept.
         extractor: What computes.
         lease: Seconds of silence after which another client may take a job over.
+        replica: Where checkpoints are shared with other machines.
     """
 
-    def __init__(self, directory: Path, extractor: Extractor, lease: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        extractor: Extractor,
+        lease: float,
+        replica: Replica = NO_REPLICA,
+    ) -> None:
         self._directory = directory
         self._extractor = extractor
         self._lease = lease
+        self._replica = replica
         self._held: dict[str, Holding] = {}
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -62,7 +71,7 @@ class Jobs:
                 held.stop(JobHeldError(f"job {settings.job} was taken over by another connection"))
             await held.released.wait()
         self._held[settings.job] = holding
-        directory = JobDirectory(self._directory / settings.job)
+        directory = JobDirectory(self._directory / settings.job, self._replica)
         try:
             left = await asyncio.to_thread(_load, directory, settings)
         except BaseException:
@@ -101,7 +110,7 @@ class Jobs:
     def forget(self, mean: str) -> None:
         """Forget the finished jobs of a deleted mean. Call it off the event loop."""
         for path in self._directory.glob("*/finished.json"):
-            directory = JobDirectory(path.parent)
+            directory = JobDirectory(path.parent, self._replica)
             finished = directory.finished()
             if finished is not None and finished.mean == mean:
                 directory.remove()
@@ -124,6 +133,7 @@ class Jobs:
 
 def _load(directory: JobDirectory, settings: JobSettings) -> Progress | FinishedJob:
     """What a job has come to; a new one is begun."""
+    directory.refresh()
     before = directory.settings()
     if before is None:
         directory.create(settings.canonical)

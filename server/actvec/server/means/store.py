@@ -23,6 +23,7 @@ from actvec.server.errors import (
     StorageFullError,
 )
 from actvec.server.means.format import MOST_DOCUMENTS, MeanTensors, decode, encode
+from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.whole import remove_partial, storing, sync_directory, write_whole
 from actvec.v1.means_pb2 import CorpusMean, SkippedDocuments
 from actvec.v1.vectors_pb2 import ModelStamp
@@ -52,15 +53,32 @@ def checked_name(field: str, name: str) -> str:
 class MeanStore:
     """Means in a directory. Methods touch the disk: call them off the event loop."""
 
-    def __init__(self, directory: Path, capacity: int = Limits.store_bytes) -> None:
-        """`capacity`: bytes of all means."""
+    def __init__(
+        self,
+        directory: Path,
+        capacity: int = Limits.store_bytes,
+        replica: Replica = NO_REPLICA,
+    ) -> None:
+        """Use a directory, which is made where it is missing.
+
+        Args:
+            directory: Where the means are.
+            capacity: Bytes of all of them.
+            replica: Where they are shared with other machines.
+        """
         self._directory = directory
         self._capacity = capacity
+        self._replica = replica
         directory.mkdir(parents=True, exist_ok=True)
         remove_partial(directory)
 
     def records(self) -> list[CorpusMean]:
-        """All records, newest first."""
+        """All records, newest first.
+
+        Raises:
+            StorageError: those of other machines cannot be read.
+        """
+        self._replica.pull(self._directory)
         records = list(self._records())
         records.sort(
             key=lambda record: (record.created_at.ToNanoseconds(), record.id), reverse=True
@@ -72,7 +90,12 @@ class MeanStore:
 
         Raises:
             MeanNotFoundError: there is none.
+            StorageError: those of other machines cannot be read.
         """
+        # An id names one content for ever: what is here need not be looked for elsewhere.
+        for record in self._records():
+            if name == record.id:
+                return record
         records = self.records()
         for record in records:
             if name in {record.id, record.name}:
@@ -140,6 +163,7 @@ class MeanStore:
         if tensors.counts is not None:
             record.documents = int(tensors.counts[0])
             record.tokens = int(tensors.counts.sum())
+        self._replica.pull(self._directory)
         stored = self._file(hashlib.sha256(content).hexdigest()[:_ID_LENGTH], "json")
         if stored.exists():
             there = Parse(stored.read_text(), CorpusMean(), ignore_unknown_fields=True)
@@ -207,6 +231,7 @@ class MeanStore:
             self._file(record.id, "json").unlink(missing_ok=True)
             sync_directory(self._directory)
             self._file(record.id).unlink(missing_ok=True)
+        self._replica.push(self._directory)
 
     def _put(self, content: bytes, record: CorpusMean) -> CorpusMean:
         record.sha256 = hashlib.sha256(content).hexdigest()
@@ -217,6 +242,7 @@ class MeanStore:
         with storing(f"mean {record.name}"):
             write_whole(self._file(record.id), content)
             write_whole(self._file(record.id, "json"), MessageToJson(record).encode())
+        self._replica.push(self._directory)
         return record
 
     def _records(self) -> Iterator[CorpusMean]:
