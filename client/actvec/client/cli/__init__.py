@@ -23,6 +23,7 @@ _VERBS: Mapping[str, str] = MappingProxyType(
         "similarity": "actvec.client.cli.similarity",
         "csv": "actvec.client.cli.csv",
         "corpus": "actvec.client.cli.corpus",
+        "plan": "actvec.client.cli.plan",
     }
 )
 

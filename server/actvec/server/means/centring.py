@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from actvec.pooling import pooled_mean
 from actvec.server.errors import MeanMismatchError
 from actvec.server.means.format import MeanTensors
-from actvec.server.means.store import MeanStore, same_states
+from actvec.server.means.merging import same_states
+from actvec.server.means.store import MeanStore
 from actvec.server.pooler import Pools
 from actvec.v1.means_pb2 import CorpusMean
 from actvec.v1.vectors_pb2 import ModelStamp

@@ -13,7 +13,8 @@ from actvec.server.errors import RequestError, TextTooLargeError
 from actvec.server.extractor import Extractor
 from actvec.server.means.centring import Centrings
 from actvec.server.means.jobs import Jobs
-from actvec.server.means.store import LATEST, MeanStore, checked_name, same_states
+from actvec.server.means.merging import same_states
+from actvec.server.means.store import LATEST, MeanStore, checked_name
 from actvec.server.means.whole import storing
 from actvec.server.recipe import Recipe
 from actvec.server.wire import Settings, model_stamp

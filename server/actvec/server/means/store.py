@@ -22,10 +22,11 @@ from actvec.server.errors import (
     RequestError,
     StorageFullError,
 )
-from actvec.server.means.format import MOST_DOCUMENTS, MeanTensors, decode, encode
+from actvec.server.means.format import MeanTensors, decode, encode
+from actvec.server.means.merging import merged, same_states
 from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.whole import remove_partial, storing, sync_directory, write_whole
-from actvec.v1.means_pb2 import CorpusMean, SkippedDocuments
+from actvec.v1.means_pb2 import CorpusMean
 from actvec.v1.vectors_pb2 import ModelStamp
 
 log = logging.getLogger(__name__)
@@ -182,33 +183,7 @@ class MeanStore:
             MeanCorruptError: a file was altered.
             StorageError: the disk is full or cannot be written.
         """
-        first = records[0]
-        total = MeanAccumulator(first.d_model, variance=all(r.has_variance for r in records))
-        skipped: list[SkippedDocuments] = []
-        for record in records:
-            if (
-                not same_states(record.model, first.model)
-                or record.prepend_bos != first.prepend_bos
-            ):
-                raise MeanMismatchError(
-                    f"means {first.name} and {record.name} are of other models, layers or settings"
-                )
-            accumulator = self.load(record).accumulator
-            if accumulator is None:
-                raise MeanMismatchError(f"mean {record.name} has no sums and counts to merge")
-            total.merge(accumulator)
-            if total.documents > MOST_DOCUMENTS:
-                raise MeanMismatchError(f"a mean is of at most {MOST_DOCUMENTS} documents")
-            skipped += record.skipped
-        merged = CorpusMean(
-            name=name,
-            model=first.model,
-            prepend_bos=first.prepend_bos,
-            truncation=first.truncation,
-            skipped=skipped,
-            actvec_version=first.actvec_version,
-        )
-        return self.save(total, merged)
+        return self.save(*merged(records, self.load, name))
 
     def check_room(self, sha256: str, size: int) -> None:
         """See that a file can be added, or is there already.
@@ -258,17 +233,6 @@ class MeanStore:
 
 def _id_of(sha256: str) -> str:
     return sha256[:_ID_LENGTH]
-
-
-def same_states(one: ModelStamp, other: ModelStamp) -> bool:
-    """Whether two stamps name the same states, up to the rounding of the weights' dtype."""
-    return (
-        one.model == other.model
-        and one.revision == other.revision
-        and one.tokenizer_sha256 == other.tokenizer_sha256
-        and list(one.layers) == list(other.layers)
-        and one.hook == other.hook
-    )
 
 
 def _describe(record: CorpusMean, accumulator: MeanAccumulator) -> None:

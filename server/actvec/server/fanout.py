@@ -1,0 +1,249 @@
+"""A corpus over many workers: each computes a shard, and what they made is put together.
+
+A worker serves its model to the program `actvec` in its own container, so that a shard is what any
+job is: packed, counted exactly once, and gone on with where it was cut short. Shards share nothing
+but the volume. There, a mean's checkpoints and the finished file of each shard are in
+`shards/NAME/I-of-N`, vectors in `vectors/NAME/I-of-N`.
+"""
+
+import asyncio
+import json
+import logging
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from actvec.server.config import ServerConfig
+from actvec.server.errors import RequestError
+from actvec.server.means.merging import merged
+from actvec.server.means.replica import Replica, Volume, VolumeReplica
+from actvec.server.means.store import MeanStore, checked_name
+from actvec.server.programs import actvec_command, run_json
+from actvec.server.server import Server, engine_thread
+from actvec.server.worker import Worker
+from actvec.v1.means_pb2 import CorpusMean
+
+log = logging.getLogger(__name__)
+
+_SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a container's files are.
+
+    Attributes:
+        local: A folder on its own disk.
+        mount: Where the volume is mounted that all containers share.
+        volume: The volume.
+    """
+
+    local: Path
+    mount: Path
+    volume: Volume
+
+    def replica(self, folder: Path = Path()) -> Replica:
+        """A folder of the local disk, shared through the same folder of the volume."""
+        return VolumeReplica(self.local / folder, self.mount / folder, self.volume)
+
+    def corpus(self, name: str) -> Path:
+        """A corpus of the volume, on the local disk: open files would keep it from reloading.
+
+        Raises:
+            RequestError: there is none of this name.
+        """
+        there, here = self.mount / "corpora" / name, self.local / "corpora" / name
+        if not there.exists():
+            self.volume.reload()
+        if Path(name).name != name or not there.exists():
+            known = sorted(path.name for path in (self.mount / "corpora").glob("*"))
+            raise RequestError(
+                "corpus",
+                f"names a file or folder in corpora/ of the volume; there is no {name!r}, but:"
+                f" {', '.join(known) or 'nothing'}",
+            )
+        here.parent.mkdir(parents=True, exist_ok=True)
+        if there.is_dir():
+            shutil.copytree(there, here, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(there, here)
+        return here
+
+
+class NoShardsError(Exception):
+    """Some shards could not be computed, however often they were tried."""
+
+
+class ShardRunner:
+    """Computes shards with a worker's model.
+
+    Args:
+        worker: Whose model.
+        config: How it serves the program beside it.
+        site: Where files are.
+    """
+
+    def __init__(self, worker: Worker, config: ServerConfig, site: Site) -> None:
+        self._worker = worker
+        self._config = config
+        self._site = site
+
+    async def mean(
+        self, corpus: str, name: str, shard: str, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The mean of a shard, on the volume when this returns; its record.
+
+        What was committed by an earlier attempt, in whatever container, is not computed again.
+
+        Args:
+            corpus: Its name in `corpora/` of the volume.
+            name: Names the whole.
+            shard: `I/N`.
+            options: Further ones of `actvec mean compute`.
+
+        Raises:
+            RequestError: a name is none.
+            ProgramError: it could not be computed.
+        """
+        folder = _folder("shards", name, shard)
+        command = actvec_command(
+            *("mean", "compute", str(await asyncio.to_thread(self._site.corpus, corpus))),
+            **{"name": name, "shard": shard, "json": True, **options},
+        )
+        config = replace(self._config, data_dir=self._site.local / folder)
+        return await self._beside_server(command, config, self._site.replica(folder))
+
+    async def vectors(
+        self, corpus: str, name: str, shard: str, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The vectors of a shard, on the volume when this returns; what `actvec stream` says.
+
+        Args:
+            corpus: Its name in `corpora/` of the volume.
+            name: Names the whole.
+            shard: `I/N`.
+            options: Further ones of `actvec stream`.
+
+        Raises:
+            RequestError: a name is none.
+            ProgramError: they could not be computed.
+        """
+        folder = _folder("vectors", name, shard)
+        there, here = self._site.mount / folder, self._site.local / folder
+        await asyncio.to_thread(self._site.volume.reload)
+        if (there / _SUMMARY).exists():
+            found: dict[str, Any] = json.loads((there / _SUMMARY).read_text())
+            return found
+        command = actvec_command(
+            *("stream", str(await asyncio.to_thread(self._site.corpus, corpus))),
+            **{"out": here, "shard": shard, "resume": True, "json": True, **options},
+        )
+        made = await self._beside_server(command, self._config, self._worker.replica)
+        made["stamp"] = json.loads((here / "manifest.json").read_text())["stamp"]
+        (here / _SUMMARY).write_text(json.dumps(made))
+        await asyncio.to_thread(_move, here, there)
+        await asyncio.to_thread(self._site.volume.commit)
+        return made
+
+    async def _beside_server(
+        self, command: Sequence[str], config: ServerConfig, replica: Replica
+    ) -> dict[str, Any]:
+        thread = engine_thread()
+        worker = self._worker
+        server = await Server.start(config, worker.engine, worker.loaded, thread, replica)
+        environment = {
+            "ACTVEC_TARGET": config.address(server.port),
+            "ACTVEC_TOKEN": config.access.token or "",
+        }
+        try:
+            return await run_json(command, environment)
+        finally:
+            await server.stop(config.grace)
+            thread.shutdown()
+
+
+def shards_of(count: int) -> list[str]:
+    """`I/N` for each of so many shards.
+
+    Raises:
+        RequestError: there is to be none.
+    """
+    if count < 1:
+        raise RequestError("shards", f"is 1 or more, not {count}")
+    return [f"{number}/{count}" for number in range(1, count + 1)]
+
+
+def run_shards(
+    shards: Sequence[str],
+    run: Callable[[Sequence[str]], Iterable[dict[str, Any] | BaseException]],
+    attempts: int = 3,
+) -> list[dict[str, Any]]:
+    """Have all shards computed, those that fail again alone; the results in their order.
+
+    Args:
+        shards: `I/N` each.
+        run: Computes shards at the same time; gives the result or error of each, in their order.
+        attempts: How often a shard is tried.
+
+    Raises:
+        NoShardsError: some failed every time; the others need not be computed again.
+    """
+    done: dict[str, dict[str, Any]] = {}
+    failed: dict[str, BaseException] = {}
+    for attempt in range(1, attempts + 1):
+        left = [shard for shard in shards if shard not in done]
+        failed = {}
+        for shard, result in zip(left, run(left), strict=True):
+            if isinstance(result, BaseException):
+                failed[shard] = result
+                log.warning(
+                    "shard %s failed, attempt %d of %d: %s", shard, attempt, attempts, result
+                )
+            else:
+                done[shard] = result
+        if not failed:
+            return [done[shard] for shard in shards]
+    reasons = "; ".join(f"{shard}: {error}" for shard, error in failed.items())
+    raise NoShardsError(
+        f"{len(failed)} of {len(shards)} shards failed {attempts} times; run the same again and the"
+        f" others are not computed anew. {reasons}"
+    )
+
+
+def merge_means(site: Site, name: str, shards: Sequence[str]) -> CorpusMean:
+    """One mean of those of all shards, stored on the volume; theirs are removed.
+
+    Raises:
+        RequestError: the name is none.
+        MeanMismatchError: they were made by different models.
+        MeanCorruptError: a file was altered.
+        StorageError: the volume cannot be written.
+    """
+    site.volume.reload()
+    stores: dict[str, MeanStore] = {}
+    records = []
+    for shard in shards:
+        store = MeanStore(site.mount / _folder("shards", name, shard) / "means")
+        record = store.records()[0]
+        stores[record.id] = store
+        records.append(record)
+    whole = MeanStore(site.local / "means", replica=site.replica())
+    made = whole.save(*merged(records, lambda record: stores[record.id].load(record), name))
+    shutil.rmtree(site.mount / "shards" / name)
+    site.volume.commit()
+    return made
+
+
+def _folder(kind: str, name: str, shard: str) -> Path:
+    return Path(kind, checked_name("name", name), shard.replace("/", "-of-"))
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a folder to the volume, where it is whole or not there."""
+    partial = target.with_name(f".partial-{uuid.uuid4().hex}")
+    shutil.copytree(source, partial)
+    partial.rename(target)
+    shutil.rmtree(source)
