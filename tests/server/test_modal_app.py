@@ -8,12 +8,15 @@ import warnings
 import pytest
 from modal.mount import _Mount
 
-from actvec.server import modal_app, modal_image
+from actvec.server import modal_app, modal_resources
 from actvec.server.background import BackgroundServer
 from actvec.server.errors import StartupError
 
+from ..volume import FolderVolume
+
 EXTRACTOR = "Pythia12BActivationExtractor"
 SERVER = "ActivationVectorServer"
+COORDINATORS = ("corpus_mean", "vectors")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,20 @@ def declared(functions):
 
 def test_the_app_has_the_extractor_the_server_and_what_fills_the_volumes(functions):
     assert modal_app.app.name == "actvec"
-    assert set(functions) == {f"{EXTRACTOR}.*", SERVER, "download", "fetch_corpus"}
+    fills = {"download", "fetch_corpus"}
+    assert set(functions) == {f"{EXTRACTOR}.*", SERVER, *fills, *COORDINATORS}
+
+
+@pytest.mark.filterwarnings("ignore:.*registered_entrypoints.*deprecated")
+def test_one_entry_point_is_what_modal_run_takes_without_a_name():
+    assert list(modal_app.app.registered_entrypoints) == ["main"]
+
+
+@pytest.mark.parametrize("name", COORDINATORS)
+def test_what_waits_for_workers_has_a_day_and_no_gpu(functions, declared, name):
+    assert functions[name]._spec_.gpus is None
+    assert set(functions[name]._spec_.volumes) == {"/weights", "/data"}
+    assert declared(name)["timeout"] == 24 * 3600
 
 
 @pytest.mark.parametrize("name", [f"{EXTRACTOR}.*", SERVER])
@@ -90,7 +106,7 @@ def test_a_container_serves_with_the_secrets_token_and_refuses_to_without(monkey
     monkeypatch.setenv("ACTVEC_TOKEN", secret)
     assert modal_app._server_config().access.token == secret
     monkeypatch.delenv("ACTVEC_TOKEN")
-    front = BackgroundServer(modal_app._server_config("0.0.0.0"), on_failure=pytest.fail)  # noqa: S104
+    front = BackgroundServer(modal_app._server_config(host="0.0.0.0"), on_failure=pytest.fail)  # noqa: S104
     with pytest.raises(StartupError, match="everybody there could call"):
         front.start()
 
@@ -99,14 +115,14 @@ def test_its_methods_are_those_of_the_worker():
     from actvec.server.worker import Worker  # noqa: PLC0415
 
     methods = {"get_activation_vector", "get_activation_matrix", "get_model_info"}
-    for name in methods | {"serve"}:
+    for name in methods | {"serve", "compute_shard"}:
         assert hasattr(getattr(modal_app, EXTRACTOR), name)
     for name in methods:
         assert hasattr(Worker, name)
 
 
 def test_the_image_pins_what_the_project_pins():
-    requirements = modal_image.requirements()
+    requirements = modal_resources.requirements()
     for pinned in ("torch==2.13.0", "transformers==5.23.0", "transformer-lens==4.3.0"):
         assert pinned in requirements
     assert not [line for line in requirements if line.startswith(("pytest", "modal"))]
@@ -114,7 +130,7 @@ def test_the_image_pins_what_the_project_pins():
 
 def test_a_deployment_chooses_by_the_environment():
     names = "APP, GPU, MODEL, GPU_SNAPSHOT, IDLE"
-    program = f"from actvec.server.modal_app import {names}; print({names})"
+    program = f"from actvec.server.modal_resources import {names}; print({names})"
     env = {
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
@@ -129,20 +145,23 @@ def test_a_deployment_chooses_by_the_environment():
     assert run.stdout.split() == ["actvec-70m", "L4", "EleutherAI/pythia-70m", "True", "60.0"]
 
 
-def test_a_corpus_is_fetched_by_the_program_that_people_use():
-    command = modal_app.fetch_command("c4.jsonl", dataset="x/y", num_samples=5, seed=1)
-    assert command[3:] == [
-        *("corpus", "fetch", "--save-local", "/data/corpora/c4.jsonl"),
-        *("--dataset", "x/y", "--num-samples", "5", "--seed", "1"),
-    ]
-    run = subprocess.run(
-        [*command[:3], *command[3:-4], "--help"], capture_output=True, text=True, check=True
-    )
-    for option in ("--dataset", "--config", "--min-words", "--max-words", "--num-samples"):
-        assert option in run.stdout
+@pytest.mark.filterwarnings("ignore:The fetch_corpus function is executing locally")
+def test_a_corpus_is_fetched_by_the_program_that_people_use(monkeypatch, tmp_path):
+    ran = []
+    with monkeypatch.context() as patch:
+        patch.setattr(modal_app.subprocess, "run", lambda command, **_: ran.append(command))
+        patch.setattr(modal_app, "data", FolderVolume(tmp_path / "there", tmp_path / "mount"))
+        modal_app.fetch_corpus.local("c4.jsonl", dataset="x/y", num_samples=5, seed=1)
+    (command,) = ran
+    assert command[3:7] == ["corpus", "fetch", "--save-local", "/data/corpora/c4.jsonl"]
+    assert " ".join(command[7:]).startswith("--dataset x/y --config en --min-words 700")
+    # The program knows these options.
+    helped = subprocess.check_output([*command[:3], "corpus", "fetch", "--help"], text=True)
+    assert all(option in helped for option in command if option.startswith("--"))
 
 
+@pytest.mark.filterwarnings("ignore:The fetch_corpus function is executing locally")
 @pytest.mark.parametrize("name", ["../means/c.jsonl", "/c.jsonl", "folder/c.jsonl"])
 def test_a_corpus_stays_in_the_folder_of_corpora(name):
     with pytest.raises(ValueError, match="without a folder"):
-        modal_app.fetch_command(name)
+        modal_app.fetch_corpus.local(name)

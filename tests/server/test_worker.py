@@ -80,9 +80,9 @@ def test_what_cannot_be_is_an_error_and_never_a_raw_vector(worker, options, erro
 
 LIFE = """
 import gc, pathlib, socket, sys, threading
-from actvec.server.config import ModelOptions
-from actvec.server.worker import Worker
-worker = Worker(ModelOptions(model="demo"), pathlib.Path(sys.argv[1]))
+from actvec.server.modal_container import make_worker
+from actvec.server.site import Site
+worker = make_worker("demo", Site(pathlib.Path(sys.argv[1]), pathlib.Path("/data"), None))
 gc.collect()
 print(threading.enumerate() == [threading.main_thread()])
 print([thing for thing in gc.get_objects() if isinstance(thing, socket.socket)])

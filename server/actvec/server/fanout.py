@@ -10,67 +10,27 @@ import asyncio
 import json
 import logging
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from actvec.server.config import ServerConfig
 from actvec.server.errors import RequestError
 from actvec.server.means.merging import merged
-from actvec.server.means.replica import Replica, Volume, VolumeReplica
+from actvec.server.means.replica import Replica
 from actvec.server.means.store import MeanStore, checked_name
 from actvec.server.programs import actvec_command, run_json
 from actvec.server.server import Server, engine_thread
+from actvec.server.site import Site
 from actvec.server.worker import Worker
 from actvec.v1.means_pb2 import CorpusMean
 
 log = logging.getLogger(__name__)
 
 _SUMMARY = "summary.json"
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a container's files are.
-
-    Attributes:
-        local: A folder on its own disk.
-        mount: Where the volume is mounted that all containers share.
-        volume: The volume.
-    """
-
-    local: Path
-    mount: Path
-    volume: Volume
-
-    def replica(self, folder: Path = Path()) -> Replica:
-        """A folder of the local disk, shared through the same folder of the volume."""
-        return VolumeReplica(self.local / folder, self.mount / folder, self.volume)
-
-    def corpus(self, name: str) -> Path:
-        """A corpus of the volume, on the local disk: open files would keep it from reloading.
-
-        Raises:
-            RequestError: there is none of this name.
-        """
-        there, here = self.mount / "corpora" / name, self.local / "corpora" / name
-        if not there.exists():
-            self.volume.reload()
-        if Path(name).name != name or not there.exists():
-            known = sorted(path.name for path in (self.mount / "corpora").glob("*"))
-            raise RequestError(
-                "corpus",
-                f"names a file or folder in corpora/ of the volume; there is no {name!r}, but:"
-                f" {', '.join(known) or 'nothing'}",
-            )
-        here.parent.mkdir(parents=True, exist_ok=True)
-        if there.is_dir():
-            shutil.copytree(there, here, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(there, here)
-        return here
 
 
 class NoShardsError(Exception):
@@ -134,15 +94,23 @@ class ShardRunner:
         folder = _folder("vectors", name, shard)
         there, here = self._site.mount / folder, self._site.local / folder
         await asyncio.to_thread(self._site.volume.reload)
+        asked = {"corpus": corpus, **options}
         if (there / _SUMMARY).exists():
             found: dict[str, Any] = json.loads((there / _SUMMARY).read_text())
-            return found
+            if found["asked"] != asked:
+                raise RequestError(
+                    "name",
+                    f"is {name!r}, under which there are other vectors already: {found['asked']};"
+                    " use another, or remove those from the volume",
+                )
+            return found | {"worker_seconds": 0.0}
         command = actvec_command(
             *("stream", str(await asyncio.to_thread(self._site.corpus, corpus))),
             **{"out": here, "shard": shard, "resume": True, "json": True, **options},
         )
         made = await self._beside_server(command, self._config, self._worker.replica)
         made["stamp"] = json.loads((here / "manifest.json").read_text())["stamp"]
+        made["asked"] = asked
         (here / _SUMMARY).write_text(json.dumps(made))
         await asyncio.to_thread(_move, here, there)
         await asyncio.to_thread(self._site.volume.commit)
@@ -151,6 +119,7 @@ class ShardRunner:
     async def _beside_server(
         self, command: Sequence[str], config: ServerConfig, replica: Replica
     ) -> dict[str, Any]:
+        began = time.monotonic()
         thread = engine_thread()
         worker = self._worker
         server = await Server.start(config, worker.engine, worker.loaded, thread, replica)
@@ -159,10 +128,11 @@ class ShardRunner:
             "ACTVEC_TOKEN": config.access.token or "",
         }
         try:
-            return await run_json(command, environment)
+            made = await run_json(command, environment)
         finally:
             await server.stop(config.grace)
             thread.shutdown()
+        return made | {"worker_seconds": time.monotonic() - began}
 
 
 def shards_of(count: int) -> list[str]:

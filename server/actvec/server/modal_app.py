@@ -3,6 +3,7 @@
     modal deploy -m actvec.server.modal_app
     modal run -m actvec.server.modal_app::download
     modal run -m actvec.server.modal_app --text "Your text here"
+    modal run --detach -m actvec.server.modal_app::corpus_mean --corpus c4.jsonl.gz --shards 8
 
 Thin: what is computed is in `worker`, which knows nothing of Modal. What a deployment may choose is
 read from the environment of the machine that deploys, and once more in the container, where it is
@@ -13,57 +14,34 @@ import logging
 import os
 import random
 import subprocess
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import modal
 
-from actvec.server.modal_image import make_image
-
-# Apps of other names can stand beside each other, for example one for each model.
-APP = os.environ.get("ACTVEC_MODAL_APP", "actvec")
-MODEL = os.environ.get("ACTVEC_MODAL_MODEL", "EleutherAI/pythia-12b")
-# An L4 or A10G (24 GB) holds the truncated Pythia-12B too: 18.1 GB of weights.
-GPU = os.environ.get("ACTVEC_MODAL_GPU", "A100-80GB")
-# Modal's snapshot of a GPU's memory is alpha: off until somebody asks for it.
-GPU_SNAPSHOT = os.environ.get("ACTVEC_MODAL_GPU_SNAPSHOT", "") == "1"
-# Seconds without a call after which a worker ends.
-IDLE = float(os.environ.get("ACTVEC_MODAL_IDLE", "300"))
-
-WEIGHTS, DATA = Path("/weights"), Path("/data")
-# Where a container writes, before it moves what is whole to the volume.
-_LOCAL = Path("/var/tmp/actvec")  # noqa: S108 - the container is ours alone
-_HOUR = 3600
-_PORT = 50051
-
-log = logging.getLogger(__name__)
+from actvec.server.modal_resources import (
+    APP,
+    COORDINATING,
+    DATA,
+    GPU,
+    GPU_SNAPSHOT,
+    HOUR,
+    IDLE,
+    LOCAL,
+    MODEL,
+    ON_A_GPU,
+    WEIGHTS,
+    data,
+    image,
+    weights,
+    workers,
+)
 
 app = modal.App(APP, include_source=False)
-image = make_image(
-    {
-        "ACTVEC_MODAL_APP": APP,
-        "ACTVEC_MODAL_MODEL": MODEL,
-        "ACTVEC_MODAL_GPU": GPU,
-        "ACTVEC_MODAL_GPU_SNAPSHOT": "1" if GPU_SNAPSHOT else "",
-        "ACTVEC_MODAL_IDLE": str(IDLE),
-        "HF_HOME": str(WEIGHTS),
-    }
-)
-weights = modal.Volume.from_name("actvec-weights", create_if_missing=True, version=2)
-data = modal.Volume.from_name("actvec-data", create_if_missing=True, version=2)
-token = modal.Secret.from_name("actvec-token", required_keys=["ACTVEC_TOKEN"])
-workers = modal.Dict.from_name(f"{APP}-workers", create_if_missing=True)
+log = logging.getLogger(__name__)
 
-_ON_A_GPU: dict[str, Any] = {
-    "image": image,
-    "gpu": GPU,
-    "memory": 65536,
-    "volumes": {str(WEIGHTS): weights.with_mount_options(read_only=True), str(DATA): data},
-    "secrets": [token],
-    # Of a first start, which may load the weights from the hub.
-    "startup_timeout": _HOUR,
-}
+_PORT = 50051
 
 
 class _WorkerDirectory:
@@ -76,39 +54,22 @@ class _WorkerDirectory:
         await workers.pop.aio(key, None)
 
 
+def _site() -> Any:
+    from actvec.server.site import Site  # noqa: PLC0415 - in the container only
+
+    return Site(LOCAL, DATA, data)
+
+
 def _make_worker() -> Any:
-    from actvec.server.config import ModelOptions  # noqa: PLC0415 - in the container only
-    from actvec.server.worker import Worker  # noqa: PLC0415
+    from actvec.server.modal_container import make_worker  # noqa: PLC0415 - torch: not at home
 
-    return Worker(ModelOptions(model=MODEL), _LOCAL, _replica())
-
-
-def _replica() -> Any:
-    from actvec.server.means.replica import VolumeReplica  # noqa: PLC0415 - in the container only
-
-    return VolumeReplica(_LOCAL, DATA, data)
+    return make_worker(MODEL, _site())
 
 
-def _server_config(host: str = "127.0.0.1", port: int = 0) -> Any:
-    """How a container serves. Secrets are read here, not when a snapshot is taken."""
-    from actvec.server.config import (  # noqa: PLC0415 - in the container only
-        AccessOptions,
-        Limits,
-        ModelOptions,
-        ServerConfig,
-    )
+def _server_config(**address: Any) -> Any:
+    from actvec.server.modal_container import server_config  # noqa: PLC0415 - torch: not at home
 
-    return ServerConfig(
-        model=ModelOptions(model=MODEL),
-        # A commit moves a checkpoint to the volume.
-        limits=Limits(commit_seconds=30.0),
-        access=AccessOptions(token=os.environ.get("ACTVEC_TOKEN")),
-        host=host,
-        port=port,
-        data_dir=_LOCAL,
-        # Modal kills a container 30 seconds after it was told to end.
-        grace=10.0,
-    )
+    return server_config(MODEL, LOCAL, **address)
 
 
 def _end_process(error: Exception) -> None:
@@ -118,9 +79,9 @@ def _end_process(error: Exception) -> None:
 
 
 @app.cls(
-    **_ON_A_GPU,
+    **ON_A_GPU,
     # The longest that Modal takes; of a call of `serve` too.
-    timeout=24 * _HOUR,
+    timeout=24 * HOUR,
     scaledown_window=60,
     enable_memory_snapshot=True,
     experimental_options={"enable_gpu_snapshot": True} if GPU_SNAPSHOT else None,
@@ -199,9 +160,21 @@ class Pythia12BActivationExtractor:
         except EngineLostError as error:
             _end_process(error)
 
+    @modal.method()
+    async def compute_shard(
+        self, shard: str, kind: str, corpus: str, name: str, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """See `fanout.ShardRunner`; `kind` is `mean` or `vectors`."""
+        from actvec.server.fanout import ShardRunner  # noqa: PLC0415 - gRPC: as in `serve`
+
+        assert self._worker is not None  # noqa: S101 - `restore` ran
+        runner = ShardRunner(self._worker, _server_config(), _site())
+        compute = {"mean": runner.mean, "vectors": runner.vectors}[kind]
+        return await compute(corpus, name, shard, options)
+
 
 @app.server(
-    **_ON_A_GPU,
+    **ON_A_GPU,
     port=_PORT,
     h2_enabled=True,
     # Modal's proxy would want headers of its own; our token guards.
@@ -218,8 +191,8 @@ class ActivationVectorServer:
         from actvec.server.background import BackgroundServer  # noqa: PLC0415 - as in `serve`
 
         # Modal's proxy reaches no loopback address.
-        config = _server_config("0.0.0.0", _PORT)  # noqa: S104
-        self._server = BackgroundServer(config, _end_process, _replica())
+        config = _server_config(host="0.0.0.0", port=_PORT)  # noqa: S104
+        self._server = BackgroundServer(config, _end_process, _site().replica())
         self._server.start()
 
     @modal.exit()
@@ -228,7 +201,7 @@ class ActivationVectorServer:
         self._server.stop()
 
 
-@app.function(image=image, volumes={str(WEIGHTS): weights}, timeout=4 * _HOUR)
+@app.function(image=image, volumes={str(WEIGHTS): weights}, timeout=4 * HOUR)
 def download(model: str = MODEL) -> None:
     """Fill the volume of weights, which workers only read."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - in the container only
@@ -237,7 +210,7 @@ def download(model: str = MODEL) -> None:
     weights.commit()
 
 
-@app.function(image=image, volumes={str(DATA): data}, timeout=4 * _HOUR)
+@app.function(image=image, volumes={str(DATA): data}, timeout=4 * HOUR)
 def fetch_corpus(
     save_as: str,
     *,
@@ -253,34 +226,92 @@ def fetch_corpus(
     Raises:
         ValueError: `save_as` is no plain file name.
     """
-    subprocess.run(  # noqa: S603 - our own program, without a shell
-        fetch_command(
-            save_as,
-            dataset=dataset,
-            config=config,
-            min_words=min_words,
-            max_words=max_words,
-            num_samples=num_samples,
-            seed=seed,
-        ),
-        check=True,
+    if Path(save_as).name != save_as:
+        raise ValueError(f"--save-as names a file in corpora/, without a folder: not {save_as!r}")
+    from actvec.server.programs import actvec_command  # noqa: PLC0415 - in the container only
+
+    command = actvec_command(
+        *("corpus", "fetch"),
+        save_local=DATA / "corpora" / save_as,
+        dataset=dataset,
+        config=config,
+        min_words=min_words,
+        max_words=max_words,
+        num_samples=num_samples,
+        seed=seed,
     )
+    subprocess.run(command, check=True)  # noqa: S603 - our own program, without a shell
     data.commit()
 
 
-def fetch_command(save_as: str, **options: object) -> list[str]:
-    """The program that fetches, in a process of its own: the server does not know the client.
+@app.function(**COORDINATING)
+def corpus_mean(
+    corpus: str,
+    *,
+    shards: int = 4,
+    name: str = "",
+    truncation: str = "error",
+    variance: bool = False,
+    tokens_per_second: float | None = None,
+    price_per_hour: float | None = None,
+) -> None:
+    """The mean of `corpora/<corpus>` of the volume, computed by as many workers as shards.
 
-    Raises:
-        ValueError: `save_as` is no plain file name.
+    Time and cost are reckoned and shown first. Run again, it goes on where it was cut short.
     """
-    if Path(save_as).name != save_as:
-        raise ValueError(f"--save-as names a file in corpora/, without a folder: not {save_as!r}")
-    command = [sys.executable, "-c", "from actvec.client.cli import main; main()"]
-    command += ["corpus", "fetch", "--save-local", str(DATA / "corpora" / save_as)]
-    for name, value in options.items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
-    return command
+    coordinator = _coordinator(tokens_per_second, price_per_hour)
+    coordinator.mean(
+        corpus, name or _stem(corpus), shards, {"truncation": truncation, "variance": variance}
+    )
+
+
+@app.function(**COORDINATING)
+def vectors(
+    corpus: str,
+    *,
+    mode: str = "short",
+    shards: int = 4,
+    name: str = "",
+    center: str = "",
+    truncation: str = "error",
+    file_format: str = "shards",
+    tokens_per_second: float | None = None,
+    price_per_hour: float | None = None,
+) -> None:
+    """The vectors of `corpora/<corpus>` of the volume, in `vectors/<name>` there.
+
+    Time and cost are reckoned and shown first. Run again, only missing shards are computed.
+    """
+    options = {"mode": mode, "truncation": truncation, "format": file_format}
+    if center:
+        # By id, so that `latest` is the same for all shards, though another mean come in between.
+        made = _extractor().get_activation_vector.remote("a", center=center)
+        options["center"] = made["stamp"]["corpus_mean_id"]
+    coordinator = _coordinator(tokens_per_second, price_per_hour)
+    coordinator.vectors(corpus, name or f"{_stem(corpus)}-{mode}", shards, options)
+
+
+def _coordinator(tokens_per_second: float | None, price_per_hour: float | None) -> Any:
+    from actvec.server.coordinator import (  # noqa: PLC0415 - in the container only
+        Coordinator,
+        Figures,
+    )
+
+    def compute(shards: Sequence[str], arguments: Mapping[str, Any]) -> Any:
+        return _extractor().compute_shard.map(
+            shards, kwargs=arguments, return_exceptions=True, wrap_returned_exceptions=False
+        )
+
+    return Coordinator(_site(), compute, Figures(MODEL, GPU, tokens_per_second, price_per_hour))
+
+
+def _extractor() -> Any:
+    """The class as Modal makes it, which type checkers do not see."""
+    return Pythia12BActivationExtractor()
+
+
+def _stem(corpus: str) -> str:
+    return Path(corpus).name.partition(".")[0]
 
 
 @app.local_entrypoint()
@@ -290,8 +321,7 @@ def main(text: str, pooling_strategy: str = "short", center: str = "", out: str 
 
     from safetensors.numpy import save_file  # noqa: PLC0415
 
-    extractor: Any = Pythia12BActivationExtractor()
-    made = extractor.get_activation_vector.remote(
+    made = _extractor().get_activation_vector.remote(
         text, pooling_strategy=pooling_strategy, center=center or None
     )
     name = hashlib.sha256(text.encode()).hexdigest()[:12]
