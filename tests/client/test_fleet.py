@@ -9,6 +9,7 @@ import pytest
 from actvec.client import (
     AsyncClient,
     Client,
+    ClientClosed,
     InvalidArgument,
     ServerUnavailable,
     StampChanged,
@@ -172,6 +173,19 @@ async def test_patience_ends_with_advice(deploy, client_of):
     async with client_of(deployment, wake_for=0.1) as client:
         with pytest.raises(WorkerNotAwake, match="--wake-for"):
             await client.info()
+    assert deployment.claims == []
+
+
+async def test_a_client_that_is_closed_waits_for_no_worker(deploy, client_of):
+    deployment = deploy(wakes_after=None)
+    client = client_of(deployment)
+    calling = asyncio.create_task(client.info())
+    streaming = asyncio.create_task(vectors(client))
+    await deployment.directory.after(puts=1)
+    await client.close()
+    for waiting in (calling, streaming):
+        with pytest.raises(ClientClosed):
+            await waiting
     assert deployment.claims == []
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load
 
 from actvec.server.config import AccessOptions, Limits, ModelOptions, ServerConfig
 from actvec.server.coordinator import Coordinator, Figures
-from actvec.server.errors import RequestError
+from actvec.server.errors import EngineLostError, RequestError
 from actvec.server.fanout import (
     NoShardsError,
     ShardRunner,
@@ -171,6 +171,15 @@ def test_the_vectors_of_the_shards_are_each_documents_once(modal, model):
     assert np.array_equal(found[7], expected)
 
 
+def test_an_engine_that_is_lost_ends_its_shard(modal, monkeypatch):
+    async def lost(_server, _timeout):
+        return EngineLostError("the device is lost")
+
+    monkeypatch.setattr("actvec.server.server.Server.lost", lost)
+    with pytest.raises(NoShardsError, match="the device is lost"):
+        run_shards(["1/1"], modal.map("mean", name="bridges", options={}), attempts=1)
+
+
 def test_what_is_there_is_not_computed_again_and_not_taken_for_something_else(modal):
     options = {"mode": "short", "format": "shards"}
     first = run_shards(["1/30"], modal.map("vectors", name="v", options=options))
@@ -206,6 +215,13 @@ def test_a_mean_is_planned_computed_merged_and_priced(coordinator, whole):
     assert seen[3] == f"mean bridges ({mean.id}): 59 documents of {mean.tokens:,} tokens"
     assert seen[4].startswith("left out for INVALID_ARGUMENT: 1; the first is doc-5: ")
     assert seen[5].startswith("workers computed for 0:00:0")
+
+
+def test_a_mean_that_is_there_is_not_computed_again(coordinator, modal):
+    made = coordinator[0].mean("bridges.jsonl", "bridges", 1, {})
+    with pytest.raises(RequestError, match=f"a mean of it already, {made.id}"):
+        coordinator[0].mean("bridges.jsonl", "bridges", 1, {})
+    assert modal.attempts.total() == 1
 
 
 def test_vectors_are_planned_computed_and_priced(coordinator):

@@ -163,6 +163,18 @@ async def test_no_tunnel_is_opened_without_a_token(worker, tmp_path):
         await serve_until_unused(worker, config, where, BRISK)
 
 
+async def test_a_tunnel_that_does_not_open_leaves_no_server_behind(worker, config):
+    def tunnel(_):
+        raise ConnectionError("no tunnel is to be had")
+
+    where = Whereabouts(tunnel, MemoryDirectory(), "ta-1")
+    with pytest.raises(ConnectionError, match="no tunnel"):
+        await serve_until_unused(worker, config, where, BRISK)
+    await asyncio.sleep(0.1)
+    ours = [thread.name for thread in threading.enumerate() if thread.name.startswith("actvec")]
+    assert ours == []
+
+
 async def test_a_lost_engine_ends_it_with_an_error_and_without_an_entry(
     worker, config, tunnel, authority, monkeypatch
 ):

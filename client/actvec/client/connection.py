@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
-from actvec.client.channel import Metadata, TlsFiles, open_channel
+from actvec.client.channel import Metadata, Target, TlsFiles, open_channel
 from actvec.client.errors import (
     ActvecError,
     ClientClosed,
@@ -62,7 +62,7 @@ class Connection:
         self._channel: grpc.aio.Channel | None = None
         self._opening = asyncio.Lock()
         self._closed = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def target(self) -> str:
@@ -211,7 +211,7 @@ class Connection:
         """The error of this library for an error of this channel."""
         return from_rpc(error, self.target)
 
-    def adopt(self, task: asyncio.Task[None]) -> None:
+    def adopt(self, task: asyncio.Task[Any]) -> None:
         """Cancel a task, and wait for its end, before the channel is closed under it."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -226,12 +226,22 @@ class Connection:
         if channel is not None:
             await channel.close()
 
+    async def _find(self) -> Target:
+        """Where the server is; `close` ends the search."""
+        finding = asyncio.create_task(self._place.find())
+        self.adopt(finding)
+        try:
+            return await finding
+        except asyncio.CancelledError:
+            self.raise_if_closed()
+            raise
+
     async def _stub(self) -> "Stub":
         async with self._opening:
             if self._closed:
                 raise _closed_error()
             if self._channel is None:
-                self._channel = open_channel(await self._place.find(), self._tls)
+                self._channel = open_channel(await self._find(), self._tls)
             return service_pb2_grpc.ActivationVectorServiceStub(self._channel)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from actvec.server.errors import RequestError
 from actvec.server.fanout import merge_means, run_shards, shards_of
+from actvec.server.means.store import MeanStore, checked_name
 from actvec.server.programs import ProgramError, actvec_command
 from actvec.server.site import Site
 from actvec.v1.means_pb2 import CorpusMean
@@ -79,10 +80,11 @@ class Coordinator:
             options: Further ones of `actvec mean compute`.
 
         Raises:
-            RequestError: a name is none, or the corpus is empty.
+            RequestError: a name is none or taken, or the corpus is empty.
             ProgramError: the plan cannot be reckoned; it says what to give.
             NoShardsError: some could not be computed.
         """
+        self._check_free(name)
         plan = self._plan(corpus, shards, options)
         parts = shards_of(min(shards, plan["documents"]))
         done = self._run("mean", parts, corpus, name, options)
@@ -121,6 +123,17 @@ class Coordinator:
         self._echo(f"{made:,} vectors in vectors/{name} of the volume; {failed:,} documents failed")
         self._price(done, plan)
         return done
+
+    def _check_free(self, name: str) -> None:
+        """See that no hours are spent on a mean that is there."""
+        store = MeanStore(self._site.local / "means", replica=self._site.replica())
+        for record in store.records():
+            if record.name == checked_name("name", name):
+                raise RequestError(
+                    "name",
+                    f"is {name!r}: there is a mean of it already, {record.id} of"
+                    f" {record.documents:,} documents. Give another, or delete that first",
+                )
 
     def _plan(self, corpus: str, shards: int, options: Mapping[str, Any]) -> dict[str, Any]:
         figures = self._figures

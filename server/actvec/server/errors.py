@@ -154,3 +154,7 @@ class StorageError(Exception):
 
 class StorageFullError(StorageError):
     """The data directory has no room, or holds as much as it may."""
+
+
+class VolumeAwayError(StorageError):
+    """What machines share cannot be read or written for now."""

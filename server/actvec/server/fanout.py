@@ -67,6 +67,7 @@ class ShardRunner:
         Raises:
             RequestError: a name is none.
             ProgramError: it could not be computed.
+            EngineLostError: the engine hangs; the process is to end.
         """
         folder = _folder("shards", name, shard)
         command = actvec_command(
@@ -90,6 +91,7 @@ class ShardRunner:
         Raises:
             RequestError: a name is none.
             ProgramError: they could not be computed.
+            EngineLostError: the engine hangs; the process is to end.
         """
         folder = _folder("vectors", name, shard)
         there, here = self._site.mount / folder, self._site.local / folder
@@ -127,11 +129,19 @@ class ShardRunner:
             "ACTVEC_TARGET": config.address(server.port),
             "ACTVEC_TOKEN": config.access.token or "",
         }
+        losing = asyncio.create_task(server.lost(config.step_timeout))
+        running = asyncio.create_task(run_json(command, environment))
         try:
-            made = await run_json(command, environment)
+            await asyncio.wait({losing, running}, return_when=asyncio.FIRST_COMPLETED)
+            if losing.done():
+                raise losing.result()
+            made = running.result()
         finally:
-            await server.stop(config.grace)
-            thread.shutdown()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await (server.abandon() if losing.done() else server.stop(config.grace))
+            losing.cancel()
+            thread.shutdown(wait=False)
         return made | {"worker_seconds": time.monotonic() - began}
 
 

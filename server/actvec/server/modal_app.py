@@ -16,7 +16,7 @@ import random
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import modal
 
@@ -72,7 +72,7 @@ def _server_config(**address: Any) -> Any:
     return server_config(MODEL, LOCAL, **address)
 
 
-def _end_process(error: Exception) -> None:
+def _end_process(error: Exception) -> NoReturn:
     """Nothing in this process can heal a lost engine: the next input would find the same."""
     log.critical("%s; the container ends, and Modal starts another", error)
     os._exit(os.EX_SOFTWARE)
@@ -165,12 +165,16 @@ class Pythia12BActivationExtractor:
         self, shard: str, kind: str, corpus: str, name: str, options: dict[str, Any]
     ) -> dict[str, Any]:
         """See `fanout.ShardRunner`; `kind` is `mean` or `vectors`."""
+        from actvec.server.errors import EngineLostError  # noqa: PLC0415
         from actvec.server.fanout import ShardRunner  # noqa: PLC0415 - gRPC: as in `serve`
 
         assert self._worker is not None  # noqa: S101 - `restore` ran
         runner = ShardRunner(self._worker, _server_config(), _site())
         compute = {"mean": runner.mean, "vectors": runner.vectors}[kind]
-        return await compute(corpus, name, shard, options)
+        try:
+            return await compute(corpus, name, shard, options)
+        except EngineLostError as error:
+            _end_process(error)
 
 
 @app.server(

@@ -33,8 +33,7 @@ class Site:
             RequestError: there is none of this name.
         """
         there, here = self.mount / "corpora" / name, self.local / "corpora" / name
-        if not there.exists():
-            self.volume.reload()
+        self.volume.reload()
         if Path(name).name != name or not there.exists():
             known = sorted(path.name for path in (self.mount / "corpora").glob("*"))
             raise RequestError(

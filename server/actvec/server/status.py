@@ -31,6 +31,7 @@ from actvec.server.errors import (
     TextTooLargeError,
     UnauthenticatedError,
     UnknownMethodError,
+    VolumeAwayError,
 )
 from actvec.v1 import vectors_pb2
 
@@ -59,6 +60,8 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (JobCorruptError, grpc.StatusCode.DATA_LOSS),
     (JobHeldError, grpc.StatusCode.ABORTED),
     (StorageFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    # A client tries again, and a job goes on behind its last commit.
+    (VolumeAwayError, grpc.StatusCode.UNAVAILABLE),
     (StorageError, grpc.StatusCode.INTERNAL),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (IdleError, grpc.StatusCode.UNAVAILABLE),

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,9 @@ from actvec.server.server import Server, engine_thread
 from actvec.server.worker import Worker
 
 log = logging.getLogger(__name__)
+
+# Seconds in which a server ends that nobody could call yet.
+_NOTHING_TO_DO = 1.0
 
 # Seconds between two looks at whether somebody uses the server.
 _LOOK_EVERY = 1.0
@@ -87,7 +90,7 @@ async def serve_until_unused(
     server = await Server.start(config, worker.engine, worker.loaded, thread, worker.replica)
     losing = asyncio.create_task(server.lost(config.step_timeout))
     try:
-        async with whereabouts.open_tunnel(server.port) as tunnel:
+        async with _tunnel(server, whereabouts) as tunnel:
             entry = worker_entry(whereabouts.task_id, tunnel.host, tunnel.port)
             try:
                 async with announced(whereabouts.directory, entry, tenure.heartbeat_seconds):
@@ -103,6 +106,17 @@ async def serve_until_unused(
     finally:
         losing.cancel()
         thread.shutdown(wait=False)
+
+
+@asynccontextmanager
+async def _tunnel(server: Server, whereabouts: Whereabouts) -> AsyncIterator[Tunnel]:
+    async with AsyncExitStack() as stack:
+        try:
+            tunnel = await stack.enter_async_context(whereabouts.open_tunnel(server.port))
+        except BaseException:
+            await server.stop(_NOTHING_TO_DO)
+            raise
+        yield tunnel
 
 
 async def _until_unused(server: Server, tenure: Tenure, losing: asyncio.Task[Exception]) -> None:

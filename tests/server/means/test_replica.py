@@ -186,6 +186,20 @@ async def test_a_mean_made_by_one_worker_centres_at_another(serve, machines):
         assert np.array_equal(vector.values, expected.values)
 
 
+async def test_a_volume_that_is_away_for_a_moment_costs_a_job_nothing(serve, machines):
+    async def with_a_break():
+        for number, text in enumerate(TEXTS):
+            machines[0].volume.fails = 20 <= number < 40
+            yield text
+            await asyncio.sleep(0.02)
+
+    async with serve(machines[0]) as (client, _):
+        made = await client.corpus_mean(with_a_break(), job="shaken")
+        whole = await client.corpus_mean(TEXTS, job="whole")
+        assert made.documents == len(TEXTS)
+        assert made.corpus_sha256 == whole.corpus_sha256
+
+
 async def test_a_job_that_a_worker_takes_to_its_grave_goes_on_at_another(serve, machines):
     committed = asyncio.Event()
 

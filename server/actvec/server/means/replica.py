@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from actvec.server.errors import StorageError
+from actvec.server.errors import VolumeAwayError
 from actvec.server.means.whole import storing
 
 _PARTIAL = ".partial-"
@@ -26,14 +26,15 @@ class Replica(Protocol):
         """Bring a folder's files that others have stored, and remove those that they removed.
 
         Raises:
-            StorageError: they cannot be read now.
+            StorageError: they cannot be read, or the volume is away for now.
         """
 
     def push(self, directory: Path) -> None:
         """Make a folder's files durable, and seen by others; returns when they are.
 
         Raises:
-            StorageError: they are not; they will be with the next push.
+            StorageError: they are not, or the volume is away for now; they will be with the next
+                push.
         """
 
 
@@ -107,13 +108,13 @@ class VolumeReplica:
         try:
             self._volume.reload()
         except Exception as error:  # whatever the volume's library raises
-            raise StorageError(f"cannot see what other workers have stored: {error}") from error
+            raise VolumeAwayError(f"cannot see what other workers have stored: {error}") from error
 
     def _commit(self) -> None:
         try:
             self._volume.commit()
         except Exception as error:  # whatever the volume's library raises
-            raise StorageError(
+            raise VolumeAwayError(
                 f"cannot make it durable on the volume: {error}; it is tried again with the next"
             ) from error
 
