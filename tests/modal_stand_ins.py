@@ -7,6 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
+from hpack import Encoder
+from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
+
+from actvec.client import ServerUnavailable
 from actvec.server.announcement import worker_entry
 from actvec.v1.worker_pb2 import Worker
 
@@ -72,6 +76,8 @@ class LocalDeployment:
         self.directory = MemoryDirectory()
         self.workers: list[LocalWorker] = []
         self.starts = 0
+        # How often it does not answer.
+        self.away = 0
         self._targets = targets
         self._wakes_after = wakes_after
         self._fails = fails
@@ -97,12 +103,21 @@ class LocalDeployment:
         worker.entry.heartbeat_at.seconds -= int(seconds)
         self.directory[worker.entry.task_id] = worker.entry.SerializeToString()
 
+    def add_elsewhere(self, port: int) -> None:
+        """The entry of a worker whose tunnel leads nowhere any more."""
+        entry = worker_entry("ta-elsewhere", "127.0.0.1", port)
+        entry.heartbeat_at.GetCurrentTime()
+        self.directory[entry.task_id] = entry.SerializeToString()
+
     def close(self) -> None:
         for worker in self.workers:
             with contextlib.suppress(OSError):
                 worker.proxy.close()
 
     async def entries(self) -> dict[str, bytes]:
+        if self.away:
+            self.away -= 1
+            raise ServerUnavailable("Modal does not answer")
         return dict(self.directory)
 
     async def put(self, key: str, value: bytes, *, skip_if_exists: bool) -> bool:
@@ -147,10 +162,6 @@ def tls_tunnel(certificate: Certificate) -> Callable[[int], AbstractAsyncContext
 
     @asynccontextmanager
     async def tunnel(port: int) -> AsyncIterator[Address]:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate.cert, certificate.key)
-        # Without it grpcio fails with "missing selected ALPN property".
-        context.set_alpn_protocols(["h2"])
         carrying: set[asyncio.Task[None]] = set()
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -158,7 +169,7 @@ def tls_tunnel(certificate: Certificate) -> Callable[[int], AbstractAsyncContext
             carrying.add(task)
             task.add_done_callback(carrying.discard)
 
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls_context(certificate))
         try:
             yield Address("127.0.0.1", server.sockets[0].getsockname()[1])
         finally:
@@ -195,3 +206,35 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         while data := await reader.read(1 << 16):
             writer.write(data)
             await writer.drain()
+
+
+@asynccontextmanager
+async def proxy_without_a_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Modal's proxy before a server that is not there: HTTP/2 with status 503; gives its port."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+        writer.write(SettingsFrame(0).serialize())
+        while header := await reader.read(9):
+            frame, length = Frame.parse_frame_header(memoryview(header))
+            await reader.readexactly(length)
+            if isinstance(frame, HeadersFrame):
+                block = Encoder().encode([(":status", "503")])
+                answer = HeadersFrame(frame.stream_id, block, flags=["END_HEADERS", "END_STREAM"])
+                writer.write(answer.serialize())
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+def tls_context(certificate: Certificate) -> ssl.SSLContext:
+    """TLS as a tunnel speaks it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    # Without it grpcio fails with "missing selected ALPN property".
+    context.set_alpn_protocols(["h2"])
+    return context

@@ -20,7 +20,7 @@ from actvec.client import (
 )
 from actvec.v1.worker_pb2 import Worker
 
-from ..modal_stand_ins import LocalDeployment
+from ..modal_stand_ins import LocalDeployment, proxy_without_a_server, tls_context
 
 TOKEN = "of-the-secret"  # noqa: S105 - of the tests
 TEXTS = [f"In {year} the bridge was closed for repairs." for year in range(1700, 1940)]
@@ -64,7 +64,7 @@ def client_of(authority):
             deployment,
             token=token,
             tls=TlsFiles(ca=authority.pem),
-            waking=Waking(wake_for, on_wait),
+            waking=Waking(wake_for, on_wait, every=0.05),
             **settings,
         )
 
@@ -158,6 +158,40 @@ async def test_a_worker_that_answers_is_there_whatever_this_machines_clock_says(
         await client.info()
     assert deployment.starts == 0
     assert len(deployment.directory) == 1
+
+
+async def test_a_worker_whose_tunnel_leads_nowhere_is_gone_and_not_asleep(
+    deploy, client_of, authority
+):
+    deployment = deploy()
+    issued = authority.issue("nowhere", "127.0.0.1")
+    async with proxy_without_a_server(tls_context(issued)) as port:
+        deployment.add_elsewhere(port)
+        async with client_of(deployment) as client:
+            await client.info()
+    assert deployment.starts == 1
+
+
+async def test_a_directory_that_is_away_for_a_moment_is_asked_again(deploy, client_of, expected):
+    deployment = deploy()
+    first = deployment.add()
+
+    def fail():
+        first.die()
+        deployment.away = 2
+
+    waits = []
+    async with client_of(deployment, on_wait=lambda _, what: waits.append(what)) as client:
+        assert same(await vectors(client, after_first=fail), expected)
+    assert waits[:2] == 2 * ["Modal does not answer"]
+
+
+async def test_a_directory_that_stays_away_is_an_error(deploy, client_of):
+    deployment = deploy()
+    deployment.away = 1000
+    async with client_of(deployment, wake_for=0.1) as client:
+        with pytest.raises(ServerUnavailable, match="Modal does not answer"):
+            await client.info()
 
 
 async def test_a_worker_that_fails_to_start_is_reported_with_its_own_words(deploy, client_of):

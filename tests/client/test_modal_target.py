@@ -1,15 +1,14 @@
 """`modal://`: how a target names an app on Modal, and what is said where that cannot be used."""
 
-import asyncio
 import sys
 
 import pytest
-from hpack import Encoder
-from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
 
 from actvec.client import AsyncClient, InvalidTarget, MissingExtra, ServerUnavailable, Waking
 from actvec.client.cli import main
 from actvec.client.on_modal import ModalDeployment
+
+from ..modal_stand_ins import proxy_without_a_server
 
 TOKEN = "of-the-secret"  # noqa: S105 - of the tests
 
@@ -62,28 +61,13 @@ def test_workers_are_those_of_an_app(actvec):
 
 @pytest.fixture
 async def asleep():
-    """Modal's proxy in front of a server that is not there: HTTP/2 with status 503."""
-
-    async def refuse(reader, writer):
-        await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
-        writer.write(SettingsFrame(0).serialize())
-        while header := await reader.read(9):
-            frame, length = Frame.parse_frame_header(memoryview(header))
-            await reader.readexactly(length)
-            if isinstance(frame, HeadersFrame):
-                block = Encoder().encode([(":status", "503")])
-                answer = HeadersFrame(frame.stream_id, block, flags=["END_HEADERS", "END_STREAM"])
-                writer.write(answer.serialize())
-        writer.close()
-
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
+    async with proxy_without_a_server() as port:
+        yield port
 
 
 async def test_a_server_that_is_asleep_is_waited_for(asleep):
     waits = []
-    waking = Waking(2.0, lambda seconds, what: waits.append((seconds, what)))
+    waking = Waking(0.2, lambda seconds, what: waits.append((seconds, what)), every=0.1)
     async with AsyncClient(f"127.0.0.1:{asleep}", timeout=1.5, waking=waking) as client:
         with pytest.raises(ServerUnavailable, match="503"):
             await client.info()

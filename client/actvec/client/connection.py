@@ -33,9 +33,6 @@ MeanCall: TypeAlias = (
 
 Stub: TypeAlias = "service_pb2_grpc.ActivationVectorServiceAsyncStub"
 
-# Seconds between two calls of a server that is asleep.
-_LOOK_EVERY = 1.0
-
 # Seconds that calls have which others than the broken one are at.
 _LAST_CALLS = 30.0
 
@@ -168,7 +165,7 @@ class Connection:
                 return await attempt(stub, max(remaining, 0.001))
             except grpc.aio.AioRpcError as error:
                 if is_asleep(error) and asleep < self._waking.seconds:
-                    pause = _LOOK_EVERY
+                    pause = self._waking.every
                     asleep += pause
                     self._waking.tell(asleep, f"{self.target} is asleep and was told to wake up")
                 else:

@@ -26,7 +26,10 @@ class Starting(Protocol):
 
 
 class Deployment(Protocol):
-    """Starts workers, and has the directory where they are found. `str` of it names it."""
+    """Starts workers, and has the directory where they are found. `str` of it names it.
+
+    Its methods raise ServerUnavailable where the same may do a moment later.
+    """
 
     async def entries(self) -> Mapping[str, bytes]:
         """The directory."""

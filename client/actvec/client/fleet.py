@@ -11,9 +11,6 @@ from actvec.client.errors import DeadlineExceeded, ServerUnavailable, WorkerNotA
 from actvec.client.place import Waking
 from actvec.v1.worker_pb2 import Worker
 
-# Seconds between two looks at the directory while a worker is waited for.
-_LOOK_EVERY = 1.0
-
 # Calls a worker: returns where it answers as it should.
 #
 # Raises ServerUnavailable or DeadlineExceeded where it is not there.
@@ -68,18 +65,31 @@ class Fleet:
         began = time.monotonic()
         async with _Start(self._deployment, self._directory, self._size) as start:
             while True:
-                async with self._searching:
-                    workers, claims = await self._directory.read()
-                    answering = await self._answering(workers)
-                    worker = self._choose(answering)
-                    if worker is not None:
-                        self._users[worker.task_id] += 1
-                        return worker
-                    await start.unless_enough({one.task_id for one in answering}, claims)
                 waited = time.monotonic() - began
-                await self._check(start, waited)
-                self._waking.tell(waited, start.describe())
-                await asyncio.sleep(_LOOK_EVERY)
+                try:
+                    async with self._searching:
+                        worker = await self._look(start)
+                    if worker is not None:
+                        return worker
+                    await self._check(start, waited)
+                    self._waking.tell(waited, start.describe())
+                except ServerUnavailable as error:
+                    # The deployment is away for a moment, unless that is its last word.
+                    if isinstance(error, WorkerNotAwake) or waited > self._waking.seconds:
+                        raise
+                    self._waking.tell(waited, str(error))
+                await asyncio.sleep(self._waking.every)
+
+    async def _look(self, start: "_Start") -> Worker | None:
+        """Take a worker that is there; see that one is started where there are too few."""
+        workers, claims = await self._directory.read()
+        answering = await self._answering(workers)
+        worker = self._choose(answering)
+        if worker is not None:
+            self._users[worker.task_id] += 1
+        else:
+            await start.unless_enough({one.task_id for one in answering}, claims)
+        return worker
 
     def release(self, worker: Worker) -> None:
         """Use it no more."""

@@ -141,7 +141,7 @@ async def run_lanes(lanes: Sequence[Lane]) -> None:
         ActvecError: a server refused.
         Exception: what the work raised.
     """
-    running = {asyncio.create_task(lane.run()) for lane in lanes}
+    tasks = running = {asyncio.create_task(lane.run()) for lane in lanes}
     try:
         while running:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -153,6 +153,6 @@ async def run_lanes(lanes: Sequence[Lane]) -> None:
                         raise
                     _log.warning("going on with %d servers: %s", len(running), error)
     finally:
-        for task in running:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)

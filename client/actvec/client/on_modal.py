@@ -6,7 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from actvec.client.channel import MODAL
-from actvec.client.errors import InvalidTarget, NotFound, ServerUnavailable, Unauthenticated
+from actvec.client.errors import (
+    InvalidTarget,
+    NotFound,
+    ServerError,
+    ServerUnavailable,
+    Unauthenticated,
+)
 from actvec.client.extras import import_extra
 
 _CLASS = "Pythia12BActivationExtractor"
@@ -81,7 +87,8 @@ class ModalDeployment:
         Raises:
             NotFound: there is no such app.
             Unauthenticated: this machine has no account on Modal.
-            ServerUnavailable: Modal does not answer, or refuses.
+            ServerUnavailable: Modal does not answer for now.
+            ServerError: it refuses.
         """
         errors = self._modal.exception
         try:
@@ -95,8 +102,10 @@ class ModalDeployment:
             raise Unauthenticated(
                 f"Modal does not know this machine: modal setup (it says: {error})"
             ) from error
+        except (errors.ConnectionError, errors.ServiceError, errors.InternalError) as error:
+            raise ServerUnavailable(f"Modal does not answer about {self}: {error}") from error
         except errors.Error as error:
-            raise ServerUnavailable(f"Modal cannot be asked about {self}: {error}") from error
+            raise ServerError(f"Modal refuses what is asked about {self}: {error}") from error
 
 
 class ServeCall:

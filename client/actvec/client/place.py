@@ -6,7 +6,7 @@ from typing import Protocol
 
 from actvec.client.channel import Target
 
-# Told, every second or so, for how many seconds a worker has been waited for, and what is known.
+# Told at each look for how many seconds a worker has been waited for, and what is known.
 OnWait = Callable[[float, str], None]
 
 
@@ -16,11 +16,13 @@ class Waking:
 
     Attributes:
         seconds: After which it is given up.
-        on_wait: Is told every second or so for how long it has been, and what is known.
+        on_wait: Is told at each look for how long it has been, and what is known.
+        every: Seconds between two looks at whether it is there.
     """
 
     seconds: float = 900.0
     on_wait: OnWait | None = None
+    every: float = 1.0
 
     def tell(self, seconds: float, what: str) -> None:
         """Tell whoever wants to know."""

@@ -4,12 +4,15 @@ from actvec.client.channel import MODAL, Target, TlsFiles, token_metadata
 from actvec.client.connection import Connection
 from actvec.client.deployment import Deployment
 from actvec.client.errors import InvalidArgument
-from actvec.client.fleet import Fleet, WorkerPlace
-from actvec.client.place import FixedPlace, Waking
+from actvec.client.fleet import Fleet
+from actvec.client.place import FixedPlace, Place, Waking
 from actvec.v1 import model_pb2
 
 # Seconds in which a worker answers that is there.
 _PROBE = 10.0
+
+# A worker that does not answer is gone, and not asleep: nothing wakes it but a search for another.
+_NEVER_ASLEEP = Waking(seconds=0)
 
 
 class Servers:
@@ -38,7 +41,6 @@ class Servers:
         if workers is not None and workers < 1:
             raise InvalidArgument(f"workers is 1 or more, not {workers}")
         self._tls = tls
-        self._waking = waking
         deployment = _deployment(target)
         self._fleet: Fleet | None = None
         if deployment is not None:
@@ -49,7 +51,7 @@ class Servers:
                 )
             self._metadata = token_metadata(token, None)
             self._fleet = Fleet(deployment, workers or 1, self._probe, waking)
-            self.first = self._connection(self._fleet.place())
+            self.first = self._to_worker(self._fleet.place())
         else:
             if workers is not None:
                 raise InvalidArgument(
@@ -61,7 +63,7 @@ class Servers:
                     f"certificates are for TLS; write the target as https://{address}"
                 )
             self._metadata = token_metadata(token, address)
-            self.first = self._connection(FixedPlace(address))
+            self.first = Connection(FixedPlace(address), self._metadata, tls, waking)
         self._others: list[Connection] = []
 
     async def lanes(self) -> list[Connection]:
@@ -74,7 +76,7 @@ class Servers:
             return [self.first]
         count = await self._fleet.count()
         while len(self._others) < count - 1:
-            self._others.append(self._connection(self._fleet.place()))
+            self._others.append(self._to_worker(self._fleet.place()))
         return [self.first, *self._others[: count - 1]]
 
     async def close(self) -> None:
@@ -82,11 +84,11 @@ class Servers:
         for connection in (self.first, *self._others):
             await connection.close()
 
-    def _connection(self, place: FixedPlace | WorkerPlace) -> Connection:
-        return Connection(place, self._metadata, self._tls, self._waking)
+    def _to_worker(self, place: Place) -> Connection:
+        return Connection(place, self._metadata, self._tls, _NEVER_ASLEEP)
 
     async def _probe(self, target: Target) -> None:
-        probing = self._connection(FixedPlace(target))
+        probing = self._to_worker(FixedPlace(target))
         try:
             await probing.unary(
                 lambda stub: stub.GetModelInfo,
