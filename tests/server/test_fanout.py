@@ -44,7 +44,7 @@ CONFIG = ServerConfig(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A worker whose model all machines of the tests borrow."""
-    return Worker(ModelOptions(model="demo"), tmp_path_factory.mktemp("data"))
+    return Worker.load(ModelOptions(model="demo"), tmp_path_factory.mktemp("data"))
 
 
 class Modal:
@@ -71,11 +71,13 @@ class Modal:
         volume.reload()
         return Site(self.root / f"local-{self._machines}", mount, volume)
 
+    def worker(self, site):
+        """The model on another machine."""
+        return Worker(self._model.engine, self._model.loaded, site.local, site.replica())
+
     def runner(self):
         site = self.site()
-        worker = Worker.__new__(Worker)
-        worker.__dict__ |= self._model.__dict__
-        worker.replica = site.replica()
+        worker = self.worker(site)
         config = ServerConfig(**{**vars(CONFIG), "data_dir": site.local})
         return ShardRunner(worker, config, site)
 
@@ -202,7 +204,11 @@ def coordinator(modal):
         rest = {name: value for name, value in arguments.items() if name != "kind"}
         return modal.map(arguments["kind"], **rest)(shards)
 
-    return Coordinator(modal.site(), compute, figures, seen.append), seen
+    def mean_id(name):
+        made = modal.worker(modal.site()).get_activation_vector("a", center=name)
+        return made["stamp"]["corpus_mean_id"]
+
+    return Coordinator(modal.site(), compute, mean_id, figures, seen.append), seen
 
 
 def test_a_mean_is_planned_computed_merged_and_priced(coordinator, whole):
@@ -231,6 +237,13 @@ def test_vectors_are_planned_computed_and_priced(coordinator):
     assert "59 vectors in vectors/long of the volume; 1 documents failed" in seen
 
 
+def test_all_shards_are_centred_by_the_mean_that_is_the_latest_when_they_begin(coordinator):
+    mean = coordinator[0].mean("bridges.jsonl", "bridges", 2, {})
+    options = {"mode": "short", "format": "shards"}
+    made = coordinator[0].vectors("bridges.jsonl", "centred", 2, options, center="latest")
+    assert [part["stamp"]["corpus_mean_id"] for part in made] == [mean.id, mean.id]
+
+
 def test_there_are_no_more_shards_than_documents(coordinator, modal):
     (modal.root / "committed/corpora/two.jsonl").write_text('{"text": "One."}\n{"text": "Two."}')
     assert coordinator[0].mean("two.jsonl", "two", 9, {}).documents == 2
@@ -238,7 +251,7 @@ def test_there_are_no_more_shards_than_documents(coordinator, modal):
 
 
 def test_a_plan_that_lacks_a_figure_says_which_and_starts_nothing(modal):
-    unknown = Coordinator(modal.site(), pytest.fail, Figures("demo", "TPU"), print)
+    unknown = Coordinator(modal.site(), pytest.fail, pytest.fail, Figures("demo", "TPU"))
     with pytest.raises(ProgramError, match="give --price-per-hour"):
         unknown.mean("bridges.jsonl", "bridges", 2, {})
 

@@ -28,7 +28,7 @@ PATIENT = Tenure(idle_seconds=60, heartbeat_seconds=0.05)
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
-    return Worker(ModelOptions(model="demo"), tmp_path_factory.mktemp("data"))
+    return Worker.load(ModelOptions(model="demo"), tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def served(start_server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def worker(served):
-    return Worker(ModelOptions(model="demo"), served[1])
+    return Worker.load(ModelOptions(model="demo"), served[1])
 
 
 @pytest.mark.parametrize("strategy", ["short", "long"])

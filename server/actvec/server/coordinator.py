@@ -54,6 +54,7 @@ class Coordinator:
     Args:
         site: The files of the machine that coordinates.
         compute: The workers.
+        mean_id: Asks one of them for the id of the mean that a name, or `latest`, is now.
         figures: What the plan is reckoned with.
         echo: Told what people are to see, a line at a time.
     """
@@ -62,11 +63,13 @@ class Coordinator:
         self,
         site: Site,
         compute: Compute,
+        mean_id: Callable[[str], str],
         figures: Figures,
         echo: Callable[[str], None] = print,
     ) -> None:
         self._site = site
         self._compute = compute
+        self._mean_id = mean_id
         self._figures = figures
         self._echo = echo
 
@@ -101,7 +104,7 @@ class Coordinator:
         return made
 
     def vectors(
-        self, corpus: str, name: str, shards: int, options: Mapping[str, Any]
+        self, corpus: str, name: str, shards: int, options: Mapping[str, Any], center: str = ""
     ) -> list[dict[str, Any]]:
         """The vectors of a corpus, in `vectors/NAME` of the volume; what each shard says.
 
@@ -110,6 +113,7 @@ class Coordinator:
             name: Names the folder.
             shards: How many workers compute them.
             options: Further ones of `actvec stream`.
+            center: The mean to subtract: an id, a name or `latest`; empty for raw vectors.
 
         Raises:
             RequestError: a name is none, or the corpus is empty.
@@ -118,6 +122,9 @@ class Coordinator:
         """
         plan = self._plan(corpus, shards, options)
         parts = shards_of(min(shards, plan["documents"]))
+        if center:
+            # The same for all shards, though another mean be stored while they compute.
+            options = {**options, "center": self._mean_id(center)}
         done = self._run("vectors", parts, corpus, name, options)
         made, failed = sum(part["vectors"] for part in done), sum(part["failed"] for part in done)
         self._echo(f"{made:,} vectors in vectors/{name} of the volume; {failed:,} documents failed")

@@ -72,6 +72,13 @@ def _server_config(**address: Any) -> Any:
     return server_config(MODEL, LOCAL, **address)
 
 
+def _log_to_modal() -> None:
+    """Log to standard error, which Modal keeps."""
+    from actvec.server.observe.log import configure_logging  # noqa: PLC0415 - gRPC: as in `serve`
+
+    configure_logging("text")
+
+
 def _end_process(error: Exception) -> NoReturn:
     """Nothing in this process can heal a lost engine: the next input would find the same."""
     log.critical("%s; the container ends, and Modal starts another", error)
@@ -106,6 +113,7 @@ class Pythia12BActivationExtractor:
         """Load what could not be part of the snapshot."""
         # All containers of a snapshot would draw the same numbers.
         random.seed()
+        _log_to_modal()
         if self._worker is None:
             self._worker = _make_worker()
 
@@ -194,6 +202,7 @@ class ActivationVectorServer:
         """Serve on the port that Modal's proxy asks."""
         from actvec.server.background import BackgroundServer  # noqa: PLC0415 - as in `serve`
 
+        _log_to_modal()
         # Modal's proxy reaches no loopback address.
         config = _server_config(host="0.0.0.0", port=_PORT)  # noqa: S104
         self._server = BackgroundServer(config, _end_process, _site().replica())
@@ -286,13 +295,9 @@ def vectors(
 
     Time and cost are reckoned and shown first. Run again, only missing shards are computed.
     """
-    options = {"mode": mode, "truncation": truncation, "format": file_format}
-    if center:
-        # By id, so that `latest` is the same for all shards, though another mean come in between.
-        made = _extractor().get_activation_vector.remote("a", center=center)
-        options["center"] = made["stamp"]["corpus_mean_id"]
     coordinator = _coordinator(tokens_per_second, price_per_hour)
-    coordinator.vectors(corpus, name or f"{_stem(corpus)}-{mode}", shards, options)
+    options = {"mode": mode, "truncation": truncation, "format": file_format}
+    coordinator.vectors(corpus, name or f"{_stem(corpus)}-{mode}", shards, options, center)
 
 
 def _coordinator(tokens_per_second: float | None, price_per_hour: float | None) -> Any:
@@ -306,7 +311,13 @@ def _coordinator(tokens_per_second: float | None, price_per_hour: float | None) 
             shards, kwargs=arguments, return_exceptions=True, wrap_returned_exceptions=False
         )
 
-    return Coordinator(_site(), compute, Figures(MODEL, GPU, tokens_per_second, price_per_hour))
+    def mean_id(name: str) -> str:
+        made = _extractor().get_activation_vector.remote("a", center=name)
+        return str(made["stamp"]["corpus_mean_id"])
+
+    _log_to_modal()
+    figures = Figures(MODEL, GPU, tokens_per_second, price_per_hour)
+    return Coordinator(_site(), compute, mean_id, figures)
 
 
 def _extractor() -> Any:

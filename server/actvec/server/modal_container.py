@@ -14,7 +14,7 @@ from actvec.server.worker import Worker
 
 def make_worker(model: str, site: Site) -> Worker:
     """The model, loaded, with the means of the volume."""
-    return Worker(ModelOptions(model=model), site.local, site.replica())
+    return Worker.load(ModelOptions(model=model), site.local, site.replica())
 
 
 def server_config(

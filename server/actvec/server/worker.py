@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from google.protobuf.json_format import MessageToDict
@@ -17,6 +17,7 @@ from actvec.server.errors import RequestError, StartupError
 from actvec.server.means.centring import Centrings
 from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.store import MeanStore
+from actvec.server.model import LoadedModel
 from actvec.server.recipe import Recipe
 from actvec.server.tokens import TokenizedDocument, Tokenizer, Truncation
 from actvec.server.wire import Settings, model_stamp
@@ -39,31 +40,47 @@ class Worker:
     taken once it is made.
 
     Args:
-        options: Which model, and how it is run; `engine` must be `packed`.
+        engine: What computes.
+        loaded: Its model.
         data_dir: Where means are, as the server keeps them.
         replica: Where the data directory is shared with other machines.
 
     Attributes:
-        engine: What computes.
-        loaded: Its model.
+        engine: As given.
+        loaded: As given.
         replica: As given.
-
-    Raises:
-        StartupError: the model or an option is not usable.
     """
 
     def __init__(
-        self, options: ModelOptions, data_dir: Path, replica: Replica = NO_REPLICA
+        self,
+        engine: PackedEngine,
+        loaded: LoadedModel,
+        data_dir: Path,
+        replica: Replica = NO_REPLICA,
     ) -> None:
+        self.engine = engine
+        self.loaded = loaded
+        self.replica = replica
+        self._card = engine.card
+        self._tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
+        self._store = MeanStore(data_dir / "means", replica=replica)
+
+    @classmethod
+    def load(cls, options: ModelOptions, data_dir: Path, replica: Replica = NO_REPLICA) -> Self:
+        """Load and warm a model.
+
+        Args:
+            options: Which, and how it is run; `engine` must be `packed`.
+            data_dir: As of the class.
+            replica: As of the class.
+
+        Raises:
+            StartupError: the model or an option is not usable.
+        """
         engine, loaded = load_engine(options)
         if not isinstance(engine, PackedEngine):
             raise StartupError("a worker runs the packed engine only")
-        self.engine = engine
-        self.loaded = loaded
-        self._card = engine.card
-        self._tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
-        self.replica = replica
-        self._store = MeanStore(data_dir / "means", replica=replica)
+        return cls(engine, loaded, data_dir, replica)
 
     def get_activation_vector(
         self,
