@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from actvec.client import AsyncClient, ServerUnavailable, TlsFiles, Unauthenticated
+from actvec.client import AsyncClient, ServerUnavailable, TlsFiles, Unauthenticated, Waking
 from actvec.client.samples import sample_corpus
 from actvec.server.announcement import announced, worker_entry
 from actvec.server.config import AccessOptions, ModelOptions, ServerConfig
@@ -18,7 +18,7 @@ from actvec.server.errors import EngineLostError, StartupError
 from actvec.server.tenure import Tenure, Whereabouts, serve_until_unused
 from actvec.server.worker import Worker
 
-from ..modal_stand_ins import MemoryDirectory, tls_tunnel
+from ..modal_stand_ins import LocalDeployment, LocalStart, MemoryDirectory, tls_tunnel
 
 TOKEN = "of-the-secret"  # noqa: S105 - of the tests
 TEXT = "The tide comes back twice a day, and nobody is surprised."
@@ -82,6 +82,44 @@ async def test_it_is_found_streams_through_the_tunnel_idles_out_and_takes_its_en
         assert np.array_equal(vector.values, expected)
         await asyncio.wait_for(task, 30)
         assert directory == {}
+
+
+class ServingDeployment(LocalDeployment):
+    """Starts workers that really serve, each until nobody uses it."""
+
+    def __init__(self, serve):
+        super().__init__("")
+        self.serving = []
+        self._serve = serve
+
+    async def start(self):
+        self.starts += 1
+        serving = self._serve(self.directory, f"ta-{self.starts}")
+        self.serving.append(asyncio.create_task(serving))
+        return LocalStart(None)
+
+
+async def test_its_whole_life_is_asleep_woken_found_used_left_alone_and_woken_again(
+    worker, config, tunnel, authority
+):
+    def serve(directory, task_id):
+        where = Whereabouts(tunnel, directory, task_id)
+        return serve_until_unused(worker, config, where, BRISK)
+
+    deployment = ServingDeployment(serve)
+    expected = worker.get_activation_vector(TEXT)["vector"]
+    waking = Waking(30, every=0.05)
+    for life in (1, 2):
+        async with AsyncClient(
+            deployment, token=TOKEN, tls=TlsFiles(ca=authority.pem), waking=waking
+        ) as client:
+            (vector,) = [made async for made in client.stream([TEXT], mode="short")]
+            assert np.array_equal(vector.values, expected)
+            (entry,) = deployment.directory.workers()
+            assert entry.task_id == f"ta-{life}"
+        assert deployment.starts == life
+        await asyncio.wait_for(deployment.serving[-1], 30)
+        assert deployment.directory == {}
 
 
 async def test_nothing_of_it_stays_behind(serving):
