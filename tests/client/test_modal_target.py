@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from actvec.client import AsyncClient, InvalidTarget, MissingExtra, ServerUnavailable, Waking
-from actvec.client.cli import main
 from actvec.client.on_modal import ModalDeployment
 
 from ..modal_stand_ins import proxy_without_a_server
@@ -14,17 +13,11 @@ TOKEN = "of-the-secret"  # noqa: S105 - of the tests
 
 
 @pytest.fixture
-def actvec(capfd, monkeypatch):
-    """Run the program in this process; exit code, standard output and standard error."""
+def actvec(program, monkeypatch):
+    """The program, with nothing of the environment."""
     for name in ("ACTVEC_TARGET", "ACTVEC_TOKEN", "ACTVEC_WORKERS"):
         monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ending:
-            main([str(argument) for argument in arguments])
-        return ending.value.code, *capfd.readouterr()
-
-    return run
+    return program
 
 
 @pytest.mark.parametrize("target", ["modal://actvec", "modal://actvec-70m/main", " modal://a.b/ "])
