@@ -7,6 +7,7 @@ where it is part of the image.
 import os
 from collections.abc import Mapping
 from importlib.metadata import distribution, requires, version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def _make_image(environment: Mapping[str, str]) -> modal.Image:
         # What says our version: source alone does not.
         metadata = Path(str(distribution("actvec").locate_file("")), _METADATA)
         image = image.add_local_dir(metadata, f"/root/{_METADATA}")
+        # The source of the demo model is more than its `.py` files.
+        tokenizer = files("actvec.server") / "demo" / "tokenizer.json"
+        image = image.add_local_file(str(tokenizer), "/root/actvec/server/demo/tokenizer.json")
     # Last, so that a changed line of ours does not install everything again.
     return image.add_local_python_source("actvec")
 
