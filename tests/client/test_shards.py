@@ -1,17 +1,22 @@
 """Parts of a corpus: together they are each document once, and what they make is what it makes."""
 
+import gzip
 import json
+import os
+import tempfile
+import threading
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from actvec.client import Client, FailedPrecondition, InvalidArgument
+from actvec.client import Client, CorpusChanged, FailedPrecondition, Failure, InvalidArgument
 from actvec.client.bulk import Layout, VectorJob
 from actvec.client.cli import main
 from actvec.client.documents import Shard, open_documents
@@ -65,6 +70,48 @@ def test_the_shards_of_a_source_are_its_documents_with_their_numbers_and_ids(
     assert max(lengths) - min(lengths) <= 1
     known = [shard.count for shard in shards]
     assert known in (lengths, count * [None])
+
+
+@settings(deadline=None)
+@given(
+    lines=st.lists(
+        st.sampled_from(['{"text": "a"}', '{"id": 7, "text": "b"}', "", " ", "rubbish"])
+    ),
+    count=st.integers(1, 9),
+    done=st.sets(st.integers(0, 30)),
+    cut=st.integers(0, 20),
+)
+def test_any_lines_whole_or_cut_are_shared_out_each_once(lines, count, done, cut):
+    """With blank lines, lines that are no documents, and an archive that ends early."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "corpus.jsonl.gz")
+        data = gzip.compress("\n".join(lines).encode())
+        path.write_bytes(data[: len(data) - cut])
+        whole = list(open_documents(path).scan(done))
+        parts = [located for shard in shards_of(path, count) for located in shard.scan(done)]
+    assert sorted(parts, key=lambda located: located.index) == whole
+
+
+def test_an_archive_that_ends_early_is_a_failure_of_one_shard(tmp_path):
+    path = tmp_path / "corpus.jsonl.gz"
+    texts = "".join(json.dumps({"text": f"{n} {hash(n * 7919)}"}) + "\n" for n in range(9999))
+    path.write_bytes(gzip.compress(texts.encode())[:-2000])
+    parts = [list(shard) for shard in shards_of(path, 3)]
+    lost = [item for part in parts for item in part if isinstance(item, Failure)]
+    assert [failure.code for failure in lost] == ["DATA_LOSS"]
+    assert lost[0].id == str(sum(map(len, parts)))
+
+
+def test_a_pipe_is_read_once_and_has_no_identity(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    os.mkfifo(path)
+    text = "".join(json.dumps({"id": f"doc-{n}", "text": "A text."}) + "\n" for n in range(7))
+    writer = threading.Thread(target=path.write_text, args=(text,))
+    writer.start()
+    source = open_documents(path, Shard(2, 3))
+    assert (source.identity(), source.size) == (None, None)
+    assert [document.id for document in source] == ["doc-1", "doc-4"]
+    writer.join()
 
 
 def test_a_shard_is_scanned_on_behind_what_is_done(tmp_path):
@@ -122,6 +169,38 @@ def test_a_job_begun_with_one_shard_does_not_go_on_with_another(tmp_path, demo_s
             else:
                 with pytest.raises(FailedPrecondition, match="shard"):
                     job.run(client)
+
+
+def test_the_program_resumes_a_shard_and_refuses_another_or_none(tmp_path, demo_server, program):
+    path, out = lines(tmp_path), tmp_path / "out"
+    command = ["stream", path, "--mode=short", "--out", out, "--target", demo_server.target]
+    code, _, _ = program(*command, "--shard=2/3")
+    assert code == 1  # the line that is no document is in this shard
+    rows = [json.loads(file.read_text()) for file in out.glob("*_metadata.json")]
+    assert sorted(row["index"] for row in rows) == [i for i in range(1, 25, 3) if i != 7]
+    assert {row["id"] for row in rows} == {f"doc-{row['index']}" for row in rows}
+    code, output, _ = program(*command, "--shard=2/3", "--resume", "--json")
+    assert json.loads(output)["resumed"] == 8
+    for other, here in ((["--shard=1/3"], "'1/3'"), ([], "None")):
+        code, _, errors = program(*command, *other, "--resume")
+        assert code == 2
+        assert f"input shard is '2/3' there and {here} here" in errors
+
+
+def test_a_mean_begun_with_one_shard_does_not_go_on_with_another(tmp_path, demo_server):
+    path = folder(tmp_path)
+
+    def interrupted(documents):
+        yield from documents
+        raise KeyError("the client broke here")
+
+    with Client(demo_server.target) as client:
+        with pytest.raises(KeyError):
+            client.corpus_mean(interrupted(open_documents(path, Shard(1, 3))), job="a-shard")
+        for other in (Shard(2, 3), None):
+            with pytest.raises(CorpusChanged, match="job a-shard has 9 documents already"):
+                client.corpus_mean(open_documents(path, other), job="a-shard")
+        assert client.corpus_mean(open_documents(path, Shard(1, 3)), job="a-shard").documents == 9
 
 
 @pytest.mark.parametrize("count", [2, 5])

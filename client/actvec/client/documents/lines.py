@@ -46,13 +46,17 @@ class LinesSource(DocumentSource):
             with self.path.open("rb") as raw:
                 lines = gzip.GzipFile(fileobj=raw) if self._compressed else raw
                 seekable = raw.seekable()
-                for number, line in enumerate(lines, start=1):
-                    if not line.strip():
-                        continue
-                    if index not in skip:
-                        end = raw.tell() if seekable else 0
-                        yield Located(index, end, _parse_line(line, number, self.path))
-                    index += 1
+                try:
+                    for number, line in enumerate(lines, start=1):
+                        if not line.strip():
+                            continue
+                        if index not in skip:
+                            end = raw.tell() if seekable else 0
+                            yield Located(index, end, _parse_line(line, number, self.path))
+                        index += 1
+                finally:
+                    # Where the file breaks, whatever was skipped before.
+                    end = raw.tell() if seekable else 0
         except (OSError, EOFError, zlib.error) as error:
             if index not in skip:
                 yield Located(
