@@ -12,12 +12,14 @@ from actvec.client.corpora.tokenizing import TokenCounter
 from actvec.client.plan import (
     Figure,
     Load,
+    context_figure,
     estimate,
     measure_load,
     price_figure,
     rate_figure,
+    start_figure,
 )
-from actvec.client.prices import CARDS, SHAPES, Shape, shape_of
+from actvec.client.prices import CARDS, SHAPES, Shape, card_name, shape_of
 from actvec.client.samples import sample_corpus
 
 DEMO_TOKENIZER = Path(__file__).parents[2] / "server/actvec/server/demo/tokenizer.json"
@@ -83,7 +85,7 @@ def test_machines_share_the_work_and_each_of_them_starts_once():
         workers=4,
         tokens_per_second=given(1000.0),
         price_per_hour=given(2.0),
-        start_seconds=100.0,
+        start_seconds=given(100.0),
     )
     # 7200 s of one machine, a quarter of it each; 4 starts of 100 s are billed.
     assert reckoned.seconds == 1900
@@ -92,9 +94,31 @@ def test_machines_share_the_work_and_each_of_them_starts_once():
 
 def test_nothing_to_do_costs_the_start():
     reckoned = estimate(
-        Load(), workers=1, tokens_per_second=given(1.0), price_per_hour=given(36.0), start_seconds=9
+        Load(),
+        workers=1,
+        tokens_per_second=given(1.0),
+        price_per_hour=given(36.0),
+        start_seconds=given(9.0),
     )
     assert (reckoned.seconds, reckoned.dollars) == (9, 0.09)
+    # And no card is endlessly fast for having nothing to do.
+    idle = rate_figure("L4", "pythia-12b", Load(), given=None, fraction=0.5)
+    assert idle.value == pytest.approx(0.5 * 121e12 / (28 * 24 * 5120**2))
+
+
+def test_a_worker_more_saves_time_and_costs_its_start():
+    one, two = (
+        estimate(
+            Load(tokens=1000),
+            workers=workers,
+            tokens_per_second=given(1.0),
+            price_per_hour=given(3600.0),
+            start_seconds=given(50.0),
+        )
+        for workers in (1, 2)
+    )
+    assert (one.seconds, two.seconds) == (1050, 550)
+    assert (one.dollars, two.dollars) == (1050, 1100)
 
 
 def test_flops_are_those_of_the_blocks_that_run():
@@ -115,7 +139,9 @@ def test_a_speed_that_nobody_measured_is_called_an_assumption():
     load = Load(tokens=1000, squares=0)
     rate = rate_figure("A100-80GB", "EleutherAI/pythia-12b", load, given=None, fraction=0.5)
     assert not rate.given
-    assert rate.origin.startswith("assumed, not measured: 0.5 of the 312 TFLOP/s of A100-80GB")
+    assert rate.origin.startswith(
+        "assumed, not measured: --fraction 0.5 of the 312 TFLOP/s of A100-80GB"
+    )
     assert rate.value == pytest.approx(0.5 * 312e12 / (28 * 24 * 5120**2))
 
 
@@ -126,27 +152,107 @@ def test_what_is_not_known_is_asked_for(gpu, model):
     assert rate_figure(gpu, model, Load(tokens=1), given=7.0, fraction=0.5).value == 7
 
 
-@pytest.mark.parametrize("gpu", ["TPU", *(n for n, c in CARDS.items() if c.price_per_hour is None)])
+@pytest.mark.parametrize("gpu", ["TPU", "A100", "RTX 4090"])
 def test_a_price_that_is_not_known_is_asked_for(gpu):
-    with pytest.raises(InvalidArgument, match="give --price-per-hour"):
+    with pytest.raises(InvalidArgument, match="A100-80GB, H100, H200 and B200; give --price-per"):
         price_figure(gpu, None)
     assert price_figure(gpu, 1.5).value == 1.5
 
 
+@pytest.mark.parametrize(
+    ("gpu", "per_second"),
+    [
+        *(("T4", 0.000164), ("L4", 0.000222), ("A10G", 0.000306), ("L40S", 0.000542)),
+        *(("A100-40GB", 0.000583), ("A100-80GB", 0.000694), ("H100", 0.001097)),
+        *(("H200", 0.001261), ("B200", 0.001736)),
+    ],
+)
+def test_prices_are_those_that_modal_lists_for_a_second(gpu, per_second):
+    price = price_figure(gpu, None)
+    assert price.value == pytest.approx(3600 * per_second, rel=1e-12)
+    assert "2026-05-25" in price.origin
+
+
+def test_a_card_is_known_in_whatever_case():
+    assert card_name("a100-80gb") == "A100-80GB"
+    assert card_name("my own") == "my own"
+
+
+def test_a_card_that_cannot_hold_the_weights_is_refused():
+    # 28 blocks of 12 * 5120^2 and an embedding of 50,304 * 5120 numbers, 2 bytes each.
+    assert SHAPES["pythia-12b"].weights == 2 * (28 * 12 * 5120**2 + 50304 * 5120) == 18_131_189_760
+    with pytest.raises(InvalidArgument, match=r"does not fit a T4: 18\.1 GB .* it has 16 GB"):
+        rate_figure("T4", "pythia-12b", Load(tokens=1), given=None, fraction=0.5)
+    fit = [name for name, card in CARDS.items() if card.memory > SHAPES["pythia-12b"].weights]
+    assert fit == [name for name in CARDS if name != "T4"]
+
+
+def test_a_context_and_a_start_that_nobody_gave_are_said_to_be_so():
+    assert context_figure("EleutherAI/pythia-1b", None) == Figure(
+        2048, "that of EleutherAI/pythia-1b", given=False
+    )
+    assert "assumed, foo/bar is not known here" in context_figure("foo/bar", None).origin
+    assert context_figure("foo/bar", 512) == given(512)
+    assert start_figure(None).origin.startswith("assumed, not measured")
+    assert start_figure(30.0) == given(30.0)
+
+
+def lines_of(out):
+    """The rows that are printed, whole again where they were wrapped."""
+    return {
+        line[:12].strip(): line[12:] for line in out.replace("\n            ", " ").splitlines()
+    }
+
+
 def test_people_see_what_every_figure_stands_on(actvec, corpus):
     code, out, _ = actvec(
-        *("plan", corpus, "--gpu=L4", f"--tokenizer={DEMO_TOKENIZER}", "--workers=2"),
+        *("plan", corpus, "--gpu=l4", f"--tokenizer={DEMO_TOKENIZER}", "--workers=2"),
         *("--context=20", "--price-per-hour=0.9"),
     )
     assert code == 1
-    lines = {line[:10].strip(): line[12:] for line in out.splitlines()}
+    assert max(map(len, out.splitlines())) <= 100
+    lines = lines_of(out)
     assert lines["corpus"].startswith("5 documents, ")
-    assert lines["unreadable"] == "2, or blank: they fail"
-    assert lines["too long"] == "1 over 20 tokens: they fail"
-    assert "assumed, not measured" in lines["speed"]
+    assert lines["unreadable"] == "2, or blank: they fail and cost nothing"
+    assert lines["too long"].startswith("1 over the context: they fail and cost nothing; ")
+    assert lines["context"] == "20 tokens (given)"
+    assert "(assumed, not measured: --fraction 0.5 of the 121 TFLOP/s of L4, " in lines["speed"]
     assert lines["price"] == "$0.90 an hour for L4 (given)"
+    assert lines["start"] == "120 s of each worker (assumed, not measured; --start-seconds)"
     assert lines["time"] == "0:02:00 with 2 workers"
     assert lines["cost"].startswith("$0.06 for GPUs; ")
+    assert lines["one more"] == "0:02:00 with 3 workers, $0.09"
+
+
+def test_what_is_given_is_not_called_an_assumption(actvec, corpus):
+    _, out, _ = actvec(
+        *("plan", corpus, "--gpu=TPU", "--model=foo/bar", f"--tokenizer={DEMO_TOKENIZER}"),
+        *("--price-per-hour=0.9", "--tokens-per-second=5", "--start-seconds=7", "--context=99"),
+    )
+    assert "assumed" not in out
+    assert lines_of(out)["start"] == "7 s of each worker (given)"
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        (["--gpu=TPU"], "give --price-per-hour"),
+        (["--gpu=TPU", "--price-per-hour=1"], "give --tokens-per-second"),
+        (["--gpu=L4", "--model=foo/bar"], "give --tokens-per-second"),
+        (["--gpu=T4"], "take another --gpu"),
+        (["--gpu=L4", "--fraction=0"], "--fraction"),
+        (["--gpu=L4", "--workers=0"], "--workers"),
+        ([], "--gpu"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_missing_is_said_before_anything_is_counted(
+    actvec, corpus, monkeypatch, options, advice
+):
+    monkeypatch.setattr(TokenCounter, "__init__", pytest.fail)
+    code, out, errors = actvec("plan", corpus, *options)
+    assert (code, out) == (2, "")
+    assert advice in errors
 
 
 def test_programs_read_the_same_as_json(actvec, corpus):

@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 from actvec.client.corpora.tokenizing import TokenCounter
 from actvec.client.errors import InvalidArgument
-from actvec.client.prices import CARDS, PRICES_FROM, shape_of
+from actvec.client.prices import CARDS, PRICES_FROM, Card, Shape, shape_of
 from actvec.client.vectors import Document, Failure, Truncation
 
 # Documents whose tokens are counted at a time.
 _BATCH = 64
+
+# A cold start that reads the 18 GB of Pythia-12B. Nobody has measured one.
+_START_SECONDS = 120.0
+
+# Of most models, as of every Pythia.
+_CONTEXT = 2048
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Estimate:
     workers: int
     tokens_per_second: Figure
     price_per_hour: Figure
-    start_seconds: float
+    start_seconds: Figure
     seconds: float
     dollars: float
 
@@ -106,17 +112,17 @@ def estimate(
     workers: int,
     tokens_per_second: Figure,
     price_per_hour: Figure,
-    start_seconds: float,
+    start_seconds: Figure,
 ) -> Estimate:
     """Reckon: machines that share the work evenly, each started once."""
     computing = load.tokens / tokens_per_second.value
-    billed = workers * start_seconds + computing
+    billed = workers * start_seconds.value + computing
     return Estimate(
         workers=workers,
         tokens_per_second=tokens_per_second,
         price_per_hour=price_per_hour,
         start_seconds=start_seconds,
-        seconds=start_seconds + computing / workers,
+        seconds=start_seconds.value + computing / workers,
         dollars=billed / 3600 * price_per_hour.value,
     )
 
@@ -130,12 +136,49 @@ def price_figure(gpu: str, given: float | None) -> Figure:
     if given is not None:
         return Figure(given, "given", given=True)
     card = CARDS.get(gpu)
-    if card is None or card.price_per_hour is None:
-        known = [name for name, card in CARDS.items() if card.price_per_hour is not None]
+    if card is None:
         raise InvalidArgument(
-            f"no price of {gpu} is known here, only of {_names(known)}; give --price-per-hour"
+            f"no price of {gpu} is known here, only of {_names(list(CARDS))}; give --price-per-hour"
         )
     return Figure(card.price_per_hour, PRICES_FROM, given=False)
+
+
+def start_figure(given: float | None) -> Figure:
+    """Seconds from the start of a worker until it computes, given or assumed."""
+    if given is not None:
+        return Figure(given, "given", given=True)
+    return Figure(_START_SECONDS, "assumed, not measured; --start-seconds", given=False)
+
+
+def context_figure(model: str, given: int | None) -> Figure:
+    """Tokens of a document that a model takes: given, known, or assumed."""
+    if given is not None:
+        return Figure(given, "given", given=True)
+    shape = shape_of(model)
+    if shape is None:
+        return Figure(_CONTEXT, f"assumed, {model} is not known here; give --context", given=False)
+    return Figure(shape.context, f"that of {model}", given=False)
+
+
+def known_for_rate(gpu: str, model: str) -> tuple[Card, Shape]:
+    """What `rate_figure` assumes a rate from.
+
+    Raises:
+        InvalidArgument: the card or the model is not known here, or the card is too small for it.
+    """
+    card, shape = CARDS.get(gpu), shape_of(model)
+    if card is None or shape is None:
+        what = f"the card {gpu}" if card is None else f"the model {model}"
+        raise InvalidArgument(
+            f"the speed of {what} is not known here; give --tokens-per-second, as `actvec stream`"
+            " shows it"
+        )
+    if shape.weights > card.memory:
+        raise InvalidArgument(
+            f"{model} does not fit a {gpu}: {shape.weights / 1e9:.1f} GB of weights are loaded, and"
+            f" it has {card.memory / 1e9:.0f} GB; take another --gpu"
+        )
+    return card, shape
 
 
 def rate_figure(
@@ -151,23 +194,18 @@ def rate_figure(
         fraction: Of the card's peak, that is assumed to be reached otherwise.
 
     Raises:
-        InvalidArgument: the card or the model is not known here, and nothing is given.
+        InvalidArgument: nothing is given, and `known_for_rate` knows nothing either.
     """
     if given is not None:
         return Figure(given, "given", given=True)
-    card, shape = CARDS.get(gpu), shape_of(model)
-    if card is None or shape is None:
-        what = f"the card {gpu}" if card is None else f"the model {model}"
-        raise InvalidArgument(
-            f"the speed of {what} is not known here; give --tokens-per-second, as `actvec stream`"
-            " shows it"
-        )
-    per_token = shape.flops(load.tokens, load.squares) / max(load.tokens, 1)
-    rate = fraction * card.peak / max(per_token, 1.0)
+    card, shape = known_for_rate(gpu, model)
+    # Where nothing is left to compute, what any token would take.
+    tokens = max(load.tokens, 1)
+    per_token = shape.flops(tokens, load.squares) / tokens
     return Figure(
-        rate,
-        f"assumed, not measured: {fraction:g} of the {card.peak / 1e12:.0f} TFLOP/s of {gpu}, at"
-        f" {per_token / 1e9:.1f} GFLOP a token in the {shape.blocks} blocks that run",
+        fraction * card.peak / per_token,
+        f"assumed, not measured: --fraction {fraction:g} of the {card.peak / 1e12:,.0f} TFLOP/s of"
+        f" {gpu}, at {per_token / 1e9:.3g} GFLOP a token in the {shape.blocks} blocks that run",
         given=False,
     )
 

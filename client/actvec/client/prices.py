@@ -1,10 +1,12 @@
-"""What GPUs cost on Modal and can compute at most, to plan with; every figure can be overridden."""
+"""What GPUs cost on Modal, hold and compute at most, and what models ask of them, to plan with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-PRICES_FROM = "Modal's list prices as reported on 2026-05-07; look at modal.com/pricing"
+# Public copies of modal.com/pricing of 2026-05-07, 2026-05-25 (the only one with every card) and
+# 2026-06-27 agree where they overlap. The page itself could not be read from here.
+PRICES_FROM = "Modal's list price as copied on 2026-05-25; look at modal.com/pricing"
 
 
 @dataclass(frozen=True)
@@ -12,26 +14,37 @@ class Card:
     """A GPU.
 
     Attributes:
-        price_per_hour: Dollars, on Modal: that of a second times 3600; None where not known here.
+        price_per_hour: Dollars, on Modal: that of a second times 3600.
         peak: FLOP/s of dense matrix products in 16 bits that its maker names.
+        memory: Its memory in bytes.
     """
 
-    price_per_hour: float | None
+    price_per_hour: float
     peak: float
+    memory: float
 
 
-# Under the names that Modal has for them. Peaks: NVIDIA's data sheets, without sparsity.
+# Under the names that Modal has or had for them. Peaks: NVIDIA's data sheets, without sparsity.
+# Whoever asks Modal for an A10 may get an A10G, which is the slower of the two.
 CARDS: Mapping[str, Card] = MappingProxyType(
     {
-        "T4": Card(0.5904, 65e12),
-        "L4": Card(0.7992, 121e12),
-        "L40S": Card(1.9512, 362e12),
-        "A100-40GB": Card(None, 312e12),
-        "A100-80GB": Card(2.4984, 312e12),
-        "H100": Card(3.9492, 989e12),
-        "H200": Card(None, 989e12),
+        "T4": Card(0.5904, 65e12, 16e9),
+        "L4": Card(0.7992, 121e12, 24e9),
+        "A10": Card(1.1016, 70e12, 24e9),
+        "A10G": Card(1.1016, 70e12, 24e9),
+        "L40S": Card(1.9512, 362e12, 48e9),
+        "A100-40GB": Card(2.0988, 312e12, 40e9),
+        "A100-80GB": Card(2.4984, 312e12, 80e9),
+        "H100": Card(3.9492, 989e12, 80e9),
+        "H200": Card(4.5396, 989e12, 141e9),
+        "B200": Card(6.2496, 2250e12, 180e9),
     }
 )
+
+
+def card_name(gpu: str) -> str:
+    """The name in `CARDS` of a card, in whatever case; another card's own where it is not there."""
+    return next((name for name in CARDS if name.lower() == gpu.lower()), gpu)
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,19 @@ class Shape:
     Attributes:
         d_model: D, the residual width.
         blocks: Blocks that run: up to the last target layer of the default.
+        context: Tokens of a document that the model takes, BOS included.
+        words: Rows of the embedding.
     """
 
     d_model: int
     blocks: int
+    context: int = 2048
+    words: int = 50304
+
+    @property
+    def weights(self) -> int:
+        """Bytes of the weights that are loaded, in 16 bits: the embedding and the blocks."""
+        return 2 * self.d_model * (self.words + self.blocks * 12 * self.d_model)
 
     def flops(self, tokens: int, squares: int) -> float:
         """FLOPs of documents of so many tokens together, whose squared lengths add up to `squares`.
