@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 # Public copies of modal.com/pricing of 2026-05-07, 2026-05-25 (the only one with every card) and
-# 2026-06-27 agree where they overlap. The page itself could not be read from here.
+# 2026-06-27 agree where they overlap; the page itself was not at hand.
 PRICES_FROM = "Modal's list price as copied on 2026-05-25; look at modal.com/pricing"
 
 
