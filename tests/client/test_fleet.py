@@ -314,6 +314,35 @@ async def test_a_replacement_that_does_not_come_leaves_the_work_to_those_that_ar
     assert "no GPU is to be had" in caplog.text
 
 
+async def test_documents_of_a_dead_worker_do_not_wait_for_its_replacement_nor_for_new_ones(
+    deploy, client_of
+):
+    deployment = deploy(wakes_after=None)
+    dying, _ = deployment.add(), deployment.add()
+    answered = asyncio.Event()
+
+    async def once_those_before_are_answered():
+        # One by one, so that both have some of them.
+        for text in TEXTS[:60]:
+            yield text
+            await asyncio.sleep(0.02)
+        dying.proxy.stall(30)
+        for text in TEXTS[60:80]:
+            yield text
+            await asyncio.sleep(0.02)
+        dying.die()
+        await answered.wait()
+        yield TEXTS[80]
+
+    found = []
+    async with client_of(deployment, workers=2) as client:
+        async for result in client.stream(once_those_before_are_answered(), mode="short"):
+            found.append(result.index)
+            if len(found) == 80:
+                answered.set()
+    assert sorted(found) == list(range(81))
+
+
 async def test_all_workers_gone_for_good_is_an_error_and_not_a_short_stream(deploy, client_of):
     deployment = deploy(fails="no GPU is to be had")
     for _ in range(2):

@@ -86,7 +86,7 @@ class VectorStream:
             window = self._options.window or len(connections) * window_for(limits)
             room = max(1, window // len(connections))
             feed = open_feed(documents, window, cost)
-            self._work = work = Work(self._settings, limits, feed, self._outbox)
+            self._work = work = Work(self._settings, limits, feed, self._outbox, len(connections))
             try:
                 await run_lanes(
                     [Lane(one, work, room, self._options.retry_for) for one in connections]

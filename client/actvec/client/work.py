@@ -46,15 +46,22 @@ class Work:
         limits: What the servers take.
         feed: Where documents come from; each has taken `cost` of its credits.
         outbox: Where results go.
+        lanes: How many share it.
 
     Attributes:
         settings: As given.
     """
 
     def __init__(
-        self, settings: Settings, limits: Limits, feed: Feed[Streamable], outbox: Outbox
+        self,
+        settings: Settings,
+        limits: Limits,
+        feed: Feed[Streamable],
+        outbox: Outbox,
+        lanes: int,
     ) -> None:
         self.settings = settings
+        self._lanes = lanes
         self._limits = limits
         self._feed = feed
         self._outbox = outbox
@@ -65,6 +72,7 @@ class Work:
         self._unsent: deque[wire.OutgoingDocument] = deque()
         self._sent = 0
         self._changed = asyncio.Event()
+        self._given_back = asyncio.Event()
 
     def taken(self, results: Sequence[Result]) -> None:
         """Results have reached the caller: others are drawn in the place of their documents."""
@@ -81,7 +89,7 @@ class Work:
             if self._exhausted:
                 await self._change()
             else:
-                await self._draw()
+                await self._more()
         return self.unsent
 
     async def finished(self) -> None:
@@ -92,7 +100,7 @@ class Work:
     async def next_message(self, room: int) -> list[wire.OutgoingDocument]:
         """Documents for one message, `room` at most; empty where there is none to send now."""
         while not self._unsent and not self._exhausted:
-            await self._draw()
+            await self._more()
         message: list[wire.OutgoingDocument] = []
         limit = min(_MESSAGE_BYTES, (self._limits.max_message_bytes or _MESSAGE_BYTES) // 2)
         size = 0
@@ -109,6 +117,7 @@ class Work:
         self._unsent.extendleft(reversed(documents))
         self._sent -= len(documents)
         self._changed.set()
+        self._given_back.set()
 
     def check_stamp(self, message: vectors_pb2.VectorStamp) -> None:
         """See that what follows is computed as what came before.
@@ -145,6 +154,23 @@ class Work:
     async def _change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
+
+    async def _more(self) -> None:
+        """Wait for documents of the feed, or for those that another lane gives back."""
+        if self._lanes == 1:
+            await self._draw()
+            return
+        self._given_back.clear()
+        drawing = asyncio.create_task(self._draw())
+        given_back = asyncio.create_task(self._given_back.wait())
+        try:
+            await asyncio.wait({drawing, given_back}, return_when=asyncio.FIRST_COMPLETED)
+            if drawing.done():
+                drawing.result()
+        finally:
+            drawing.cancel()
+            given_back.cancel()
+            await asyncio.gather(drawing, given_back, return_exceptions=True)
 
     async def _draw(self) -> None:
         """Take documents from the feed; those that cannot be sent are answered here."""
