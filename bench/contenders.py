@@ -1,8 +1,9 @@
 """What a user would run: each turns the same documents into the same vectors."""
 
-import atexit
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,9 +13,10 @@ from actvec.client import Client, Vector
 from actvec.server.bridge import default_bridge
 from actvec.server.engine import PackedEngine
 from actvec.server.pooler import Pools, pool_step
+from actvec.server.scheduler import Scheduler
 from actvec.server.step import DeviceSums, StepDocument
-from bench.serving import serving
-from bench.workload import Ids, Workload
+from bench.serving import ServerProcess
+from bench.workload import Ids
 
 
 class Contender(Protocol):
@@ -33,22 +35,8 @@ class Contender(Protocol):
         ...
 
 
-def steps(documents: Sequence[Ids], budget: int) -> Iterator[list[Ids]]:
-    """Documents in arrival order, in steps of up to `budget` tokens."""
-    step: list[Ids] = []
-    used = 0
-    for ids in documents:
-        if step and used + len(ids) > budget:
-            yield step
-            step, used = [], 0
-        step.append(ids)
-        used += len(ids)
-    if step:
-        yield step
-
-
 class Packed:
-    """This project's engine, called as the scheduler calls it."""
+    """This project's engine under its scheduler, all documents waiting in one bulk lane."""
 
     comparable = True
 
@@ -62,30 +50,38 @@ class Packed:
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
         """The pools of each document."""
-        results = [
-            result
-            for step in steps(documents, self._step_tokens)
-            for result in self._engine.run([StepDocument(ids, sums=self._sums) for ids in step])
-        ]
+        results = asyncio.run(self._schedule(documents))
         return [result for result in results if not isinstance(result, Exception)]
+
+    async def _schedule(self, documents: Sequence[Ids]) -> list[Pools | Exception]:
+        scheduler = Scheduler[StepDocument, Pools](
+            self._engine.run,
+            step_tokens=self._step_tokens,
+            queued_tokens=sum(map(len, documents)),
+        )
+        results: dict[int, Pools | Exception] = {}
+        lane = scheduler.lane()
+        for index, ids in enumerate(documents):
+            document = StepDocument(ids, sums=self._sums)
+            await lane.put(document, len(ids), partial(results.__setitem__, index))
+        with ThreadPoolExecutor(1) as thread:
+            scheduler.start(thread)
+            await scheduler.drain()
+        return [results[index] for index in range(len(documents))]
 
 
 class Served:
-    """This project's server, asked for the same documents in one `StreamVectors` call."""
+    """This project's server of the same model, asked in one `StreamVectors` call."""
 
     comparable = True
 
-    def __init__(self, workload: Workload, dtype: str, step_tokens: int) -> None:
+    def __init__(self, server: ServerProcess, texts: Sequence[str]) -> None:
         self.name = "actvec, StreamVectors over a local connection"
-        self._texts = workload.texts
-        self._running = ExitStack()
-        atexit.register(self._running.close)
-        options = (f"--dtype={dtype}", f"--step-tokens={step_tokens}")
-        server = self._running.enter_context(serving(workload.directory, *options))
+        self._texts = texts
         self._client = Client(server.target)
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
-        """The pools of each document; `documents` are the workload's, sent as their texts."""
+        """The pools of each document; `documents` are the ids of the texts that are sent."""
         results = list(
             self._client.stream(self._texts, mode="long", truncation="start", ordered=True)
         )

@@ -7,6 +7,7 @@ from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.peers import installed_peers
 from bench.race import race
+from bench.serving import serving
 from bench.workload import SHAPES, Workload
 
 
@@ -28,7 +29,6 @@ def main() -> None:
     contenders: list[Contender] = [
         Packed(engine, options.step_tokens),
         Packed(engine, options.step_tokens, mean=True),
-        Served(workload, options.dtype, options.step_tokens),
     ]
     if not options.only_packed:
         whole = workload.load(options.dtype, whole=True).module
@@ -40,15 +40,18 @@ def main() -> None:
             Lens(whole, layers, filtered=False),
             *installed_peers(workload, base, layers),
         ]
-    race(
-        contenders,
-        workload.documents,
-        shape=workload.shape,
-        layers=layers,
-        dtype=options.dtype,
-        device="cpu",
-        rounds=options.rounds,
-    )
+    serve = (f"--dtype={options.dtype}", f"--step-tokens={options.step_tokens}")
+    with serving(workload.directory, *serve) as server:
+        race(
+            [*contenders, Served(server, workload.texts)],
+            workload.documents,
+            shape=workload.shape,
+            layers=layers,
+            dtype=options.dtype,
+            device="cpu",
+            rows=options.step_tokens,
+            rounds=options.rounds,
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """`python -m bench.gpu`: Pythia-12B's exact shape on a GPU, with random weights and no network.
 
-`--shape tiny --device cpu` runs every part of it anywhere.
+`--served` also saves the whole model (24 GB of temporary space), loads it as a server does, and
+measures a server on the same card. `--shape tiny --device cpu` runs every part of it anywhere.
 """
 
 import argparse
+import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -16,9 +19,10 @@ from actvec.server.engine import PackedEngine
 from actvec.server.memory import keep_freed_memory, token_bytes
 from actvec.server.model import LoadedModel, ModelCard, default_layers, load_model, without_ends
 from actvec.server.step import StepDocument
-from bench.contenders import Contender, Lens, Packed, Padded
+from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.race import race
-from bench.workload import SHAPES, Shape, random_documents
+from bench.serving import serving
+from bench.workload import SHAPES, Shape, Workload, random_documents
 
 Weights = dict[str, torch.Tensor]
 
@@ -94,6 +98,61 @@ def step_memory(engine: PackedEngine, lengths: Sequence[int]) -> None:
         print(f"| {length} | {each * engine.rows(length) / 2**30:.3g} | {shown} |")
 
 
+def saved_model(workload: Workload, dtype: str, device: str) -> LoadedModel:
+    """The blocks up to the last target as a server loads them; prints how long that takes."""
+    size = sum(path.stat().st_size for path in workload.directory.glob("*.safetensors"))
+    start = time.perf_counter()
+    loaded = load_model(str(workload.directory), dtype=dtype, device=device)
+    seconds = time.perf_counter() - start
+    print(
+        f"loaded to {device} in {seconds:.1f} s, from a file of {size / 1e9:.2f} GB, just written"
+    )
+    return loaded
+
+
+def measure(shape: Shape, dtype: str, options: argparse.Namespace) -> None:
+    """Measure one dtype and print Markdown tables."""
+    layers = default_layers(shape.blocks)
+    device = options.device
+    print(f"\n## {shape.name}, {dtype}\n")
+    with ExitStack() as running:
+        served: list[Contender] = []
+        if options.served:
+            workload = Workload(shape, options.documents, median=500, dtype=dtype, device=device)
+            documents = workload.documents
+            serve = (
+                f"--dtype={dtype}",
+                f"--device={device}",
+                f"--step-tokens={options.budgets[0]}",
+            )
+            server = running.enter_context(serving(workload.directory, *serve))
+            served.append(Served(server, workload.texts))
+            loaded = saved_model(workload, dtype, device)
+        else:
+            documents = random_documents(shape, options.documents)
+            loaded = truncated_model(shape, layers, dtype, device)
+        # Before TransformerLens wraps the modules and renames them.
+        weights = loaded.module.state_dict()
+        engine = PackedEngine(loaded)
+        size = sum(value.nbytes for value in weights.values())
+        print(f"{layers[-1] + 1} blocks and the embedding: {size / 1e9:.2f} GB of weights\n")
+        contenders: list[Contender] = [Packed(engine, budget) for budget in options.budgets]
+        contenders += [Packed(engine, options.budgets[0], mean=True), *served]
+        if not options.only_packed:
+            contenders += peers(shape, loaded.card, weights, options.batch)
+        race(
+            contenders,
+            documents,
+            shape=shape,
+            layers=layers,
+            dtype=dtype,
+            device=device,
+            rows=options.budgets[0],
+            rounds=options.rounds,
+        )
+        step_memory(engine, [shape.context // 4, shape.context, 4 * shape.context])
+
+
 def main() -> None:
     """Measure and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -105,34 +164,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="documents of a peer's padded batch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
+    parser.add_argument("--served", action="store_true", help="measure a server too")
     options = parser.parse_args()
     keep_freed_memory()
-    shape = SHAPES[options.shape]
-    layers = default_layers(shape.blocks)
-    documents = random_documents(shape, options.documents)
     for dtype in options.dtype:
-        loaded = truncated_model(shape, layers, dtype, options.device)
-        # Before TransformerLens wraps the modules and renames them.
-        weights = loaded.module.state_dict()
-        engine = PackedEngine(loaded)
-        size = sum(value.nbytes for value in weights.values())
-        print(f"\n## {shape.name}, {dtype}\n")
-        print(f"{layers[-1] + 1} blocks and the embedding: {size / 1e9:.2f} GB of weights\n")
-        contenders: list[Contender] = [Packed(engine, budget) for budget in options.budgets]
-        contenders.append(Packed(engine, options.budgets[0], mean=True))
-        if not options.only_packed:
-            contenders += peers(shape, loaded.card, weights, options.batch)
-        race(
-            contenders,
-            documents,
-            shape=shape,
-            layers=layers,
-            dtype=dtype,
-            device=options.device,
-            rounds=options.rounds,
-        )
-        step_memory(engine, [shape.context // 4, shape.context, 4 * shape.context])
-        del contenders, engine, loaded, weights
+        measure(SHAPES[options.shape], dtype, options)
         if options.device.startswith("cuda"):
             torch.cuda.empty_cache()
 

@@ -20,11 +20,13 @@ def race(
     layers: tuple[int, ...],
     dtype: str,
     device: str,
+    rows: int,
     rounds: int,
 ) -> None:
     """Time the contenders in turn and print a Markdown table against the limit and the first.
 
-    Before that each runs once, and its vectors are compared with the first one's.
+    Before that each runs once, and its vectors are compared with the first one's. The limit is the
+    rate of matrix products of `rows` rows, measured between the contenders.
     """
     reference = contenders[0].run(documents)
     for contender in contenders[1:]:
@@ -36,7 +38,7 @@ def race(
     for turn in range(rounds):
         # There and back: what drifts with time is no contender's advantage.
         for contender in contenders if turn % 2 == 0 else reversed(contenders):
-            rates.append(matrix_rate(shape, getattr(torch, dtype), device, rows=2048))
+            rates.append(matrix_rate(shape, getattr(torch, dtype), device, rows))
             seconds[contender.name].append(timed(lambda: contender.run(documents)))  # noqa: B023
     rate = statistics.median(rates)
     lengths = [len(ids) for ids in documents]

@@ -61,19 +61,33 @@ class Workload:
         documents: How many documents.
         median: Tokens of the median document, about.
         seed: Of weights, lengths and ids.
+        dtype: Of the weights as they are saved.
+        device: Where they are made.
     """
 
-    def __init__(self, shape: Shape, documents: int, *, median: float = 250, seed: int = 0) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        documents: int,
+        *,
+        median: float = 250,
+        seed: int = 0,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
         self.shape = shape
         self._holder = tempfile.TemporaryDirectory(prefix="actvec-bench-")
         self.directory = Path(self._holder.name)
         torch.manual_seed(seed)
-        # The tokenizer is not used, but a model directory has one.
+        # Of the demo model the tokenizer stays; its weights and config are replaced.
         write_demo_model(self.directory)
-        GPTNeoXForCausalLM(shape.config()).save_pretrained(self.directory)
+        with torch.device(device):
+            module = GPTNeoXForCausalLM._from_config(shape.config(), dtype=getattr(torch, dtype))
+        module.save_pretrained(self.directory)
+        del module
         random = np.random.default_rng(seed)
         words = " ".join(document.text for document in sample_corpus()).split()
-        tokenizer = Tokenizer(self.load().tokenizer, shape.context)
+        tokenizer = Tokenizer(load_model("demo").tokenizer, shape.context)
         # BOS is one of each word's here.
         tokens_per_word = np.mean([len(_tokenized(tokenizer, word)) for word in words]) - 1
         lengths = random.lognormal(np.log(median), 0.8, documents) / tokens_per_word

@@ -10,8 +10,16 @@ import pytest
     ("program", "contenders"),
     [
         pytest.param(
-            ["bench.gpu", "--device=cpu", "--dtype=bfloat16", "--budgets", "512", "2048"],
-            ["512 tokens", "2048 tokens", "corpus mean too", "LM head, sdpa", "TransformerLens"],
+            [
+                "bench.gpu",
+                "--device=cpu",
+                "--dtype=bfloat16",
+                "--budgets",
+                "512",
+                "2048",
+                "--served",
+            ],
+            ["512 tokens", "corpus mean too", "StreamVectors", "LM head, sdpa", "TransformerLens"],
             id="gpu",
         ),
         pytest.param(

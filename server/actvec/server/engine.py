@@ -53,11 +53,11 @@ class PackedEngine:
 
     name = "packed"
 
-    # Matrix products of fewer than 8 rows take another kernel on CPUs, with other roundings. A step
-    # of few tokens is filled up by a segment of its own, which no document sees.
+    # Matrix products of fewer than 8 rows take another kernel on CPUs, with other roundings, and of
+    # fewer than 32 on a GPU. A step of few tokens is filled up by a segment of its own, which no
+    # document sees; on a GPU up to whole tiles, which are computed anyway.
     _FEWEST_ROWS_CPU = 16
-    # On a GPU the kernel depends on the shape more finely: steps come in few shapes.
-    _FEWEST_ROWS_CUDA = 256
+    _TILE_ROWS_CUDA = 256
 
     def __init__(self, model: LoadedModel, hooks: Sequence[tuple[str, Hook]] = ()) -> None:
         self.card = model.card
@@ -130,10 +130,8 @@ class PackedEngine:
         return states
 
     def rows(self, tokens: int) -> int:
-        """Rows of the step that takes this many tokens: a step of few is filled up."""
+        """Rows of the step that takes this many tokens: a step is filled up."""
         if self._device.type == "cpu":
             return max(tokens, self._FEWEST_ROWS_CPU)
-        rows = self._FEWEST_ROWS_CUDA
-        while rows < tokens:
-            rows *= 2
-        return rows
+        tiles = -(-tokens // self._TILE_ROWS_CUDA)
+        return max(tiles, 1) * self._TILE_ROWS_CUDA
