@@ -11,7 +11,7 @@ from actvec.server.engine import PackedEngine
 from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
 from bench.contenders import Packed
 from bench.serving import serving
-from bench.timing import matrix_rate, timed
+from bench.timing import matrix_rates, timed
 from bench.workload import SHAPES, Shape, Workload, flops
 
 
@@ -25,7 +25,7 @@ def by_length(shape: Shape, lengths: list[int], tokens: int, rounds: int) -> Non
     rates = []
     for _ in range(rounds):
         for length, corpus in corpora.items():
-            rates.append(matrix_rate(shape, torch.float32, "cpu", rows=2048))
+            rates.append(max(matrix_rates(shape, torch.float32, "cpu", rows=2048).values()))
             seconds[length].append(timed(lambda: packed.run(corpus)))  # noqa: B023
     rate = statistics.median(rates)
     print(f"\n{shape.name} shape, float32, {tokens} tokens in documents of each length\n")

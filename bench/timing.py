@@ -1,10 +1,12 @@
 """Taking times, and the rate that no engine can exceed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 
+from actvec.server.linear import PackedLinear
 from bench.workload import Shape
 
 
@@ -15,27 +17,34 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def matrix_rate(shape: Shape, dtype: torch.dtype, device: str, rows: int) -> float:
-    """FLOP/s of the products of one block's four linear layers, of that many rows, back to back."""
+def matrix_rates(shape: Shape, dtype: torch.dtype, device: str, rows: int) -> dict[str, float]:
+    """FLOP/s of the products of one block's four linear layers, of that many rows, back to back.
+
+    By how they are computed: as torch does, and on a CPU with weights that oneDNN has laid out
+    before. The faster one is the machine's limit.
+    """
     width = shape.hidden
     sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
-    products = [
-        (
-            torch.randn(rows, inner, device=device, dtype=dtype),
-            torch.randn(inner, outer, device=device, dtype=dtype),
-        )
-        for inner, outer in sizes
-    ]
+    factors = [torch.randn(rows, inner, device=device, dtype=dtype) for inner, _ in sizes]
+    with torch.device(device):
+        linears = [
+            nn.Linear(*size, bias=False, dtype=dtype).requires_grad_(False) for size in sizes
+        ]
+    ways: dict[str, Sequence[nn.Module]] = {"torch's products": linears}
+    if torch.device(device).type == "cpu":
+        ways["oneDNN's, weights laid out before"] = [PackedLinear(linear) for linear in linears]
 
-    def multiply(repeats: int) -> None:
+    def multiply(layers: Sequence[nn.Module], repeats: int) -> None:
         for _ in range(repeats):
-            for left, right in products:
-                left @ right
+            for layer, factor in zip(layers, factors, strict=True):
+                layer(factor)
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)
 
-    block = 24 * width**2 * rows
-    multiply(1)
-    # Some tenths of a second, by a first guess of the rate.
-    repeats = max(3, round(0.3 / timed(lambda: multiply(1))))
-    return repeats * block / timed(lambda: multiply(repeats))
+    def rate(layers: Sequence[nn.Module]) -> float:
+        multiply(layers, 1)
+        # Some tenths of a second, by a first guess of the rate.
+        repeats = max(3, round(0.2 / timed(lambda: multiply(layers, 1))))
+        return repeats * 24 * width**2 * rows / timed(lambda: multiply(layers, repeats))
+
+    return {name: rate(layers) for name, layers in ways.items()}

@@ -64,19 +64,19 @@ def test_a_step_is_of_the_devices_default_where_there_is_memory(demo_engine):
 
 def test_a_step_is_smaller_where_memory_is_short_but_holds_the_longest_document(demo_engine):
     each = token_bytes(demo_engine)
-    assert step_budget(demo_engine, None, 512, lambda _: int(1000 * each / 0.8) + 1) == 1000
+    assert step_budget(demo_engine, None, 512, lambda _: int(1000 * each / 0.8) + 1) == 992
     assert step_budget(demo_engine, None, 512, lambda _: int(513 * each / 0.8)) == 512
 
 
 def test_a_step_that_cannot_fit_is_refused_with_one_that_can(demo_engine):
     each = token_bytes(demo_engine)
-    with pytest.raises(StartupError, match=r"--step-tokens 4096 needs .* free: 1000 would fit"):
+    with pytest.raises(StartupError, match=r"--step-tokens 4096 needs .* free: 2000 would fit"):
         step_budget(demo_engine, 4096, 512, lambda _: int(2000 * each / 0.8) + 1)
 
 
 def test_a_document_that_cannot_fit_is_refused_with_a_length_that_can(demo_engine):
     each = token_bytes(demo_engine)
-    with pytest.raises(StartupError, match=r"a document of 2048 tokens .* --document-tokens 500"):
+    with pytest.raises(StartupError, match=r"a document of 2048 tokens .* --document-tokens 992"):
         step_budget(demo_engine, None, 2048, lambda _: int(1000 * each / 0.8) + 1)
 
 

@@ -5,6 +5,7 @@ all tokens at once and attention within each document.
 """
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from actvec.server.attention import Segments
 from actvec.server.bridge import Hook, thin_bridge
 from actvec.server.errors import StartupError
+from actvec.server.linear import pack_linears
 from actvec.server.model import LoadedModel, ModelCard
 from actvec.server.pooler import Pools, layer_mean, pool_step
 from actvec.server.step import StepDocument
@@ -46,23 +48,30 @@ class PackedEngine:
     """Runs steps of documents through the thin bridge of a truncated model.
 
     Args:
-        model: The model, loaded without its ends.
+        model: The model, loaded without its ends; the engine's from now on, which lays out its
+            weights as it likes.
         hooks: TransformerLens hook functions by name, for example `blocks.5.hook_resid_post`, that
-            see and may replace the residual stream `[1, T, D]` of every step.
+            see and may replace the residual stream `[1, rows, D]` of every step.
+
+    Attributes:
+        row_multiple: What the rows of a step are a multiple of.
     """
 
     name = "packed"
 
-    # Matrix products of fewer than 8 rows take another kernel on CPUs, with other roundings, and of
-    # fewer than 32 on a GPU. A step of few tokens is filled up by a segment of its own, which no
-    # document sees; on a GPU up to whole tiles, which are computed anyway.
-    _FEWEST_ROWS_CPU = 16
-    _TILE_ROWS_CUDA = 256
+    # A step is filled up by a segment of its own, which no document sees, to a multiple of so many
+    # rows. Products of few rows are computed by other kernels, with other roundings: of 1 on a CPU,
+    # of fewer than 32 on an H200. And oneDNN makes a kernel for each number of rows that it meets,
+    # while a GPU computes whole tiles anyway.
+    _ROWS = MappingProxyType({"cpu": 16, "cuda": 256})
 
     def __init__(self, model: LoadedModel, hooks: Sequence[tuple[str, Hook]] = ()) -> None:
         self.card = model.card
+        if model.module.device.type == "cpu":
+            pack_linears(model.module)
         self._bridge = thin_bridge(model.module)
         self._device = torch.device(model.card.device)
+        self.row_multiple = self._ROWS.get(self._device.type, self._ROWS["cuda"])
         self._blocks = model.card.layers[-1] + 1
         self._hooks = list(hooks)
 
@@ -131,7 +140,4 @@ class PackedEngine:
 
     def rows(self, tokens: int) -> int:
         """Rows of the step that takes this many tokens: a step is filled up."""
-        if self._device.type == "cpu":
-            return max(tokens, self._FEWEST_ROWS_CPU)
-        tiles = -(-tokens // self._TILE_ROWS_CUDA)
-        return max(tiles, 1) * self._TILE_ROWS_CUDA
+        return -(-tokens // self.row_multiple) * self.row_multiple

@@ -7,7 +7,7 @@ token takes is therefore counted once, on a small step, and holds for all.
 
 import ctypes
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,21 +84,21 @@ def step_budget(
         return asked or default
     each = token_bytes(engine)
     free_now = free(card.device)
-    fits = int(_USABLE * free_now / each)
     # The engine rounds the rows of a step up.
-    if engine.rows(longest) > fits:
+    fits = int(_USABLE * free_now / each) // engine.row_multiple * engine.row_multiple
+    if longest > fits:
         raise StartupError(
             f"a document of {longest} tokens needs {_gib(each * engine.rows(longest))} beside the "
             f"model and {card.device} has {_gib(free_now)} free: "
-            + (f"set --document-tokens {fits // 2}, or " if fits >= 2 else "")
+            + (f"set --document-tokens {fits}, or " if fits else "")
             + "free memory on it"
         )
     if asked is None:
         return min(default, max(longest, fits))
-    if engine.rows(asked) > fits:
+    if asked > fits:
         raise StartupError(
             f"--step-tokens {asked} needs {_gib(each * engine.rows(asked))} beside the model and "
-            f"{card.device} has {_gib(free_now)} free: {fits // 2} would fit, or leave it out"
+            f"{card.device} has {_gib(free_now)} free: {fits} would fit, or leave it out"
         )
     return asked
 
@@ -132,14 +132,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {
-            leaf.untyped_storage()._cdata
-            for leaf in tree_iter((args, kwargs))
-            if isinstance(leaf, torch.Tensor)
-        }
-        for leaf in tree_iter(result):
-            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in given:
-                self._count(leaf.untyped_storage())
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        for storage in _storages(result):
+            if storage._cdata not in given:
+                self._count(storage)
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -154,3 +150,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _freed(self, key: int, size: int) -> None:
         self._known.discard(key)
         self._now -= size
+
+
+def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
+    """The memory of the tensors in a tree. Packed weights have none that can be asked for."""
+    for leaf in tree_iter(tree):
+        if isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided:
+            yield leaf.untyped_storage()
