@@ -102,7 +102,7 @@ def saved_model(workload: Workload, dtype: str, device: str) -> LoadedModel:
     """The blocks up to the last target as a server loads them; prints how long that takes."""
     size = sum(path.stat().st_size for path in workload.directory.glob("*.safetensors"))
     start = time.perf_counter()
-    loaded = load_model(str(workload.directory), dtype=dtype, device=device)
+    loaded = workload.load(dtype, device=device)
     seconds = time.perf_counter() - start
     print(
         f"loaded to {device} in {seconds:.1f} s, from a file of {size / 1e9:.2f} GB, just written"

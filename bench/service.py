@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from actvec.client import AsyncClient, Client
 from actvec.server.engine import PackedEngine
@@ -95,14 +96,18 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="70m")
     parser.add_argument("--calls", type=int, default=200)
     parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
     options = parser.parse_args()
     keep_freed_memory()
-    workload = Workload(SHAPES[options.shape], 200)
-    engine = PackedEngine(workload.load("float32"))
-    step_tokens = DEFAULT_STEP_TOKENS["cpu"]
+    device, dtype = options.device, options.dtype
+    workload = Workload(SHAPES[options.shape], 200, dtype=dtype, device=device)
+    engine = PackedEngine(workload.load(dtype, device=device))
+    step_tokens = DEFAULT_STEP_TOKENS[torch.device(device).type]
     full = [StepDocument(np.ones(256, dtype=np.int64))] * (step_tokens // 256)
+    engine.run(full)
     step = statistics.median(timed(lambda: engine.run(full)) for _ in range(5))
-    with serving(workload.directory, "--dtype=float32") as server:
+    with serving(workload.directory, f"--dtype={dtype}", f"--device={device}") as server:
         with Client(server.target) as client:
             tokens = client.extract(SHORT, mode="short").tokens
         idle(server, engine, tokens, options.calls)

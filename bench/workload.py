@@ -94,9 +94,11 @@ class Workload:
         self.texts = [" ".join(random.choice(words, max(1, int(n)))) for n in lengths]
         self.documents: list[Ids] = [_tokenized(tokenizer, text) for text in self.texts]
 
-    def load(self, dtype: str = "float32", *, whole: bool = False) -> LoadedModel:
+    def load(
+        self, dtype: str = "float32", *, device: str = "auto", whole: bool = False
+    ) -> LoadedModel:
         """Load the model as the server does."""
-        return load_model(str(self.directory), dtype=dtype, whole=whole)
+        return load_model(str(self.directory), dtype=dtype, device=device, whole=whole)
 
     def base_model(self, dtype: str) -> PreTrainedModel:
         """The whole model without an LM head, as transformers loads it."""

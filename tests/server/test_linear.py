@@ -1,4 +1,4 @@
-"""Linear layers of the CPU: the same numbers, faster, and for each row whatever stands beside it."""
+"""Linear layers of the CPU: the same numbers, faster, each row whatever stands beside it."""
 
 import pytest
 import torch

@@ -8,6 +8,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from actvec.server.attention import PACKED, register_packed_attention
 from actvec.server.demo import write_demo_model
 from actvec.server.errors import StartupError
+from actvec.server.revision import directory_revision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RESID_POST = "resid_post"
@@ -117,18 +119,21 @@ def load_model(
         layers = _checked_layers(layers, n_layers)
         context = _context(config)
         blocks = min(layers[-1] + 2, n_layers) if whole else layers[-1] + 1
-        module = _load_module(
-            source,
-            config,
-            revision=revision,
-            blocks=blocks,
-            dtype=dtype,
-            device=device,
-            whole=whole,
-        )
+        # Of a large model the hash takes as long as the loading; neither holds Python's lock.
+        with ThreadPoolExecutor(1) as beside:
+            found = beside.submit(_revision, config, source)
+            module = _load_module(
+                source,
+                config,
+                revision=revision,
+                blocks=blocks,
+                dtype=dtype,
+                device=device,
+                whole=whole,
+            )
         card = ModelCard(
             model=name,
-            revision=getattr(config, "_commit_hash", None) or _directory_revision(Path(source)),
+            revision=found.result(),
             architecture=_causal_lm(config).__name__,
             n_layers=n_layers,
             layers=layers,
@@ -269,15 +274,9 @@ def without_ends(causal_lm: type[PreTrainedModel], config: Any) -> type[PreTrain
     return WithoutEnds
 
 
-def _directory_revision(directory: Path) -> str:
-    """`sha256:` and the hash over the names and contents of what a model is loaded from."""
-    digest = hashlib.sha256()
-    wanted = {".json", ".safetensors", ".bin", ".model", ".txt"}
-    for path in sorted(path for path in directory.iterdir() if path.suffix in wanted):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name}\0{content}\n".encode())
-    return f"sha256:{digest.hexdigest()}"
+def _revision(config: Any, source: str) -> str:
+    """The hub's commit; of a directory `sha256:` and the hash over its files."""
+    return getattr(config, "_commit_hash", None) or directory_revision(Path(source))
 
 
 def _first_line(error: BaseException) -> str:
