@@ -1,10 +1,10 @@
 """What a user would run: each turns the same documents into the same vectors."""
 
 import asyncio
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -64,10 +64,19 @@ class Packed:
         for index, ids in enumerate(documents):
             document = StepDocument(ids, sums=self._sums)
             await lane.put(document, len(ids), partial(results.__setitem__, index))
-        with ThreadPoolExecutor(1) as thread:
-            scheduler.start(thread)
-            await scheduler.drain()
+        scheduler.refuse()
+        scheduler.start(_ThisThread())
+        await scheduler.drain()
         return [results[index] for index in range(len(documents))]
+
+
+class _ThisThread(Executor):
+    """Runs what it is given at once. A second thread of torch would keep OpenMP's from spinning."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
 
 
 class Served:

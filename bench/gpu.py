@@ -22,7 +22,7 @@ from actvec.server.step import StepDocument
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.race import race
 from bench.serving import serving
-from bench.workload import SHAPES, Shape, Workload, random_documents
+from bench.workload import SHAPES, Ids, Shape, Workload, random_documents
 
 Weights = dict[str, torch.Tensor]
 
@@ -79,6 +79,23 @@ def peers(shape: Shape, card: ModelCard, weights: Weights, batch: int) -> list[C
     contenders.append(Lens(whole, layers, filtered=True))
     contenders.append(Lens(whole, layers, filtered=False))
     return contenders
+
+
+def neighbours(engine: PackedEngine, documents: Sequence[Ids]) -> None:
+    """Print how far vectors depend on what else is in the step."""
+    together = engine.run([StepDocument(ids) for ids in documents])
+    same, least = 0, 1.0
+    for ids, pools in zip(documents, together, strict=True):
+        (alone,) = engine.run([StepDocument(ids)])
+        assert not isinstance(pools, Exception)
+        assert not isinstance(alone, Exception)
+        same += np.array_equal(alone, pools)
+        cosine = np.vdot(alone, pools) / (np.linalg.norm(alone) * np.linalg.norm(pools))
+        least = min(least, float(cosine))
+    print(
+        f"\n{same} of {len(documents)} documents have bit for bit the vector alone that they have "
+        f"in one step of {sum(map(len, documents))} tokens; the least cosine is 1 - {1 - least:.0e}"
+    )
 
 
 def step_memory(engine: PackedEngine, lengths: Sequence[int]) -> None:
@@ -150,6 +167,7 @@ def measure(shape: Shape, dtype: str, options: argparse.Namespace) -> None:
             rows=options.budgets[0],
             rounds=options.rounds,
         )
+        neighbours(engine, documents[:24])
         step_memory(engine, [shape.context // 4, shape.context, 4 * shape.context])
 
 

@@ -9,9 +9,6 @@ from typing import cast
 import torch
 from torch import nn
 
-# oneDNN has no kernels for float16 on most CPUs.
-_DTYPES = {torch.float32, torch.bfloat16}
-
 
 def pack_linears(module: nn.Module) -> None:
     """Replace the linear layers of a module on a CPU, where oneDNN is there and has kernels.
@@ -21,8 +18,15 @@ def pack_linears(module: nn.Module) -> None:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
     for name, child in list(module.named_modules()):
-        if type(child) is nn.Linear and child.weight.dtype in _DTYPES:
+        if type(child) is nn.Linear and _has_kernels(child.weight.dtype):
             module.set_submodule(name, PackedLinear(child))
+
+
+def _has_kernels(dtype: torch.dtype) -> bool:
+    # For float16 few CPUs have them, and whether their rows are independent was never looked at.
+    return dtype is torch.float32 or (
+        dtype is torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
 
 
 class PackedLinear(nn.Module):
