@@ -68,19 +68,27 @@ class LocalDeployment:
         targets: HOST:PORT of servers with TLS.
         wakes_after: Seconds from the start of a worker until it serves; None for never.
         fails: What a call of `serve` ends with instead; None for a worker that serves.
+        takes: Seconds from the asking of the directory until it answers, in the middle of which it
+            does what it is asked.
     """
 
     def __init__(
-        self, *targets: str, wakes_after: float | None = 0.05, fails: str | None = None
+        self,
+        *targets: str,
+        wakes_after: float | None = 0.05,
+        fails: str | None = None,
+        takes: float = 0,
     ) -> None:
         self.directory = MemoryDirectory()
         self.workers: list[LocalWorker] = []
         self.starts = 0
+        self.cancelled = 0
         # How often it does not answer.
         self.away = 0
         self._targets = targets
         self._wakes_after = wakes_after
         self._fails = fails
+        self._takes = takes
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __str__(self) -> str:
@@ -103,10 +111,11 @@ class LocalDeployment:
         worker.entry.heartbeat_at.seconds -= int(seconds)
         self.directory[worker.entry.task_id] = worker.entry.SerializeToString()
 
-    def add_elsewhere(self, port: int) -> None:
-        """The entry of a worker whose tunnel leads nowhere any more."""
+    def add_elsewhere(self, port: int, *, age: int = 0) -> None:
+        """The entry, renewed so many seconds ago, of a worker whose tunnel leads elsewhere now."""
         entry = worker_entry("ta-elsewhere", "127.0.0.1", port)
         entry.heartbeat_at.GetCurrentTime()
+        entry.heartbeat_at.seconds -= age
         self.directory[entry.task_id] = entry.SerializeToString()
 
     def close(self) -> None:
@@ -118,23 +127,32 @@ class LocalDeployment:
         if self.away:
             self.away -= 1
             raise ServerUnavailable("Modal does not answer")
-        return dict(self.directory)
+        async with self._on_its_way():
+            return dict(self.directory)
 
     async def put(self, key: str, value: bytes, *, skip_if_exists: bool) -> bool:
-        if skip_if_exists and key in self.directory:
-            return False
-        await self.directory.put(key, value)
-        return True
+        async with self._on_its_way():
+            if skip_if_exists and key in self.directory:
+                return False
+            await self.directory.put(key, value)
+            return True
 
     async def pop(self, key: str) -> None:
-        await self.directory.pop(key)
+        async with self._on_its_way():
+            await self.directory.pop(key)
+
+    @asynccontextmanager
+    async def _on_its_way(self) -> AsyncIterator[None]:
+        await asyncio.sleep(self._takes / 2)
+        yield
+        await asyncio.sleep(self._takes / 2)
 
     async def start(self) -> "LocalStart":
         self.starts += 1
         if self._wakes_after is not None and self._fails is None:
             task = asyncio.create_task(self._wake(self._wakes_after))
             self._tasks.add(task)
-        return LocalStart(self._fails)
+        return LocalStart(self, self._fails)
 
     async def _wake(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -145,10 +163,14 @@ class LocalDeployment:
 class LocalStart:
     """A call of `serve`."""
 
+    deployment: LocalDeployment
     fails: str | None
 
     async def error(self) -> str | None:
         return self.fails
+
+    async def cancel(self) -> None:
+        self.deployment.cancelled += 1
 
 
 @dataclass(frozen=True)
@@ -209,8 +231,10 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 @asynccontextmanager
-async def proxy_without_a_server(tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Modal's proxy before a server that is not there: HTTP/2 with status 503; gives its port."""
+async def proxy_without_a_server(
+    tls: ssl.SSLContext | None = None, status: int = 503
+) -> AsyncIterator[int]:
+    """Modal's proxy before a server that is not there: HTTP/2 with a status; gives its port."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
@@ -219,7 +243,7 @@ async def proxy_without_a_server(tls: ssl.SSLContext | None = None) -> AsyncIter
             frame, length = Frame.parse_frame_header(memoryview(header))
             await reader.readexactly(length)
             if isinstance(frame, HeadersFrame):
-                block = Encoder().encode([(":status", "503")])
+                block = Encoder().encode([(":status", str(status))])
                 answer = HeadersFrame(frame.stream_id, block, flags=["END_HEADERS", "END_STREAM"])
                 writer.write(answer.serialize())
         writer.close()

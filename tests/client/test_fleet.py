@@ -129,6 +129,41 @@ async def test_clients_that_come_together_start_one_worker_together(deploy, clie
     assert "waiting for a worker of modal://actvec that another client starts" in told
 
 
+@pytest.mark.parametrize("apart", [0, 0.02, 0.05, 0.08])
+async def test_a_directory_that_is_far_away_makes_no_more_workers(deploy, client_of, apart):
+    deployment = deploy(wakes_after=0.5, takes=0.06)
+
+    async def come(number):
+        await asyncio.sleep(number * apart)
+        async with client_of(deployment) as client:
+            await client.info()
+
+    await asyncio.gather(*map(come, range(4)))
+    assert deployment.starts == 1
+
+
+async def test_a_worker_that_nobody_waits_for_any_more_is_not_started(deploy, client_of):
+    deployment = deploy(wakes_after=None)
+    async with client_of(deployment, wake_for=0.2) as client:
+        with pytest.raises(WorkerNotAwake):
+            await client.info()
+    assert (deployment.starts, deployment.cancelled, deployment.claims) == (1, 1, [])
+
+
+@pytest.mark.parametrize("status", [404, 401, 403, 500])
+async def test_whatever_answers_for_a_worker_that_is_long_gone_it_is_swept_up(
+    deploy, client_of, authority, status
+):
+    deployment = deploy()
+    issued = authority.issue("another", "127.0.0.1")
+    async with proxy_without_a_server(tls_context(issued), status) as port:
+        deployment.add_elsewhere(port, age=3600)
+        async with client_of(deployment) as client:
+            await client.info()
+    assert deployment.starts == 1
+    assert "ta-elsewhere" not in deployment.directory
+
+
 async def test_the_entry_of_a_worker_that_was_taken_away_is_swept_up(deploy, client_of):
     deployment = deploy()
     gone = deployment.add()

@@ -2,6 +2,7 @@
 
 import sys
 
+import modal
 import pytest
 
 from actvec.client import AsyncClient, InvalidTarget, MissingExtra, ServerUnavailable, Waking
@@ -29,6 +30,63 @@ def test_a_target_names_an_app_and_perhaps_an_environment(target):
 def test_what_names_no_app_is_refused_with_an_example(target):
     with pytest.raises(InvalidTarget, match="for example modal://actvec"):
         AsyncClient(target, token=TOKEN)
+
+
+def test_the_directory_of_an_app_that_never_had_a_worker_is_made(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(modal.Dict, "from_name", lambda name, **how: asked.update(how, name=name))
+    ModalDeployment.parse("modal://actvec/main")
+    expected = {"name": "actvec-workers", "environment_name": "main", "create_if_missing": True}
+    assert asked == expected
+
+
+class FakeCall:
+    """A `modal.FunctionCall` whose `get` raises."""
+
+    object_id = "fc-1"
+
+    def __init__(self, error):
+        self.get = self
+        self._error = error
+
+    async def aio(self, **_):
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        pytest.param(TimeoutError(), None, id="it runs"),
+        pytest.param(modal.exception.ServiceError("away"), None, id="Modal is away"),
+        pytest.param(modal.exception.InternalError("away"), None, id="Modal has a fault"),
+        pytest.param(modal.exception.ConnectionError("away"), None, id="the network is away"),
+        pytest.param(
+            modal.exception.FunctionTimeoutError("too long"),
+            "FunctionTimeoutError: too long (modal container logs, call fc-1)",
+            id="it ended",
+        ),
+    ],
+)
+async def test_a_worker_is_given_up_where_its_call_ended_not_where_nobody_answers(
+    monkeypatch, error, says
+):
+    monkeypatch.setattr(modal.Cls, "from_name", lambda *_, **__: FakeExtractor(error))
+    starting = await ModalDeployment.parse("modal://actvec").start()
+    assert await starting.error() == says
+
+
+class FakeExtractor:
+    """The class of an app, whose `serve` is a call that ends with an error."""
+
+    def __init__(self, error):
+        self.serve = self.spawn = self
+        self._error = error
+
+    def __call__(self):
+        return self
+
+    async def aio(self):
+        return FakeCall(self._error)
 
 
 def test_without_modal_the_extra_is_named(monkeypatch):

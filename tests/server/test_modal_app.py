@@ -38,6 +38,17 @@ def declared(functions):
     return declared
 
 
+@pytest.fixture(scope="module")
+def environment(functions):
+    """The variables that a function's containers get beside those of the image."""
+
+    def environment(name):
+        given = [secret for secret in functions[name]._spec_.secrets if not secret.name]
+        return {key: value for one in given for key, value in one._load_env_dict().items()}
+
+    return environment
+
+
 def test_the_app_has_the_extractor_the_server_and_what_fills_the_volumes(functions):
     assert modal_app.app.name == "actvec"
     fills = {"download", "fetch_corpus"}
@@ -64,7 +75,14 @@ def test_what_computes_has_a_gpu_memory_its_volumes_and_the_token(functions, nam
     assert set(spec.volumes) == {"/weights", "/data"}
     assert spec.volumes["/weights"]._mount_options.read_only
     assert not functions["download"]._spec_.volumes["/weights"]._mount_options
-    assert [secret.name for secret in spec.secrets] == ["actvec-token"]
+    assert [secret.name for secret in spec.secrets if secret.name] == ["actvec-token"]
+
+
+@pytest.mark.parametrize("name", [f"{EXTRACTOR}.*", SERVER, *COORDINATORS])
+def test_what_reads_the_weights_does_not_ask_the_hub_and_what_fetches_does(environment, name):
+    assert environment(name) == {"HF_HUB_OFFLINE": "1"}
+    for fetching in ("download", "fetch_corpus"):
+        assert not environment(fetching)
 
 
 def test_a_first_start_has_time_for_a_download_and_a_server_for_a_day(declared):

@@ -96,7 +96,7 @@ class ServingDeployment(LocalDeployment):
         self.starts += 1
         serving = self._serve(self.directory, f"ta-{self.starts}")
         self.serving.append(asyncio.create_task(serving))
-        return LocalStart(None)
+        return LocalStart(self, None)
 
 
 async def test_its_whole_life_is_asleep_woken_found_used_left_alone_and_woken_again(

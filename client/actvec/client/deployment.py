@@ -24,6 +24,9 @@ class Starting(Protocol):
     async def error(self) -> str | None:
         """Why it will never serve; None while it may."""
 
+    async def cancel(self) -> None:
+        """Have it not started after all, where it does not serve yet."""
+
 
 class Deployment(Protocol):
     """Starts workers, and has the directory where they are found. `str` of it names it.
@@ -76,7 +79,12 @@ class Directory:
             key = f"starting-{slot}"
             if key in in_force:
                 continue
-            # Of a client that was killed; where two see that, the first to write has it.
+            if await self._deployment.put(key, _now(), skip_if_exists=True):
+                return key
+            # Written a moment ago, unless it is of a client that was killed.
+            _, claims = await self.read()
+            if key in claims:
+                continue
             await self._deployment.pop(key)
             if await self._deployment.put(key, _now(), skip_if_exists=True):
                 return key

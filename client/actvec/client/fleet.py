@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from actvec.client.channel import Target
 from actvec.client.deployment import Deployment, Directory, Starting, is_stale
-from actvec.client.errors import DeadlineExceeded, ServerUnavailable, WorkerNotAwake
+from actvec.client.errors import ActvecError, DeadlineExceeded, ServerUnavailable, WorkerNotAwake
 from actvec.client.place import Waking
 from actvec.v1.worker_pb2 import Worker
 
@@ -122,10 +122,13 @@ class Fleet:
     async def _answers(self, worker: Worker) -> bool:
         try:
             await self._probe(target_of(worker))
-        except (ServerUnavailable, DeadlineExceeded):
-            # One that was renewed lately may only be out of this client's reach.
+        except ActvecError as error:
+            # Whatever answers at the address of a worker that renews its entry no more: not it.
             if is_stale(worker):
                 await self._directory.remove(worker)
+            # One that was renewed lately may only be out of this client's reach.
+            elif not isinstance(error, ServerUnavailable | DeadlineExceeded):
+                raise
             return False
         return True
 
@@ -170,8 +173,12 @@ class _Start:
     async def __aenter__(self) -> "_Start":
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        starting = self._starting
         await self._release()
+        # Nobody waits for it any more, and it would be paid for.
+        if kind is not None and starting is not None:
+            await starting.cancel()
 
     async def unless_enough(self, answering: set[str], claims: set[str]) -> None:
         """Start a worker where, with those that are being started, there are not enough."""
@@ -181,10 +188,19 @@ class _Start:
         # What was started is there, and another search was faster to take it.
         await self._release()
         if len(answering) + len(claims) < self._size:
-            self._claim = await self._directory.claim(self._size, claims)
-            if self._claim is not None:
-                self._before = answering
-                self._starting = await self._deployment.start()
+            beginning = asyncio.create_task(self._begin(answering, claims))
+            try:
+                await asyncio.shield(beginning)
+            except asyncio.CancelledError:
+                # What is claimed or started must be known, or it could not be given up.
+                await beginning
+                raise
+
+    async def _begin(self, answering: set[str], claims: set[str]) -> None:
+        self._claim = await self._directory.claim(self._size, claims)
+        if self._claim is not None:
+            self._before = answering
+            self._starting = await self._deployment.start()
 
     async def error(self) -> str | None:
         """Why the worker will never serve; None while it may, and where none was started."""

@@ -142,14 +142,17 @@ async def run_lanes(lanes: Sequence[Lane]) -> None:
         Exception: what the work raised.
     """
     tasks = running = {asyncio.create_task(lane.run()) for lane in lanes}
+    # One that ends by itself has seen that all is answered.
+    finished = False
     try:
         while running:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            finished = finished or any(task.exception() is None for task in done)
             for task in done:
                 try:
                     task.result()
                 except ServerUnavailable as error:
-                    if not running:
+                    if not running and not finished:
                         raise
                     _log.warning("going on with %d servers: %s", len(running), error)
     finally:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 from actvec.client.channel import MODAL
@@ -35,7 +35,13 @@ class ModalDeployment:
         self._modal = import_extra("modal", "modal")
         self._app = app
         self._environment = environment
-        self._workers = self._modal.Dict.from_name(f"{app}-workers", environment_name=environment)
+        # The app's containers make it too, but a client comes before the first of them: what it
+        # starts, it finds there.
+        self._workers = self._modal.Dict.from_name(
+            f"{app}-workers", environment_name=environment, create_if_missing=True
+        )
+        errors = self._modal.exception
+        self._temporary = (errors.ConnectionError, errors.ServiceError, errors.InternalError)
 
     @classmethod
     def parse(cls, target: str) -> Self:
@@ -78,7 +84,7 @@ class ModalDeployment:
                 self._app, _CLASS, environment_name=self._environment
             )()
             call = await extractor.serve.spawn.aio()
-            return ServeCall(call, unanswered=(TimeoutError, self._modal.exception.ConnectionError))
+            return ServeCall(call, unanswered=(TimeoutError, *self._temporary))
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
@@ -102,7 +108,7 @@ class ModalDeployment:
             raise Unauthenticated(
                 f"Modal does not know this machine: modal setup (it says: {error})"
             ) from error
-        except (errors.ConnectionError, errors.ServiceError, errors.InternalError) as error:
+        except self._temporary as error:
             raise ServerUnavailable(f"Modal does not answer about {self}: {error}") from error
         except errors.Error as error:
             raise ServerError(f"Modal refuses what is asked about {self}: {error}") from error
@@ -129,6 +135,11 @@ class ServeCall:
         except Exception as error:  # what `serve` raised there, or what became of its container
             return f"{type(error).__name__}: {error} (modal container logs, call {self._id})"
         return f"it has ended already (call {self._id})"
+
+    async def cancel(self) -> None:
+        """See `Starting.cancel`."""
+        with suppress(*self._unanswered):
+            await self._call.cancel.aio()
 
     @property
     def _id(self) -> str:

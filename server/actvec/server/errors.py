@@ -3,23 +3,39 @@
 Nothing here knows gRPC: `status` maps these to status codes, `main` to exit codes.
 """
 
+from typing import Any, Self
 
-class StartupError(Exception):
+
+class PicklableError(Exception):
+    """An error that another process can raise again, as Modal does with those of its workers."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class, whose arguments are not the message.
+        return self._again, (str(self), self.__dict__)
+
+    @classmethod
+    def _again(cls, message: str, attributes: dict[str, Any]) -> Self:
+        error = cls.__new__(cls, message)
+        error.__dict__.update(attributes)
+        return error
+
+
+class StartupError(PicklableError):
     """The server cannot start: a model, a port or an option is not usable."""
 
 
-class UnauthenticatedError(Exception):
+class UnauthenticatedError(PicklableError):
     """A caller has no token, or none that the server knows."""
 
 
-class UnknownMethodError(Exception):
+class UnknownMethodError(PicklableError):
     """The server has no such method."""
 
     def __init__(self, method: str) -> None:
         super().__init__(f"this server has no method {method}")
 
 
-class RequestError(Exception):
+class RequestError(PicklableError):
     """A request, or one document of it, asks for something that cannot be.
 
     Attributes:
@@ -35,7 +51,7 @@ class TextTooLargeError(RequestError):
     """A text has more bytes than the server takes."""
 
 
-class NotFiniteError(Exception):
+class NotFiniteError(PicklableError):
     """A document's states are not finite: it has no vector.
 
     Attributes:
@@ -52,7 +68,7 @@ class NotFiniteError(Exception):
         self.layer = layer
 
 
-class DoesNotFitError(Exception):
+class DoesNotFitError(PicklableError):
     """There is no memory for a document, not even for it alone."""
 
     def __init__(self, tokens: int) -> None:
@@ -62,22 +78,22 @@ class DoesNotFitError(Exception):
         )
 
 
-class EngineError(Exception):
+class EngineError(PicklableError):
     """The engine failed on a step."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(f"the engine failed ({kind}); the server's log has the details")
 
 
-class EngineLostError(Exception):
+class EngineLostError(PicklableError):
     """The engine hangs, or its device is lost: only another process can go on."""
 
 
-class CutShortError(Exception):
+class CutShortError(PicklableError):
     """The server ended before everything that it had taken was done."""
 
 
-class LeftOutError(Exception):
+class LeftOutError(PicklableError):
     """A client could not send a document of a job.
 
     Attributes:
@@ -89,11 +105,11 @@ class LeftOutError(Exception):
         self.reason = reason
 
 
-class EncodingRangeError(Exception):
+class EncodingRangeError(PicklableError):
     """A vector has a number that the requested encoding cannot hold."""
 
 
-class BusyError(Exception):
+class BusyError(PicklableError):
     """The server has as much to do as it takes.
 
     Attributes:
@@ -113,42 +129,42 @@ class QueueFullError(BusyError):
         )
 
 
-class IdleError(Exception):
+class IdleError(PicklableError):
     """A call in which nothing happens; another one may go on."""
 
 
-class DrainingError(Exception):
+class DrainingError(PicklableError):
     """The server is shutting down and takes nothing new."""
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down; try again, it or another may be back soon")
 
 
-class MeanNotFoundError(Exception):
+class MeanNotFoundError(PicklableError):
     """There is no such corpus mean."""
 
 
-class MeanMismatchError(Exception):
+class MeanMismatchError(PicklableError):
     """Means, or a mean and a model, that do not fit together."""
 
 
-class MeanCorruptError(Exception):
+class MeanCorruptError(PicklableError):
     """The file of a mean is not what was stored."""
 
 
-class JobMismatchError(Exception):
+class JobMismatchError(PicklableError):
     """A job of this name has other settings, or is where the caller cannot follow."""
 
 
-class JobCorruptError(Exception):
+class JobCorruptError(PicklableError):
     """What a job left on the disk is damaged."""
 
 
-class JobHeldError(Exception):
+class JobHeldError(PicklableError):
     """Another client holds the job."""
 
 
-class StorageError(Exception):
+class StorageError(PicklableError):
     """The data directory cannot be read or written."""
 
 

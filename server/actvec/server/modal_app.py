@@ -163,7 +163,11 @@ class Pythia12BActivationExtractor:
         assert self._worker is not None  # noqa: S101 - `restore` ran
         try:
             await serve_until_unused(
-                self._worker, _server_config(), where, Tenure(idle_seconds=idle_seconds)
+                self._worker,
+                # Whether a tunnel would reach a loopback address, nothing says.
+                _server_config(host="0.0.0.0"),  # noqa: S104
+                where,
+                Tenure(idle_seconds=idle_seconds),
             )
         except EngineLostError as error:
             _end_process(error)
@@ -307,9 +311,7 @@ def _coordinator(tokens_per_second: float | None, price_per_hour: float | None) 
     )
 
     def compute(shards: Sequence[str], arguments: Mapping[str, Any]) -> Any:
-        return _extractor().compute_shard.map(
-            shards, kwargs=arguments, return_exceptions=True, wrap_returned_exceptions=False
-        )
+        return _extractor().compute_shard.map(shards, kwargs=arguments, return_exceptions=True)
 
     def mean_id(name: str) -> str:
         made = _extractor().get_activation_vector.remote("a", center=name)
@@ -341,5 +343,7 @@ def main(text: str, pooling_strategy: str = "short", center: str = "", out: str 
     )
     name = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = Path(out) / f"activation_vector_{pooling_strategy}_{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"vec": made["vector"]}, str(path))
+    print(made["vector"])
     print(f"{path}: {made['shape']} of layers {made['layers_used']}, {made['tokens']} tokens")

@@ -79,6 +79,9 @@ ON_A_GPU: dict[str, Any] = {
     "memory": 65536,
     "volumes": {str(WEIGHTS): weights.with_mount_options(read_only=True), str(DATA): data},
     "secrets": [token],
+    # Workers only read what `download` has put there. Asked, the hub might name a newer revision,
+    # and its client would keep a connection open, which no snapshot survives.
+    "env": {"HF_HUB_OFFLINE": "1"},
     # The first start reads all weights from a volume that nobody has read before.
     "startup_timeout": HOUR,
 }
@@ -86,6 +89,7 @@ ON_A_GPU: dict[str, Any] = {
 # Machines that wait for others: they have no GPU, and a day.
 COORDINATING: dict[str, Any] = {
     "image": image,
+    "env": ON_A_GPU["env"],
     "volumes": ON_A_GPU["volumes"],
     "timeout": 24 * HOUR,
 }
