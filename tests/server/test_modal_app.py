@@ -27,15 +27,16 @@ def functions():
         return dict(modal_app.app.registered_functions)
 
 
+def told(declaration):
+    """What a deployment would tell Modal of something: it waits in a closure until then."""
+    (inner,) = [part for part in vars(declaration).values() if hasattr(part, "_load")]
+    return inspect.getclosurevars(inner._load).nonlocals
+
+
 @pytest.fixture(scope="module")
 def declared(functions):
-    """What a deployment would tell Modal of a function: it waits in a closure until then."""
-
-    def declared(name):
-        (function,) = [part for part in vars(functions[name]).values() if hasattr(part, "_load")]
-        return inspect.getclosurevars(function._load).nonlocals
-
-    return declared
+    """The same of a function, by its name."""
+    return lambda name: told(functions[name])
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,28 @@ def test_a_snapshot_is_taken_and_holds_the_gpu_only_where_somebody_asks(declared
     assert declared(f"{EXTRACTOR}.*")["enable_memory_snapshot"]
     assert not declared(f"{EXTRACTOR}.*")["experimental_options"]
     assert not declared(SERVER)["enable_memory_snapshot"]
+
+
+def test_a_snapshot_holds_the_gpu_where_somebody_asks():
+    program = (
+        "import inspect; from actvec.server.modal_app import app;"
+        f" extractor = app.registered_functions['{EXTRACTOR}.*'];"
+        " (inner,) = [part for part in vars(extractor).values() if hasattr(part, '_load')];"
+        " print(inspect.getclosurevars(inner._load).nonlocals['experimental_options'])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "ACTVEC_MODAL_GPU_SNAPSHOT": "1"},
+    )
+    assert run.stdout.strip() == "{'enable_gpu_snapshot': 'True'}"
+
+
+@pytest.mark.parametrize("volume", [modal_resources.weights, modal_resources.data])
+def test_volumes_are_of_the_second_version_and_made_where_they_are_missing(volume):
+    assert (told(volume)["version"], told(volume)["create_if_missing"]) == (2, True)
 
 
 def test_a_container_has_one_input_at_a_time(declared):

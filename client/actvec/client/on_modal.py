@@ -138,7 +138,8 @@ class ServeCall:
 
     async def cancel(self) -> None:
         """See `Starting.cancel`."""
-        with suppress(*self._unanswered):
+        # Whoever waits no more has an error of his own to tell, or none.
+        with suppress(Exception):
             await self._call.cancel.aio()
 
     @property
