@@ -129,6 +129,29 @@ async def test_a_large_document_does_not_starve_behind_small_ones():
     assert engine.steps[2] == [2]
 
 
+async def test_an_interactive_document_does_not_wait_for_a_large_one_that_is_overdue():
+    """But the large one waits no more than once."""
+    scheduler = Scheduler(Engine(), step_tokens=100, queued_tokens=1000)
+
+    def next_step():
+        return [ticket.document for _, ticket in scheduler._take()]
+
+    async def ask(document):
+        await scheduler.lane(interactive=True).put(document, 10, lambda _: None)
+
+    lane = scheduler.lane()
+    for document, tokens in [(1, 60), (2, 90), (3, 90)]:
+        await lane.put(document, tokens, lambda _: None)
+    assert next_step() == [1]
+    await ask(101)
+    assert next_step() == [101]
+    await ask(102)
+    assert next_step() == [2]
+    await ask(103)
+    assert next_step() == [102, 103]
+    assert next_step() == [3]
+
+
 async def test_what_fits_the_rest_of_a_step_fills_it():
     engine = Engine()
     scheduler = make(engine, step_tokens=100)

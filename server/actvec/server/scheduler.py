@@ -6,7 +6,8 @@ everything else happens on one event loop.
 
 Calls wait in lanes. A step takes one document of each lane in turn, so that calls share the machine
 however many documents each has; interactive lanes go first, but never take more than half of a step
-that others wait for. Each class has its own bound on waiting tokens: beyond it, bulk lanes wait in
+that others wait for. Where a large bulk document is due and would leave them no room, they have a
+short step before it. Each class has its own bound on waiting tokens: beyond it, bulk lanes wait in
 line for room and interactive ones are refused.
 """
 
@@ -133,6 +134,7 @@ class Scheduler(Generic[D, R]):
         self._rooms = {True: _Room(queued_tokens), False: _Room(queued_tokens)}
         self._ready: dict[bool, deque[Lane[D, R]]] = {True: deque(), False: deque()}
         self._overdue: Lane[D, R] | None = None
+        self._making_way = False
         self._changed = threading.Condition()
         self._draining = False
         self._loop = asyncio.get_running_loop()
@@ -224,17 +226,36 @@ class Scheduler(Generic[D, R]):
         with self._changed:
             self._changed.wait_for(lambda: any(self._ready.values()) or self._draining)
             step = _Step[D, R]()
-            # A document that a step passed over, since it did not fit, leads the next one: large
-            # documents do not starve behind small ones.
-            overdue, self._overdue = self._overdue, None
-            if overdue is not None and overdue.waiting:
-                self._fill(step, overdue.interactive, limit=1, first=overdue)
             half = self._step_tokens // 2 if self._ready[False] else self._step_tokens
-            self._fill(step, True, limit=half)
-            self._fill(step, False, limit=self._step_tokens)
+            self._making_way = self._makes_way()
+            if self._making_way:
+                self._fill(step, True, limit=half)
+            else:
+                # A document that a step passed over, since it did not fit, leads the next one:
+                # large documents do not starve behind small ones.
+                overdue, self._overdue = self._overdue, None
+                if overdue is not None and overdue.waiting:
+                    self._fill(step, overdue.interactive, limit=1, first=overdue)
+                self._fill(step, True, limit=half)
+                self._fill(step, False, limit=self._step_tokens)
         if step.taken:
             self._loop.call_soon_threadsafe(self._free_room, step.taken)
         return step.taken
+
+    def _makes_way(self) -> bool:
+        """Whether interactive documents go alone, before an overdue one that leaves them no room.
+
+        Once: the next step is led by it.
+        """
+        lane = self._overdue
+        return (
+            not self._making_way
+            and bool(self._ready[True])
+            and lane is not None
+            and not lane.interactive
+            and bool(lane.waiting)
+            and lane.waiting[0].tokens >= self._step_tokens // 2
+        )
 
     def _fill(
         self, step: "_Step[D, R]", interactive: bool, *, limit: int, first: Lane[D, R] | None = None
