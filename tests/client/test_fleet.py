@@ -129,7 +129,7 @@ async def test_clients_that_come_together_start_one_worker_together(deploy, clie
     assert "waiting for a worker of modal://actvec that another client starts" in told
 
 
-@pytest.mark.parametrize("apart", [0, 0.02, 0.05, 0.08])
+@pytest.mark.parametrize("apart", [0.02, 0.05])
 async def test_a_directory_that_is_far_away_makes_no_more_workers(deploy, client_of, apart):
     deployment = deploy(wakes_after=0.5, takes=0.06)
 
@@ -150,7 +150,7 @@ async def test_a_worker_that_nobody_waits_for_any_more_is_not_started(deploy, cl
     assert (deployment.starts, deployment.cancelled, deployment.claims) == (1, 1, [])
 
 
-@pytest.mark.parametrize("status", [404, 401, 403, 500])
+@pytest.mark.parametrize("status", [404, 500])
 async def test_whatever_answers_for_a_worker_that_is_long_gone_it_is_swept_up(
     deploy, client_of, authority, status
 ):

@@ -15,11 +15,14 @@ from actvec.server.tokens import TokenizedDocument, Tokenizer
 from actvec.server.wire import Settings
 from actvec.v1 import vectors_pb2
 
+# Characters that are tokenized in less time than another thread takes to wake.
+_SHORT_TEXT = 500
+
 EngineLane = Lane[StepDocument, Pools]
 
 
 class Extractor:
-    """Turns texts into vectors. Tokenizing and the forward pass run on threads of their own."""
+    """Turns texts into vectors. The forward pass and long tokenizing run on their own threads."""
 
     def __init__(
         self, runner: StepRunner, tokenizer: Tokenizer, limits: Limits, step_tokens: int
@@ -82,9 +85,12 @@ class Extractor:
             QueueFullError: too many such calls wait already.
             DrainingError: the server is shutting down.
         """
-        document = await asyncio.get_running_loop().run_in_executor(
-            self._tokenizing_one, self._tokenize_one, text, recipe.settings
-        )
+        if len(text) <= _SHORT_TEXT:
+            document = self._tokenize_one(text, recipe.settings)
+        else:
+            document = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizing_one, self._tokenize_one, text, recipe.settings
+            )
         if isinstance(document, RequestError):
             raise document
         outcome: asyncio.Future[Pools | Exception] = asyncio.get_running_loop().create_future()
