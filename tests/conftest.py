@@ -17,7 +17,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What `make soak` and `make hostile` set."""
-    parser.addoption("--faults", type=int, default=4, help="Faults to inject in tests/faults.")
+    parser.addoption("--faults", type=int, default=6, help="Faults to inject in tests/faults.")
     parser.addoption("--fault-seed", type=int, default=0, help="Which faults, and when.")
     parser.addoption("--soak-minutes", type=float, default=0.1, help="How long tests/faults soak.")
     parser.addoption("--long-form", action="store_true", help="Attack tests/hostile at length.")
