@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from actvec.server.linear import PackedLinear
+from actvec.server.linear import PackedLinear, has_kernels
 from bench.workload import Shape
 
 
@@ -31,7 +31,7 @@ def matrix_rates(shape: Shape, dtype: torch.dtype, device: str, rows: int) -> di
             nn.Linear(*size, bias=False, dtype=dtype).requires_grad_(False) for size in sizes
         ]
     ways: dict[str, Sequence[nn.Module]] = {"torch's products": linears}
-    if torch.device(device).type == "cpu":
+    if torch.device(device).type == "cpu" and has_kernels(dtype):
         ways["oneDNN's, weights laid out before"] = [PackedLinear(linear) for linear in linears]
 
     def multiply(layers: Sequence[nn.Module], repeats: int) -> None:

@@ -15,14 +15,15 @@ def pack_linears(module: nn.Module) -> None:
 
     Afterwards the module cannot be trained, moved or saved.
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return
     for name, child in list(module.named_modules()):
-        if type(child) is nn.Linear and _has_kernels(child.weight.dtype):
+        if type(child) is nn.Linear and has_kernels(child.weight.dtype):
             module.set_submodule(name, PackedLinear(child))
 
 
-def _has_kernels(dtype: torch.dtype) -> bool:
+def has_kernels(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and multiplies matrices of this type on this machine's CPU."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
     # For float16 few CPUs have them, and whether their rows are independent was never looked at.
     return dtype is torch.float32 or (
         dtype is torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -31,6 +32,8 @@ def _has_kernels(dtype: torch.dtype) -> bool:
 
 class PackedLinear(nn.Module):
     """`x @ weight.T + bias`, as `linear` has them, for `x` `[..., in_features]`.
+
+    Needs oneDNN's kernels for the type of the weights (`has_kernels`).
 
     The operator is the one that torch.compile puts in the place of a linear layer whose weights are
     frozen; torch has no public name for it.
