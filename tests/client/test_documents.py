@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actvec.client import Document, Failure, UnsupportedInput
+from actvec.client import Document, Failure, SourceBroken, UnsupportedInput
 from actvec.client.documents import open_documents, read_text
 from actvec.client.errors import MissingExtra
 
@@ -106,25 +106,39 @@ def test_a_failure_of_a_line_carries_its_id_where_there_is_one(tmp_path):
     assert (bad.id, bad.field) == ("doc-9", "text")
 
 
-def test_a_damaged_archive_gives_what_it_holds_and_says_where_it_ends(tmp_path):
+def read_to_the_break(source):
+    """What a source gives, and how it breaks then."""
+    read, documents = [], iter(source)
+    with pytest.raises(SourceBroken) as broken:
+        while True:
+            read.append(next(documents))
+    return read, str(broken.value)
+
+
+def test_a_damaged_archive_gives_what_it_holds_and_then_breaks_where_it_ends(tmp_path):
     whole = write_lines(
         tmp_path / "c.jsonl.gz",
         *(json.dumps({"text": f"text {number} {hash(number * 7919)}"}) for number in range(9999)),
     )
     whole.write_bytes(whole.read_bytes()[:-2000])
-    *documents, last = open_documents(whole)
-    assert len(documents) > 100
-    assert all(isinstance(document, Document) for document in documents)
-    assert isinstance(last, Failure)
-    assert last.code == "DATA_LOSS"
-    assert f"line {len(documents) + 1}" in last.message
+    read, message = read_to_the_break(open_documents(whole))
+    assert len(read) > 100
+    assert all(isinstance(document, Document) for document in read)
+    assert f"{whole}, line {len(read) + 1}: from here on the file cannot be read" in message
 
 
-def test_what_is_no_archive_is_a_failure(tmp_path):
+def test_what_is_no_archive_breaks_at_once(tmp_path):
     path = tmp_path / "c.jsonl.gz"
     path.write_text('{"text": "not compressed"}\n')
-    (failure,) = open_documents(path)
-    assert failure.code == "DATA_LOSS"
+    with pytest.raises(SourceBroken, match=r"line 1: .*Not a gzipped file"):
+        list(open_documents(path))
+
+
+def test_a_break_is_no_end_also_where_it_is_among_what_is_skipped(tmp_path):
+    path = write_lines(tmp_path / "c.jsonl.gz", *['{"text": "x"}'] * 5)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(SourceBroken):
+        list(open_documents(path).scan(skip=range(99)))
 
 
 def test_lines_are_read_one_at_a_time(tmp_path):
@@ -240,11 +254,10 @@ def test_parquet_that_breaks_off_says_so_after_what_could_be_read(tmp_path):
     start = pq.ParquetFile(path).metadata.row_group(1).column(0).dictionary_page_offset
     data[start : start + 60] = b"\xff" * 60
     path.write_bytes(data)
-    *documents, last = open_documents(path)
-    assert len(documents) == 100
-    assert (last.id, last.code) == ("101", "DATA_LOSS")
-    assert "row 101: from here on the file cannot be read" in last.message
-    assert list(open_documents(path).scan(range(101))) == []
+    read, message = read_to_the_break(open_documents(path))
+    assert len(read) == 100
+    assert "row 101: from here on the file cannot be read" in message
+    assert read_to_the_break(open_documents(path).scan(range(101)))[0] == []
 
 
 @pytest.mark.parametrize(

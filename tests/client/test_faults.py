@@ -167,6 +167,23 @@ def test_a_server_that_drains_hands_the_rest_to_the_next_one(
     assert all(isinstance(result, Vector) for result in results)
 
 
+def test_the_latest_mean_stays_the_one_that_it_was_when_the_stream_began(
+    demo_server, cutting_proxy
+):
+    proxy, made, results = cutting_proxy(demo_server.target), [], []
+    with Client(proxy.target) as client:
+        made.append(client.corpus_mean(TEXTS[:3], job="latest-before").id)
+        for result in client.stream(TEXTS, mode="short", center="latest", window=32):
+            results.append(result)
+            if len(results) == 1:
+                made.append(client.corpus_mean(TEXTS[:5], job="latest-after").id)
+                proxy.cut()
+        for mean in made:
+            client.delete_mean(mean)
+    assert len(results) == len(TEXTS)
+    assert {result.stamp.corpus_mean_id for result in results} == {made[0]}
+
+
 def test_a_server_of_other_vectors_is_not_mixed_in(demo_server, spare_servers, cutting_proxy):
     proxy = cutting_proxy(demo_server.target)
     results = []

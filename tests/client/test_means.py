@@ -6,11 +6,12 @@ import itertools
 import random
 import signal
 import threading
+import time
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from actvec.client import (
     Aborted,
@@ -24,6 +25,7 @@ from actvec.client import (
     InvalidArgument,
     NotFound,
 )
+from actvec.client.means import read_mean
 from actvec.pooling import pooled_mean
 
 names = (f"job-{number}" for number in itertools.count())
@@ -127,6 +129,27 @@ def test_a_killed_server_comes_back_and_the_job_goes_on(
     with Client(proxy.target) as client:
         record = client.corpus_mean(documents(), job="killed", on_progress=watch)
         assert_same_mean(client, record, undisturbed)
+
+
+def test_a_corpus_that_comes_slowly_is_no_server_that_gets_no_further(start_server):
+    """The server ends idle calls meanwhile; what is drawn for it is progress all the same."""
+    server = start_server("--model=demo", "--idle-seconds=1", "--commit-seconds=0.1")
+    texts = [document.text for document in CORPUS[:8]]
+
+    def dies():
+        yield from texts[:7]
+        raise OSError("the disk with the corpus is gone")
+
+    def slowly():
+        for text in texts:
+            time.sleep(0.7)
+            yield text
+
+    with Client(server.target, retry_for=1) as client:
+        with pytest.raises(OSError, match="is gone"):
+            client.corpus_mean(dies(), job="slow")
+        record = client.corpus_mean(slowly(), job="slow")
+    assert record.documents == 8
 
 
 def test_a_program_that_died_is_run_again_and_goes_on(demo_server, undisturbed):
@@ -290,3 +313,12 @@ def test_a_mean_made_elsewhere_can_be_uploaded_and_used(client):
         raw.values - centred.values, pooled_mean("short", mean.T, raw.tokens), atol=1e-5
     )
     assert centred.smallest_count == 0
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_mean_whose_numbers_are_not_finite_is_refused_with_the_distance(number):
+    states = np.ones((4, 6))
+    assert read_mean(save({"corpus_mean": states})).shape == (6, 4)
+    states[2, 3] = states[1, 5] = number
+    with pytest.raises(InvalidArgument, match="not finite at distance 3 from the end"):
+        read_mean(save({"corpus_mean": states}))

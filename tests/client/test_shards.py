@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
-from actvec.client import Client, CorpusChanged, FailedPrecondition, Failure, InvalidArgument
+from actvec.client import (
+    Client,
+    CorpusChanged,
+    FailedPrecondition,
+    InvalidArgument,
+    SourceBroken,
+)
 from actvec.client.bulk import Layout, VectorJob
 from actvec.client.cli import main
 from actvec.client.documents import Shard, open_documents
@@ -72,6 +78,18 @@ def test_the_shards_of_a_source_are_its_documents_with_their_numbers_and_ids(
     assert known in (lengths, count * [None])
 
 
+def scanned(source, done):
+    """What a scan gives, and how it broke; None where it came to the end."""
+    read, documents = [], source.scan(done)
+    try:
+        while True:
+            read.append(next(documents))
+    except StopIteration:
+        return read, None
+    except SourceBroken as broken:
+        return read, str(broken)
+
+
 @settings(deadline=None)
 @given(
     lines=st.lists(
@@ -87,19 +105,20 @@ def test_any_lines_whole_or_cut_are_shared_out_each_once(lines, count, done, cut
         path = Path(folder, "corpus.jsonl.gz")
         data = gzip.compress("\n".join(lines).encode())
         path.write_bytes(data[: len(data) - cut])
-        whole = list(open_documents(path).scan(done))
-        parts = [located for shard in shards_of(path, count) for located in shard.scan(done)]
-    assert sorted(parts, key=lambda located: located.index) == whole
+        whole, broken = scanned(open_documents(path), done)
+        parts = [scanned(shard, done) for shard in shards_of(path, count)]
+    shared = [located for part, _ in parts for located in part]
+    assert sorted(shared, key=lambda located: located.index) == whole
+    assert all(end == broken for _, end in parts)
 
 
-def test_an_archive_that_ends_early_is_a_failure_of_one_shard(tmp_path):
+def test_an_archive_that_ends_early_breaks_every_shard(tmp_path):
     path = tmp_path / "corpus.jsonl.gz"
     texts = "".join(json.dumps({"text": f"{n} {hash(n * 7919)}"}) + "\n" for n in range(9999))
     path.write_bytes(gzip.compress(texts.encode())[:-2000])
-    parts = [list(shard) for shard in shards_of(path, 3)]
-    lost = [item for part in parts for item in part if isinstance(item, Failure)]
-    assert [failure.code for failure in lost] == ["DATA_LOSS"]
-    assert lost[0].id == str(sum(map(len, parts)))
+    for shard in shards_of(path, 3):
+        with pytest.raises(SourceBroken, match="from here on the file cannot be read"):
+            list(shard)
 
 
 def test_a_pipe_is_read_once_and_has_no_identity(tmp_path):

@@ -17,6 +17,7 @@ from actvec.client import (
     Document,
     Failure,
     ServerUnavailable,
+    SourceBroken,
     Vector,
 )
 
@@ -121,6 +122,36 @@ def test_what_the_reader_raises_comes_after_the_results_of_what_it_gave(client):
     with pytest.raises(OSError, match="the disk is gone"):
         results.extend(client.stream(corpus(), mode="short"))
     assert sorted(result.index for result in results) == [0, 1, 2, 3, 4]
+
+
+def test_a_reader_that_leaves_the_program_has_not_come_to_its_end(client):
+    def corpus():
+        yield from TEXTS[:5]
+        sys.exit("line 6 is bad")
+
+    results = []
+    with pytest.raises(SourceBroken, match="SystemExit: line 6 is bad"):
+        results.extend(client.stream(corpus(), mode="short"))
+    assert sorted(result.index for result in results) == [0, 1, 2, 3, 4]
+    with pytest.raises(SourceBroken):
+        client.corpus_mean(corpus(), job="left")
+    assert "left" not in {mean.name for mean in client.list_means()}
+
+
+async def test_nor_has_an_async_reader_whose_own_task_was_cancelled(demo_server):
+    async def corpus():
+        for text in TEXTS[:5]:
+            yield text
+        waiting = asyncio.create_task(asyncio.sleep(60))
+        waiting.cancel()
+        await waiting
+
+    results = []
+    async with AsyncClient(demo_server.target) as client:
+        with pytest.raises(SourceBroken, match="CancelledError"):
+            async for result in client.stream(corpus(), mode="short"):
+                results.append(result)  # noqa: PERF401 - what came before the error counts
+    assert len(results) == 5
 
 
 @pytest.mark.parametrize("documents", [None, 5, [3], "a text", Document("a", "text")])

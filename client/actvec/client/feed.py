@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
+from actvec.client.errors import SourceBroken
+
 Item = TypeVar("Item")
 
 
@@ -39,6 +41,12 @@ class Feed(Protocol[Item]):
 
 def _one(_: object) -> int:
     return 1
+
+
+def _broken(error: BaseException) -> SourceBroken:
+    """What stands for an end that is no `Exception`: raised as it is, it would end the consumer."""
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return SourceBroken(f"the documents' iterable did not come to its end: {reason}")
 
 
 def open_feed(
@@ -122,6 +130,8 @@ class ThreadFeed(Generic[Item]):
                 del item
         except Exception as error:  # the caller's code: raised where it is consumed
             self.error = error
+        except BaseException as error:  # for example `sys.exit`
+            self.error = _broken(error)
         finally:
             self._ended = True
             self._told = False
@@ -192,6 +202,10 @@ class TaskFeed(Generic[Item]):
                 del item
         except Exception as error:  # the caller's code: raised where it is consumed
             self.error = error
+        except asyncio.CancelledError as error:
+            # By `close`, or of something that the iterable waited for.
+            self.error = _broken(error)
+            raise
         finally:
             self._ended = True
             self._arrived.set()

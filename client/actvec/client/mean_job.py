@@ -154,6 +154,9 @@ class MeanJob:
         items = await feed.take(_BATCH)
         self._exhausted = not items
         if items:
+            # Also where they are durable already: reading up to there may take longer than a server
+            # keeps an idle call.
+            self._reconnection.progress()
             feed.release(sum(map(cost, items)))
         for item in items:
             self._backlog.add(item)
@@ -174,6 +177,9 @@ class MeanJob:
         if event == "opened":
             if not opened.done():
                 opened.set_result(response.opened)
+            # With nothing to do it is a server that ended an idle call, and not one that fails.
+            if not len(self._backlog):
+                self._reconnection.progress()
             self._tell(means_wire.decode_commit(response.opened, self._rate))
         elif not opened.done():
             raise ProtocolError("the server answered before it said where the job stands")

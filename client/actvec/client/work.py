@@ -49,7 +49,7 @@ class Work:
         lanes: How many share it.
 
     Attributes:
-        settings: As given.
+        settings: As given; with the first stamp, `latest` becomes the id of the mean that it was.
     """
 
     def __init__(
@@ -128,6 +128,8 @@ class Work:
         stamp = wire.decode_stamp(message, self.settings)
         if self._stamp is None:
             self._stamp = stamp
+            if self.settings.center:
+                self.settings = replace(self.settings, center=stamp.corpus_mean_id)
         elif stamp != self._stamp:
             raise StampChanged(
                 "another server, or the same after a reconnection, makes other vectors than those"

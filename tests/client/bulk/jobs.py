@@ -3,7 +3,7 @@
 import json
 
 from actvec.client.bulk import Layout, VectorJob
-from actvec.client.documents import open_documents
+from actvec.client.documents import DocumentSource, open_documents
 
 FORMATS = ("files", "shards", "parquet")
 COUNT = 60
@@ -21,10 +21,10 @@ def write_corpus(path, numbers=range(COUNT)):
 
 
 def job(corpus, folder, layout="shards", rows_per_file=16, **settings):
+    """A job of a corpus: a path, or a source that is open already."""
+    source = corpus if isinstance(corpus, DocumentSource) else open_documents(corpus)
     layout = Layout(layout, rows_per_file=rows_per_file)
-    return VectorJob(
-        open_documents(corpus), folder, **({"mode": "short"} | settings), layout=layout
-    )
+    return VectorJob(source, folder, **({"mode": "short"} | settings), layout=layout)
 
 
 def manifest_of(folder):

@@ -8,6 +8,11 @@ from typing import BinaryIO
 
 from actvec.client.errors import DataLoss
 from actvec.client.vectors import Failure
+from actvec.client.whole import whole_file
+
+# What may have passed when a job is resumed: an engine that was lost, a server without memory, a
+# file on a disk that was away. Other codes are of the document itself.
+_PASSING = {"INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"}
 
 
 class ErrorLog:
@@ -18,15 +23,19 @@ class ErrorLog:
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
-        """Forget an earlier job's, or go on after its last whole line.
+        """Forget an earlier job's; or go on with its list, save for what is to be tried again.
+
+        Tried again is what failed for a reason that may have passed, and what a half line stood
+        for.
 
         Raises:
-            OSError: it cannot be removed, read or mended.
+            DataLoss: a line is damaged.
+            OSError: it cannot be removed, read or written.
         """
         self.path = path
         self._file: BinaryIO | None = None
         if resume:
-            _drop_half_line(path)
+            _keep_final(path)
         else:
             path.unlink(missing_ok=True)
 
@@ -42,17 +51,7 @@ class ErrorLog:
             DataLoss: a line is damaged.
             OSError: it cannot be read.
         """
-        if self.empty:
-            return
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    index = json.loads(line)["index"]
-                except (ValueError, LookupError, TypeError):
-                    index = None
-                if not isinstance(index, int) or index < 0:
-                    raise DataLoss(f"{self.path}, line {number}: not what was written there")
-                yield index
+        return (index for index, _, _ in _read(self.path))
 
     def write(self, failure: Failure) -> None:
         """Add one, at once, so that a job that is killed has told.
@@ -80,15 +79,33 @@ class ErrorLog:
             self._file = None
 
 
-def _drop_half_line(path: Path) -> None:
-    """Remove what follows the last line's end: its document will be computed again."""
+def _read(path: Path) -> Iterator[tuple[int, str, bytes]]:
+    """The number and the code of each document in a list, and its line, for all whole lines.
+
+    Raises:
+        DataLoss: a line is damaged.
+        OSError: it cannot be read.
+    """
     if not path.exists():
         return
-    end = 0
-    with path.open("rb+") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                end += len(line)
-        file.truncate(end)
-    if not end:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+                index, code = record["index"], record["code"]
+            except (ValueError, LookupError, TypeError):
+                index = code = None
+            if not isinstance(index, int) or index < 0 or not isinstance(code, str):
+                raise DataLoss(f"{path}, line {number}: not what was written there")
+            yield index, code, line
+
+
+def _keep_final(path: Path) -> None:
+    if not path.exists():
+        return
+    with whole_file(path) as kept, kept.open("wb") as file:
+        file.writelines(line for _, code, line in _read(path) if code not in _PASSING)
+    if not path.stat().st_size:
         path.unlink()

@@ -1,4 +1,7 @@
-"""Reads documents from files, lazily; what cannot be read is a `Failure`, never an exception.
+"""Reads documents from files, lazily.
+
+A document that cannot be read is a `Failure`, and the others follow. A file that cannot be read on
+is an exception, `SourceBroken`, after what could be read: its end is not the corpus' end.
 
 Three kinds of input: a folder of `.txt` files, JSON lines (`.jsonl`, `.jsonl.gz`) with a `text`
 and, where given, an `id`, and Parquet with columns of these names. Text is UTF-8.

@@ -11,11 +11,11 @@ from typing import Any
 from actvec.client.documents.source import (
     DocumentSource,
     Located,
-    broken,
     decode,
     file_identity,
     json_type,
     parse_id,
+    source_broken,
 )
 from actvec.client.vectors import Document, Failure
 
@@ -41,27 +41,20 @@ class LinesSource(DocumentSource):
 
     def scan(self, skip: Container[int] = frozenset()) -> Iterator[Located]:
         """See `DocumentSource.scan`; what is skipped is not parsed."""
-        index = number = end = 0
+        index = number = 0
         try:
             with self.path.open("rb") as raw:
                 lines = gzip.GzipFile(fileobj=raw) if self._compressed else raw
                 seekable = raw.seekable()
-                try:
-                    for number, line in enumerate(lines, start=1):
-                        if not line.strip():
-                            continue
-                        if index not in skip:
-                            end = raw.tell() if seekable else 0
-                            yield Located(index, end, _parse_line(line, number, self.path))
-                        index += 1
-                finally:
-                    # Where the file breaks, whatever was skipped before.
-                    end = raw.tell() if seekable else 0
+                for number, line in enumerate(lines, start=1):
+                    if not line.strip():
+                        continue
+                    if index not in skip:
+                        end = raw.tell() if seekable else 0
+                        yield Located(index, end, _parse_line(line, number, self.path))
+                    index += 1
         except (OSError, EOFError, zlib.error) as error:
-            if index not in skip:
-                yield Located(
-                    index, end, broken(self.path, f"line {number + 1}", number + 1, error)
-                )
+            raise source_broken(self.path, f"line {number + 1}", error) from error
 
     def identity(self) -> dict[str, Any] | None:
         """See `DocumentSource.identity`."""

@@ -4,7 +4,13 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actvec.client.documents.source import DocumentSource, Located, broken, file_identity, parse_id
+from actvec.client.documents.source import (
+    DocumentSource,
+    Located,
+    file_identity,
+    parse_id,
+    source_broken,
+)
 from actvec.client.errors import UnsupportedInput
 from actvec.client.extras import import_extra
 from actvec.client.vectors import Document, Failure
@@ -58,8 +64,7 @@ class ParquetSource(DocumentSource):
                                 yield Located(index, end, self._parse(batch, row, index))
                             index += 1
         except (OSError, ValueError, NotImplementedError, UnsupportedInput) as error:
-            if index not in skip:
-                yield Located(index, end, broken(self.path, f"row {index + 1}", index + 1, error))
+            raise source_broken(self.path, f"row {index + 1}", error) from error
 
     def identity(self) -> dict[str, Any] | None:
         """See `DocumentSource.identity`."""

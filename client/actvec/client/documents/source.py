@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actvec.client.errors import SourceBroken
 from actvec.client.vectors import Document, Failure
 
 
@@ -54,7 +55,12 @@ class DocumentSource(abc.ABC):
 
     @abc.abstractmethod
     def scan(self, skip: Container[int] = frozenset()) -> Iterator[Located]:
-        """The documents in order, save for those whose numbers are in `skip`."""
+        """The documents in order, save for those whose numbers are in `skip`.
+
+        Raises:
+            SourceBroken: the source cannot be read to its end, which is so for every shard of it
+                and whatever is skipped: nobody knows what would have followed.
+        """
 
     @abc.abstractmethod
     def identity(self) -> dict[str, Any] | None:
@@ -80,10 +86,11 @@ def file_identity(path: Path, kind: str) -> dict[str, Any] | None:
         return {"kind": kind, "bytes": file.tell(), "sha256": digest}
 
 
-def broken(path: Path, where: str, number: int, error: Exception) -> Failure:
-    """The last of a file that ends before its end: the document of that number, and all after."""
-    return Failure(
-        str(number), "DATA_LOSS", f"{path}, {where}: from here on the file cannot be read: {error}"
+def source_broken(path: Path, where: str, error: Exception) -> SourceBroken:
+    """The end of a file before its end."""
+    return SourceBroken(
+        f"{path}, {where}: from here on the file cannot be read: {error}. Run again where a disk or"
+        " a network failed; a file that was cut short is to be made or fetched again"
     )
 
 
