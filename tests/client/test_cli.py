@@ -93,6 +93,26 @@ def test_extract_names_a_file_after_the_file_it_read(actvec, tmp_path):
     assert answer["vector_path"] == str(tmp_path / "activation_vector_short_essay.safetensors")
 
 
+def test_extract_never_overwrites_the_vector_of_another_text(actvec, tmp_path):
+    """Of two files of one name in different folders; the same file once more is no other text."""
+    first, second = tmp_path / "a" / "notes.txt", tmp_path / "b" / "notes.md"
+    for path in (first, second):
+        path.parent.mkdir()
+        path.write_text(f"{TEXT} {path.suffix}")
+    out = tmp_path / "out"
+    options = ("--mode", "short", "--out", out)
+    assert actvec("extract", "--file", first, *options)[0] == 0
+    assert actvec("extract", "--file", first, *options)[0] == 0
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    code, output, errors = actvec("extract", "--file", second, *options)
+    assert (code, output) == (2, "")
+    assert str(out / "activation_vector_short_notes.safetensors") in errors
+    assert "another text" in errors
+    assert "--out" in errors
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert actvec("extract", "--file", second, *options[:2], "--out", tmp_path / "more")[0] == 0
+
+
 def test_extract_reads_standard_input_and_writes_here_by_default(demo_server, tmp_path):
     program = start(
         *("--target", demo_server.target, "extract", "-", "--mode", "short"),
@@ -133,6 +153,31 @@ def test_wrong_usage_bad_input_and_no_server_are_exit_code_2(
     code, output, errors = actvec(*arguments)
     assert (code, output) == (2, "")
     assert "Error" in errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract", "--text", TEXT, "--mode", "short"],
+        ["stream", ".", "--mode", "short", "--out", "out"],
+        ["similarity", TEXT, "Another text."],
+        ["csv", "--samples", "--out", "out"],
+        ["report", "--samples"],
+        ["verify"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_a_mean_of_no_name_is_refused_as_where_a_shell_has_no_such_variable(
+    actvec, arguments, nothing, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text(TEXT)
+    code, output, errors = actvec(*arguments, "--center", nothing)
+    assert (code, output) == (2, "")
+    assert "Invalid value for '--center'" in errors
+    assert "give a corpus mean's id, its name or latest" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_missing_server_says_what_to_do(actvec):
@@ -249,6 +294,20 @@ def test_stream_writes_tables_in_the_order_of_the_documents(actvec, corpus, tmp_
     tables = [pq.read_table(path) for path in sorted(out.glob("vectors.parquet/*.parquet"))]
     assert [table["id"].to_pylist() for table in tables] == [["good 0", "good 1"], ["good 2"]]
     assert tables[0]["vector"].type.value_type == "float"
+
+
+def test_more_rows_than_a_file_can_have_are_refused_before_anything_is_begun(
+    actvec, corpus, tmp_path
+):
+    out = tmp_path / "out"
+    code, output, errors = actvec(
+        *("stream", corpus, "--mode", "short", "--out", out, "--format", "shards"),
+        *("--rows-per-file", 10**14),
+    )
+    assert (code, output) == (2, "")
+    assert "Invalid value for '--rows-per-file'" in errors
+    assert "1<=x<=1048576" in errors
+    assert not out.exists()
 
 
 def test_a_log_gets_a_line_now_and_then(actvec, corpus, tmp_path, monkeypatch):

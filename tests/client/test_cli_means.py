@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from actvec.client.cli import main
 from actvec.client.samples import sample_corpus
-from actvec.client.verify import COLUMNS
+from actvec.client.verify import COLUMNS, DocumentIdentity, holds, worst_error
+from actvec.pooling import PoolIdentity
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,56 @@ def test_verify_finds_out_that_columns_were_centred_by_another_mean(actvec, corp
     code, _, errors = actvec(*arguments)
     assert code == 2
     assert "length of 'a' is not known" in errors
+
+
+def test_verify_refuses_an_input_without_documents(actvec, corpus, tmp_path):
+    actvec("mean", "compute", corpus, "--name", "nothing")
+    empty, table = tmp_path / "empty.jsonl", tmp_path / "identity.csv"
+    empty.write_text("\n")
+    code, output, errors = actvec("verify", "--center", "nothing", empty, "--csv", table)
+    assert (code, output) == (2, "")
+    assert f"{empty} holds no document, so nothing can be verified" in errors
+    assert not table.exists()
+
+
+def test_verify_does_not_hold_where_no_document_could_be_checked(actvec, corpus, tmp_path):
+    actvec("mean", "compute", corpus, "--name", "blank")
+    (tmp_path / "blank.txt").write_text(" ")
+    code, output, errors = actvec("verify", "--center", "blank", tmp_path)
+    assert code == 1
+    assert "holds" not in output
+    assert "raw - centred = pooled mean was NOT checked: no document has vectors" in output
+    assert "'blank' was not checked" in errors
+    code, output, _ = actvec("verify", "--center", "blank", tmp_path, "--json")
+    assert (code, json.loads(output)["holds"], json.loads(output)["worst"]) == (1, False, None)
+
+
+def test_the_identity_holds_where_every_error_is_a_number_within_the_tolerance():
+    def document(*errors):
+        pools = (PoolIdentity("last", 1.0, error, 1.0, 1.0) for error in errors)
+        return DocumentIdentity("a", 1, tuple(pools))
+
+    fine, coarse = document(1e-7, 1e-6), document(1e-7, 1e-2)
+    assert (holds([fine, fine], 1e-4), worst_error([fine, fine])) == (True, 1e-6)
+    assert (holds([fine, coarse], 1e-4), worst_error([fine, coarse])) == (False, 1e-2)
+    assert (holds([], 1e-4), worst_error([])) == (False, None)
+    for unknown in (document(np.nan, 1e-7), document(1e-7, np.nan)):
+        assert np.isnan(unknown.relative_error)
+        for documents in ([unknown, fine], [fine, unknown]):
+            assert not holds(documents, 1e-4)
+            assert np.isnan(worst_error(documents))
+
+
+def test_verify_refuses_a_mean_that_is_not_finite(actvec, tmp_path):
+    mean = tmp_path / "mean.safetensors"
+    save_file({"corpus_mean": np.array([[1, 1], [1, np.nan]], np.float32)}, mean)
+    tables = [tmp_path / "raw.csv", tmp_path / "centred.csv"]
+    for table in tables:
+        table.write_text("a\n1\n1\n")
+    (tmp_path / "lengths.csv").write_text("label,tokens\na,2\n")
+    code, output, errors = actvec(
+        *("verify", "--mode", "short", "--columns", *tables),
+        *("--mean", mean, "--lengths", tmp_path / "lengths.csv"),
+    )
+    assert (code, output) == (2, "")
+    assert "corpus_mean is not finite at distance 1 from the end" in errors

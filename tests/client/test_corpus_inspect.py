@@ -3,8 +3,10 @@
 import gzip
 import itertools
 import json
+import os
 import shutil
 import statistics
+import subprocess
 import sys
 from importlib.resources import files
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from actvec.client import Client, Document, Failure, MissingExtra, UnsupportedInput
 from actvec.client.corpora import TokenCounter, inspect_corpus, inspect_documents
+from actvec.client.documents import open_documents
 from actvec.client.samples import sample_corpus
 
 TOKENIZER = str(files("actvec.server").joinpath("demo", "tokenizer.json"))
@@ -160,6 +163,43 @@ def test_the_first_failures_are_kept_and_all_are_counted():
     found = inspect_documents(broken)
     assert (found.documents, found.unreadable) == (0, 25)
     assert [failure.id for failure in found.failures] == [str(number) for number in range(10)]
+    assert [failure.index for failure in found.failures] == list(range(10))
+
+
+@pytest.mark.parametrize("options", [[], ["--tokenizer", TOKENIZER]], ids=["words", "tokens"])
+def test_what_has_no_utf8_is_unreadable_as_it_is_a_failure_of_stream(
+    program, demo_server, tmp_path, options
+):
+    records = [("a", "one two"), ("half a pair", "\ud83d"), ("\ud83d", "three")]
+    path = tmp_path / "halves.jsonl"
+    path.write_text("\n".join(json.dumps({"id": name, "text": text}) for name, text in records))
+    with Client(demo_server.target) as client:
+        results = list(client.stream(open_documents(path), mode="short", ordered=True))
+    code, output, _ = program("corpus", "inspect", path, *options, "--json")
+    found = json.loads(output)
+    assert (code, found["documents"], found["unreadable"]) == (1, 1, 2)
+    assert found["failures"] == [one.to_dict() for one in results if isinstance(one, Failure)]
+    code, output, errors = program("corpus", "inspect", path, *options)
+    assert (code, table(output)["unreadable"]) == (1, ["2"])
+    assert "half of a surrogate pair" in errors
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_an_id_that_has_no_utf8_is_named_on_any_terminal(tmp_path, encoding):
+    path = tmp_path / "halves.jsonl"
+    path.write_text(json.dumps({"id": "\ud83d", "text": "three"}))
+    found = subprocess.run(
+        [
+            *(sys.executable, "-c", "from actvec.client.cli import main; main()"),
+            *("corpus", "inspect", path),
+        ],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        check=False,
+    )
+    assert found.returncode == 1
+    assert b"the id of document '\\ud83d' cannot be written in UTF-8" in found.stderr
+    assert b"Traceback" not in found.stderr
 
 
 def test_inspect_shows_a_table_and_a_histogram(program, corpus):

@@ -9,6 +9,7 @@ import pytest
 from actvec.client import Client, Document, Failure, InvalidArgument
 from actvec.client.cli import main
 from actvec.client.corpora.tokenizing import TokenCounter
+from actvec.client.documents import open_documents
 from actvec.client.plan import (
     Figure,
     Load,
@@ -77,6 +78,20 @@ def test_tokens_are_those_that_a_server_counts(demo_server):
     with Client(demo_server.target) as client:
         found = [result.tokens for result in client.stream(texts, mode="short")]
     assert (load.tokens, load.longest_tokens) == (sum(found), max(found))
+
+
+def test_what_has_no_utf8_is_unreadable_as_it_is_a_failure_of_stream(actvec, demo_server, tmp_path):
+    records = [("a", "One text."), ("half a pair", "\ud83d"), ("\ud83d", "Another text.")]
+    path = tmp_path / "halves.jsonl"
+    path.write_text("\n".join(json.dumps({"id": name, "text": text}) for name, text in records))
+    with Client(demo_server.target) as client:
+        results = list(client.stream(open_documents(path), mode="short", ordered=True))
+    code, out, errors = actvec("plan", path, "--gpu=L4", f"--tokenizer={DEMO_TOKENIZER}", "--json")
+    found = json.loads(out)
+    assert (code, errors) == (1, "")
+    assert (found["documents"], found["unreadable"]) == (3, 2)
+    assert [isinstance(result, Failure) for result in results] == [False, True, True]
+    assert found["tokens"] == results[0].tokens
 
 
 def test_machines_share_the_work_and_each_of_them_starts_once():

@@ -127,6 +127,47 @@ def test_tables_alone_make_a_report(demo_server, tmp_path):
         )
 
 
+def table_of(path, rows=8):
+    """A table of two documents."""
+    random = np.random.default_rng(0)
+    lines = [",".join(f"{value:.8f}" for value in random.normal(size=2)) for _ in range(rows)]
+    path.write_text("\n".join(["a,b", *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(("mode", "count"), [("short", 1), ("long", 4)])
+def test_the_mode_of_a_table_is_the_one_that_is_given(tmp_path, mode, count):
+    for name in ("my_shortlist.csv", "my_longest.csv"):
+        material = gather_tables(table_of(tmp_path / name), mode=mode)
+        assert (material.mode, material.raw.shape) == (mode, (2, count, 8 // count))
+
+
+def test_a_table_that_csv_named_needs_no_mode_and_another_name_says_nothing(tmp_path):
+    for mode in ("short", "long"):
+        for kind in ("raw", "centered"):
+            table = table_of(tmp_path / f"vectors_{mode}_mode_{kind}.csv")
+            assert gather_tables(table).mode == mode
+    for name in ("my_shortlist.csv", "vectors_short_mode_raw_2.csv", "table.csv"):
+        with pytest.raises(InvalidArgument, match=rf"mode of .*{name} is not known.* --mode"):
+            gather_tables(table_of(tmp_path / name))
+
+
+def test_the_program_takes_the_mode_that_is_given_for_tables_too(tmp_path, capfd):
+    tables = [table_of(tmp_path / "my_shortlist.csv"), table_of(tmp_path / "my_centred.csv")]
+    out = tmp_path / "report.html"
+
+    def run(*options):
+        with pytest.raises(SystemExit) as ending:
+            main(["report", "--csv", *map(str, tables), "--out", str(out), *options])
+        return ending.value.code, *capfd.readouterr()
+
+    code, output, errors = run()
+    assert (code, output, out.exists()) == (2, "", False)
+    assert "my_shortlist.csv is not known" in errors
+    assert run("--mode", "long")[0] == 0
+    assert "2 documents, mode long:" in out.read_text()
+
+
 @pytest.mark.parametrize("count", [1, 2, 200])
 def test_one_document_and_many_make_a_report(tmp_path, count):
     random = np.random.default_rng(0)

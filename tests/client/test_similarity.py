@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def test_a_selection_keeps_the_first_documents_and_counts_the_rest():
     items = [Document("a", "A"), failure, *(Document(str(n), "B") for n in range(5))]
     selection = select(iter(items), 3)
     assert [document.id for document in selection.documents] == ["a", "0"]
-    assert (selection.failures, selection.left_out) == ((failure,), 4)
+    assert (selection.failures, selection.left_out) == ((replace(failure, index=1),), 4)
+    assert selection.indices == (0, 2)
 
 
 def test_raw_and_centred_vectors_are_of_the_same_documents_in_their_order(client):

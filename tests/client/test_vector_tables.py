@@ -186,10 +186,28 @@ def test_documents_that_fail_and_ids_that_occur_twice_are_listed_the_rest_is_kep
     corpus.write_text("\n".join([*lines, "rubbish"]))
     code, _, errors = actvec("csv", corpus, "--out", tmp_path / "out")
     assert code == 1
-    assert "errors.jsonl" in errors
+    listed = tmp_path / "out" / "vectors_errors.jsonl"
+    assert str(listed) in errors
     assert columns(tmp_path / "out" / "vectors_short_mode_raw.csv")[0] == ["a", "b"]
-    listed = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
-    assert {json.loads(line)["id"] for line in listed} == {"a", "blank", "5"}
+    failures = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert [(one["index"], one["id"]) for one in failures] == [(2, "a"), (3, "blank"), (4, "5")]
+    # Where nothing fails any more, there is no list.
+    corpus.write_text("\n".join(lines[:2]))
+    assert actvec("csv", corpus, "--out", tmp_path / "out")[0] == 0
+    assert not listed.exists()
+
+
+def test_a_job_of_stream_in_the_same_folder_is_left_as_it_is(actvec, tmp_path):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
+    corpus.write_text("\n".join([json.dumps({"text": TEXTS["a"]}), "rubbish", '{"text": " "}']))
+    job = ("stream", corpus, "--mode", "short", "--out", out, "--format", "shards", "--resume")
+    assert actvec(*job)[0] == 1
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    assert out / "errors.jsonl" in before
+    assert actvec("csv", corpus, "--out", out)[0] == 1
+    assert {path: path.read_bytes() for path in before} == before
+    code, output, _ = actvec(*job)
+    assert (code, "(3 documents were there already)" in output) == (1, True)
 
 
 def test_documents_over_the_limit_are_left_out_and_it_says_so(actvec, folder, tmp_path):
@@ -204,7 +222,7 @@ def test_where_every_document_fails_no_table_is_written_and_it_says_so(actvec, t
     code, output, errors = actvec("csv", tmp_path, "--out", tmp_path / "out")
     assert (code, output) == (1, "")
     assert "no table was written" in errors
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["errors.jsonl"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vectors_errors.jsonl"]
 
 
 def test_a_mean_that_is_not_there_leaves_nothing_behind(actvec, folder, tmp_path):

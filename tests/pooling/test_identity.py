@@ -53,6 +53,12 @@ def test_a_mean_of_zeros_predicts_no_difference():
     assert (check.cosine, check.relative_error) == (0.0, 1.0)
 
 
+def test_a_difference_that_is_no_number_is_no_agreement():
+    for mean in (np.zeros((4, D)), np.ones((4, D))):
+        (check,) = check_identity("short", np.full(D, np.nan), np.ones(D), mean, tokens=4)
+        assert not check.relative_error <= 1e-4
+
+
 def test_vectors_of_another_width_or_mode_are_refused():
     with pytest.raises(ValueError, match="mode long by a mean of width 5 have 20 numbers"):
         check_identity("long", np.zeros(5), np.zeros(5), np.zeros((3, 5)), tokens=3)

@@ -174,7 +174,7 @@ def read_mean(content: bytes) -> NDArray[np.float32]:
     """The mean in a safetensors file, by distance from the end, float32 `[max_tokens, D]`.
 
     Raises:
-        InvalidArgument: it is no such file.
+        InvalidArgument: it is no such file, or a number in it is not finite.
     """
     # Only whoever reads a file pays for its library.
     from safetensors import SafetensorError  # noqa: PLC0415
@@ -188,4 +188,13 @@ def read_mean(content: bytes) -> NDArray[np.float32]:
         ) from error
     if mean.ndim != 2:
         raise InvalidArgument(f"corpus_mean is [D, max_tokens], not {list(mean.shape)}")
-    return np.ascontiguousarray(mean.T, dtype=np.float32)
+    # What is too large for a float32 becomes infinite, and is refused as that.
+    with np.errstate(over="ignore"):
+        by_distance = np.ascontiguousarray(mean.T, dtype=np.float32)
+    finite = np.isfinite(by_distance).all(axis=1)
+    if not finite.all():
+        raise InvalidArgument(
+            f"corpus_mean is not finite at distance {int(finite.argmin())} from the end: it would"
+            " spoil every vector that it is subtracted from"
+        )
+    return by_distance

@@ -1,7 +1,7 @@
 """The vectors of a few thousand documents, raw and centred side by side."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actvec.client.sync import Client
 from actvec.client.vectors import Document, Failure, Mode, Result, Truncation, Vector
@@ -13,13 +13,20 @@ class Selection:
 
     Attributes:
         documents: The first ones of a source.
-        failures: Those among them that could not be read.
+        failures: Those among them that are left out, under their numbers in the source.
         left_out: How many more there are.
     """
 
     documents: tuple[Document, ...]
     failures: tuple[Failure, ...] = ()
     left_out: int = 0
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """The number of each of the documents in the source, from 0: those of no failure."""
+        failed = {failure.index for failure in self.failures}
+        first = range(len(self.documents) + len(self.failures))
+        return tuple(index for index in first if index not in failed)
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class PairedVectors:
     Attributes:
         raw: Without a corpus mean.
         centered: With the mean subtracted; empty where none was asked for.
-        failures: Documents without a vector.
+        failures: Documents without a vector, under their numbers among those that were given.
     """
 
     raw: tuple[Vector, ...]
@@ -54,13 +61,13 @@ def select(source: Iterable[Document | Failure], limit: int) -> Selection:
     documents: list[Document] = []
     failures: list[Failure] = []
     left_out = 0
-    for item in source:
-        if len(documents) + len(failures) == limit:
+    for index, item in enumerate(source):
+        if index >= limit:
             left_out += 1
         elif isinstance(item, Document):
             documents.append(item)
         else:
-            failures.append(item)
+            failures.append(replace(item, index=index))
     return Selection(tuple(documents), tuple(failures), left_out)
 
 

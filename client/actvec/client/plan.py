@@ -8,6 +8,7 @@ from actvec.client.corpora.tokenizing import TokenCounter
 from actvec.client.errors import InvalidArgument
 from actvec.client.prices import CARDS, PRICES_FROM, Card, Shape, shape_of
 from actvec.client.vectors import Document, Failure, Truncation
+from actvec.client.wire import encode_text
 
 # Documents whose tokens are counted at a time.
 _BATCH = 64
@@ -25,7 +26,7 @@ class Load:
 
     Attributes:
         documents: All documents.
-        unreadable: Those that cannot be read, or are blank: they fail, and cost nothing.
+        unreadable: Those that cannot be read or sent, or are blank: they fail, and cost nothing.
         over_context: Those that are longer than the context.
         tokens: Tokens that are computed.
         squares: The sum of the squares of the documents' computed tokens.
@@ -58,7 +59,7 @@ def measure_load(
     documents = unreadable = over = tokens = squares = longest = 0
     items = iter(source)
     while batch := list(itertools.islice(items, _BATCH)):
-        texts = [item.text for item in batch if isinstance(item, Document) and item.text.strip()]
+        texts = [item.text for item in batch if isinstance(item, Document) and _computable(item)]
         documents += len(batch)
         unreadable += len(batch) - len(texts)
         for count in counter.count(texts):
@@ -68,6 +69,15 @@ def measure_load(
             tokens += computed
             squares += computed**2
     return Load(documents, unreadable, over, tokens, squares, longest)
+
+
+def _computable(document: Document) -> bool:
+    """Whether a server makes a vector of it, however long it is."""
+    try:
+        encode_text(document)
+    except InvalidArgument:  # `stream` makes a failure of it
+        return False
+    return bool(document.text.strip())
 
 
 @dataclass(frozen=True)

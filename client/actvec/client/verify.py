@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +33,21 @@ class DocumentIdentity:
 
     @property
     def relative_error(self) -> float:
-        """The worst pool's error, as a fraction of what was predicted."""
-        return max(pool.relative_error for pool in self.pools)
+        """The worst pool's error, as a fraction of what was predicted; NaN where one is NaN."""
+        return float(np.max([pool.relative_error for pool in self.pools]))
+
+
+def holds(documents: Collection[DocumentIdentity], tolerance: float) -> bool:
+    """Whether the identity holds: of one document or more, and of each within the tolerance."""
+    # Each, not the worst: NaN is neither greater than a tolerance nor within it.
+    return bool(documents) and all(one.relative_error <= tolerance for one in documents)
+
+
+def worst_error(documents: Collection[DocumentIdentity]) -> float | None:
+    """The largest `relative_error`, NaN where one is NaN; None where there is no document."""
+    if not documents:
+        return None
+    return float(np.max([one.relative_error for one in documents]))
 
 
 def verify_vectors(raw: Vector, centred: Vector, mean: NDArray[np.float32]) -> DocumentIdentity:

@@ -80,8 +80,7 @@ def encode_document(document: Document, sequence: int, limits: Limits) -> Outgoi
         InvalidArgument: the id or the text cannot be written in UTF-8.
         ResourceExhausted: the text is over a limit of the server.
     """
-    encode_utf8(document.id, "id", document.id)
-    text = encode_utf8(document.text, "text", document.id)
+    text = encode_text(document)
     if limits.max_text_bytes and len(text) > limits.max_text_bytes:
         raise ResourceExhausted(
             f"{_called(document.id)} has {len(text)} bytes of text, the server takes"
@@ -97,6 +96,16 @@ def encode_document(document: Document, sequence: int, limits: Limits) -> Outgoi
             field="text",
         )
     return OutgoingDocument(message, hashlib.sha256(text).hexdigest(), size)
+
+
+def encode_text(document: Document) -> bytes:
+    """The UTF-8 of a document's text.
+
+    Raises:
+        InvalidArgument: the id or the text cannot be written in UTF-8.
+    """
+    encode_utf8(document.id, "id", document.id)
+    return encode_utf8(document.text, "text", document.id)
 
 
 def encode_utf8(value: str, field: str, document_id: str) -> bytes:

@@ -30,7 +30,8 @@ class PoolIdentity:
     @property
     def relative_error(self) -> float:
         """`error` as a fraction of `predicted`."""
-        return self.error / self.predicted if self.predicted else float(self.error > 0)
+        # Of no prediction, NaN is a difference too.
+        return self.error / self.predicted if self.predicted else float(self.error != 0)
 
 
 def check_identity(

@@ -6,11 +6,21 @@ import threading
 
 import pytest
 
-from actvec.client import AsyncClient, FailedPrecondition
+from actvec.client import AsyncClient, Document, FailedPrecondition
 from actvec.client.errors import Aborted
+from actvec.client.files import VectorFolder
 from actvec.client.lock import locked
 
-from .jobs import BLANK, COUNT, FORMATS, job, manifest_of, write_corpus
+from .jobs import (
+    BLANK,
+    COUNT,
+    FORMATS,
+    failures_of,
+    job,
+    manifest_of,
+    text_of,
+    write_corpus,
+)
 from .saved import read_back
 
 
@@ -59,6 +69,25 @@ def test_two_processes_do_not_write_to_one_folder(client, corpus, tmp_path):
         job(corpus, tmp_path / "out").run(client)
     assert list((tmp_path / "out").iterdir()) == []
     job(corpus, tmp_path / "out").run(client)
+
+
+def test_documents_whose_names_hold_other_texts_fail_and_nothing_is_replaced(client, tmp_path):
+    """In a folder that `actvec extract`, or a job whose manifest is gone, has written to."""
+    out = tmp_path / "out"
+    same, other = text_of(1), text_of(2)
+    folder = VectorFolder(out)
+    for document in (Document("doc-1", same), Document("doc-3", other)):
+        folder.save(client.extract(document, mode="short"))
+    kept = {path: path.read_bytes() for path in out.glob("*doc-3*")}
+    corpus = write_corpus(tmp_path / "corpus.jsonl", range(1, 5))
+    for resume in (False, True):
+        progress = job(corpus, out, "files", resume=resume).run(client)
+        assert (progress.vectors, progress.failed) == (3, 1)
+        (failure,) = failures_of(out)
+        assert (failure["id"], failure["code"]) == ("doc-3", "FAILED_PRECONDITION")
+        assert "another text" in failure["message"]
+    assert {path: path.read_bytes() for path in out.glob("*doc-3*")} == kept
+    assert {one.id for one in read_back(out, "files")} == {f"doc-{n}" for n in range(1, 5)}
 
 
 def test_a_file_that_is_not_full_is_written_when_its_time_has_come(client, corpus, tmp_path):

@@ -185,6 +185,21 @@ def test_a_resumed_job_is_centred_by_the_mean_that_was_the_latest_when_it_began(
     assert all(record["smallest_count"] > 0 for record in records)
 
 
+def test_documents_longer_than_the_mean_are_counted_also_when_resumed(
+    program, demo_server, client, corpus, tmp_path, make_mean
+):
+    arguments = (
+        *("stream", corpus, "--mode=short", "--out", tmp_path / "out", "--resume"),
+        *("--center", make_mean(["A text."]), "--target", demo_server.target),
+    )
+    for _ in range(2):
+        _, _, errors = program(*arguments)
+        assert "Longer than the corpus mean, and centred over their last tokens only" in errors
+        assert "57 of 57 documents" in errors
+    _, output, _ = program(*arguments, "--json")
+    assert json.loads(output)["shortened"] == COUNT - len(BLANK)
+
+
 def test_a_job_without_a_server_can_be_gone_on_with(client, corpus, tmp_path, check_complete):
     with Client("127.0.0.1:1") as nobody, pytest.raises(ServerUnavailable):
         job(corpus, tmp_path / "out").run(nobody)
@@ -235,6 +250,13 @@ def test_an_archive_that_was_cut_short_is_an_error_after_what_it_holds(
     assert "line 20: from here on the file cannot be read" in errors
     assert "Stopped after 19 vectors" in errors
     assert manifest_of(out)["finished_at"] is None
+
+
+def test_a_job_that_has_done_nothing_holds_no_folder(client, corpus, tmp_path, check_complete):
+    with Client("127.0.0.1:1") as nobody, pytest.raises(ServerUnavailable):
+        job(corpus, tmp_path / "out", mode="long").run(nobody)
+    job(corpus, tmp_path / "out").run(client)
+    check_complete(tmp_path / "out")
 
 
 def test_order_is_kept_on_disk_where_it_is_asked_for(client, corpus, tmp_path):

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import duckdb
@@ -18,6 +20,7 @@ from safetensors.numpy import load_file
 from actvec.client import Pool, Stamp, Vector
 from actvec.client.bulk import FileSink, Layout, ParquetSink, ShardSink
 from actvec.client.errors import DataLoss, FailedPrecondition, MissingExtra, OutOfRange
+from actvec.client.files import DuplicateNameError
 
 STAMP = Stamp(
     model="demo",
@@ -180,6 +183,33 @@ def test_another_dtype_or_number_of_rows_is_refused_when_gone_on_with(tmp_path, 
 
 
 @NUMBERED
+@pytest.mark.parametrize("rows", [0, 2**20 + 1, 10**14])
+def test_a_file_has_a_row_or_more_and_no_more_than_there_could_be_memory_for(tmp_path, kind, rows):
+    with pytest.raises(ValueError, match="rows_per_file is at least 1 and at most 1,048,576"):
+        kind(tmp_path / "new", rows_per_file=rows)
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_memory_does_not_hold_is_refused_with_its_size(tmp_path):
+    """A sink holds one file, all its rows, from the first vector on."""
+    program = """
+import resource, sys
+from actvec.client.bulk import ShardSink
+from tests.client.bulk.test_sinks import make_vector
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+ShardSink(sys.argv[1], rows_per_file=2**20).write(make_vector(0, width=20480))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert found.stderr.splitlines()[-1] == (
+        "actvec.client.errors.ResourceExhausted: a file of 1,048,576 rows of 20,480 float16 numbers"
+        " takes 42.9 GB of memory, which is not to be had; give a smaller rows_per_file"
+    )
+    assert names(tmp_path) == []
+
+
+@NUMBERED
 def test_a_number_that_does_not_fit_is_refused_and_the_rows_around_it_are_kept(tmp_path, kind):
     with kind(tmp_path) as sink:
         sink.write(make_vector(0))
@@ -264,6 +294,17 @@ def test_a_file_sink_knows_the_vectors_of_its_run(tmp_path):
     assert list(FileSink(tmp_path).rows()) == []
 
 
+def test_a_file_sink_never_replaces_the_vector_of_another_text(tmp_path):
+    write(FileSink(tmp_path), 0)
+    before = contents(tmp_path)
+    with FileSink(tmp_path) as sink:
+        with pytest.raises(DuplicateNameError, match="another text"):
+            sink.write(replace(make_vector(1), id=make_vector(0).id))
+        assert contents(tmp_path) == before
+        sink.write(make_vector(0))
+        assert [row.index for row in sink.rows()] == [0]
+
+
 def test_files_hold_float32_where_asked_to(tmp_path):
     write(FileSink(tmp_path, dtype="float32"), 70_000)
     (path,) = tmp_path.glob("*.safetensors")
@@ -285,6 +326,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         ({"format": "csv"}, "format is one of files, shards, parquet, not 'csv'"),
         ({"dtype": "bfloat16"}, "dtype is one of float16, float32"),
         ({"rows_per_file": 0}, "rows_per_file is at least 1"),
+        ({"rows_per_file": 10**14}, "and at most 1,048,576, not 100,000,000,000,000"),
     ],
 )
 def test_a_layout_that_does_not_exist_is_refused(settings, message):

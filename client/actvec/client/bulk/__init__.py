@@ -19,7 +19,7 @@ The sinks can be used without a job, for documents that come from elsewhere:
 
 from actvec.client.bulk.job import OnProgress, VectorJob
 from actvec.client.bulk.layout import Format, Layout
-from actvec.client.bulk.numbered import ROWS_PER_FILE
+from actvec.client.bulk.numbered import MAX_ROWS_PER_FILE, ROWS_PER_FILE
 from actvec.client.bulk.parquet import ParquetSink
 from actvec.client.bulk.progress import JobProgress
 from actvec.client.bulk.shards import ShardSink
@@ -27,6 +27,7 @@ from actvec.client.bulk.single import FileSink
 from actvec.client.bulk.sink import Row, Sink
 
 __all__ = [
+    "MAX_ROWS_PER_FILE",
     "ROWS_PER_FILE",
     "FileSink",
     "Format",

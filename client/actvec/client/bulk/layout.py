@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from actvec.client.bulk.numbered import ROWS_PER_FILE, NumberedSink
+from actvec.client.bulk.numbered import ROWS_PER_FILE, NumberedSink, check_rows_per_file
 from actvec.client.bulk.parquet import ParquetSink
 from actvec.client.bulk.shards import ShardSink
 from actvec.client.bulk.single import FileSink
@@ -25,7 +25,7 @@ class Layout:
         rows_per_file: Vectors of a shard or of a Parquet file.
 
     Raises:
-        ValueError: a format or dtype that does not exist, or fewer rows than 1.
+        ValueError: a format or dtype that does not exist, or a number of rows that no file has.
     """
 
     format: Format = "files"
@@ -39,8 +39,7 @@ class Layout:
         ):
             if value not in known:
                 raise ValueError(f"{name} is one of {', '.join(known)}, not {value!r}")
-        if self.rows_per_file < 1:
-            raise ValueError(f"rows_per_file is at least 1, not {self.rows_per_file}")
+        check_rows_per_file(self.rows_per_file)
 
     def open(self, folder: Path, *, run: str, resume: bool) -> Sink:
         """The sink of a job's folder.

@@ -14,7 +14,7 @@ from actvec.client.bulk.indices import IndexSet
 from actvec.client.bulk.layout import Layout
 from actvec.client.bulk.manifest import Manifest
 from actvec.client.bulk.progress import JobProgress
-from actvec.client.bulk.sink import Sink, differences
+from actvec.client.bulk.sink import Row, Sink, differences
 from actvec.client.documents import DocumentSource
 from actvec.client.errors import DataLoss, FailedPrecondition, OutOfRange, StampChanged
 from actvec.client.files import DuplicateNameError
@@ -141,7 +141,10 @@ class Ledger:
             result = self._write(result)
         if isinstance(result, Vector):
             progress = replace(
-                progress, vectors=progress.vectors + 1, tokens=progress.tokens + result.tokens
+                progress,
+                vectors=progress.vectors + 1,
+                tokens=progress.tokens + result.tokens,
+                shortened=progress.shortened + Row.of(result).shortened,
             )
         else:
             self._errors.write(result)
@@ -179,7 +182,8 @@ class Ledger:
         """
         options = self._options
         manifest = Manifest.load(options.folder)
-        if manifest is None:
+        # One that has neither a vector nor an error, as where no server was there, holds nothing.
+        if manifest is None or (manifest.stamp is None and not options.errors.exists()):
             return None
         if not options.resume:
             state = "a finished job" if manifest.finished_at else "a job that is not finished"
@@ -202,11 +206,12 @@ class Ledger:
         Raises:
             DataLoss: it is damaged.
         """
-        vectors = tokens = failed = 0
+        vectors = tokens = shortened = failed = 0
         for row in self._sink.rows():
             self._count(row.index)
             vectors += 1
             tokens += row.tokens
+            shortened += row.shortened
         for index in self._errors.indices():
             self._count(index)
             failed += 1
@@ -214,6 +219,7 @@ class Ledger:
             vectors=vectors,
             failed=failed,
             tokens=tokens,
+            shortened=shortened,
             resumed_vectors=vectors,
             resumed_failed=failed,
             resumed_tokens=tokens,

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.bulk.sink import Row, differences
-from actvec.client.errors import DataLoss, FailedPrecondition
+from actvec.client.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from actvec.client.files import FILE_DTYPE, Dtype, to_dtype
 from actvec.client.vectors import Stamp, Vector
 from actvec.client.whole import check_writable, sync_folder
 
 ROWS_PER_FILE = 4096
+
+# Memory holds one file, with room for all its rows: 43 GB of the longest vectors of Pythia-12B.
+MAX_ROWS_PER_FILE = 1 << 20
 
 
 class NumberedSink(abc.ABC):
@@ -51,13 +54,13 @@ class NumberedSink(abc.ABC):
                 `rows_per_file` and `dtype`.
 
         Raises:
-            ValueError: `rows_per_file` is less than 1.
+            ValueError: `rows_per_file` is less than 1 or more than `MAX_ROWS_PER_FILE`.
             FailedPrecondition: vectors are there, and it is not to go on after them.
             DataLoss: a file is damaged or missing.
+            ResourceExhausted: there is not the memory for the file that is gone on with.
             OSError: the folder cannot be created, read or written to.
         """
-        if rows_per_file < 1:
-            raise ValueError(f"rows_per_file is at least 1, not {rows_per_file}")
+        check_rows_per_file(rows_per_file)
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         check_writable(self.folder)
@@ -186,7 +189,32 @@ class NumberedSink(abc.ABC):
         self._checked = vector.stamp
 
     def _allocate(self, width: int) -> NDArray[Any]:
-        """The numbers of the file that is being filled, `[rows_per_file, K * D]`."""
+        """The numbers of the file that is being filled, `[rows_per_file, K * D]`.
+
+        Raises:
+            ResourceExhausted: there is not so much memory.
+        """
         if self._values is None:
-            self._values = np.empty((self._rows_per_file, width), self._dtype)
+            rows = self._rows_per_file
+            try:
+                self._values = np.empty((rows, width), self._dtype)
+            except MemoryError as error:
+                size = rows * width * np.dtype(self._dtype).itemsize
+                raise ResourceExhausted(
+                    f"a file of {rows:,} rows of {width:,} {self._dtype} numbers takes"
+                    f" {size / 1e9:.1f} GB of memory, which is not to be had; give a smaller"
+                    " rows_per_file"
+                ) from error
         return self._values
+
+
+def check_rows_per_file(rows: int) -> None:
+    """Refuse what no file can have.
+
+    Raises:
+        ValueError: fewer rows than 1, or more than `MAX_ROWS_PER_FILE`.
+    """
+    if not 1 <= rows <= MAX_ROWS_PER_FILE:
+        raise ValueError(
+            f"rows_per_file is at least 1 and at most {MAX_ROWS_PER_FILE:,}, not {rows:,}"
+        )

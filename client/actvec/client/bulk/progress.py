@@ -11,6 +11,8 @@ class JobProgress:
         vectors: Documents with a vector.
         failed: Documents without one.
         tokens: Tokens of the documents with a vector.
+        shortened: Documents with a vector that are longer than their corpus mean; see
+            `Row.shortened`.
         resumed_vectors: Those of `vectors` that were there when the job was resumed.
         resumed_failed: Those of `failed`, likewise.
         resumed_tokens: Those of `tokens`, likewise.
@@ -23,6 +25,7 @@ class JobProgress:
     vectors: int = 0
     failed: int = 0
     tokens: int = 0
+    shortened: int = 0
     resumed_vectors: int = 0
     resumed_failed: int = 0
     resumed_tokens: int = 0

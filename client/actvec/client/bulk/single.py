@@ -29,8 +29,7 @@ class FileSink:
         Args:
             folder: Where to write.
             dtype: dtype of the numbers in the files.
-            run: Names the run, where it goes on with one that was cut short; files of other runs
-                are replaced. Default: a new one.
+            run: Names the run, where it goes on with one that was cut short. Default: a new one.
 
         Raises:
             OSError: the folder cannot be created or written to.

@@ -32,6 +32,15 @@ class Row:
     smallest_count: int
     text_sha256: str
 
+    @property
+    def shortened(self) -> bool:
+        """Whether it is longer than its corpus mean, so that only its last tokens were pooled.
+
+        Of a text that was cut to the context this is not known, and False.
+        """
+        centred = self.smallest_count > 0
+        return centred and not self.truncated and self.tokens_used < self.tokens
+
     @classmethod
     def of(cls, vector: Vector) -> "Row":
         """The entry of a vector."""
@@ -74,6 +83,7 @@ class Sink(Protocol):
             DuplicateNameError: it would take the place of another one.
             OutOfRange: a number is not finite in the dtype of the files.
             FailedPrecondition: its stamp is another than that of the vectors before it.
+            ResourceExhausted: there is not the memory for a file of so many rows.
             OSError: the disk is full, or the like.
         """
 

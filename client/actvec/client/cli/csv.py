@@ -52,6 +52,7 @@ def csv(
     INPUT is what `stream` takes. vectors_<mode>_mode_raw.csv and, with --center,
     vectors_<mode>_mode_centered.csv have a column a document, under its id, and a row a dimension;
     vectors_lengths.csv has their tokens, and vectors_metadata.json says what they depend on.
+    Documents that fail are listed in vectors_errors.jsonl, and the exit code is 1.
     """
     selection = _selection(source, limit, samples=samples)
     out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,8 @@ def csv(
     paths = write_tables(out, pairs) if pairs.raw else []
     tell_gaps(selection, pairs)
     failures = failures_of(selection, pairs)
-    errors = out / "errors.jsonl"
+    # Not errors.jsonl: that is of a job of `stream`, which may have the same folder.
+    errors = out / "vectors_errors.jsonl"
     errors.unlink(missing_ok=True)
     if failures:
         lines = "".join(json.dumps(failure.to_dict()) + "\n" for failure in failures)
@@ -76,7 +78,7 @@ def _selection(source: Path | None, limit: int, *, samples: bool) -> Selection:
     selection = select(sample_corpus() if source is None else open_documents(source), limit)
     documents: dict[str, Document] = {}
     failures = list(selection.failures)
-    for document in selection.documents:
+    for index, document in zip(selection.indices, selection.documents, strict=True):
         if document.id in documents:
             failures.append(
                 Failure(
@@ -85,6 +87,7 @@ def _selection(source: Path | None, limit: int, *, samples: bool) -> Selection:
                     f"another document has the id {document.id!a}, and so the same column; give"
                     " each its own",
                     "id",
+                    index,
                 )
             )
         else:

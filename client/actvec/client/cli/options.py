@@ -153,9 +153,24 @@ truncation_option = click.option(
     " kept.",
 )
 
+
+def check_center(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """A mean's name as it was given; an unset variable of a shell leaves an empty one.
+
+    Raises:
+        click.BadParameter: it is empty.
+    """
+    if value is not None and not value.strip():
+        raise click.BadParameter(
+            "it is empty; give a corpus mean's id, its name or latest, or leave the option out"
+        )
+    return value
+
+
 center_option = click.option(
     "--center",
     metavar="latest|ID",
+    callback=check_center,
     help="The corpus mean to subtract.  [default: none, raw vectors]",
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import click
 
@@ -57,8 +58,10 @@ def _counting(total: int) -> Iterator[Callable[[Result], None]]:
 
 
 def failures_of(selection: Selection, pairs: PairedVectors) -> list[Failure]:
-    """Documents that could not be read, then those without a vector."""
-    return [*selection.failures, *pairs.failures]
+    """Documents that could not be read and those without a vector, in the order of the source."""
+    indices = selection.indices
+    without = (replace(failure, index=indices[failure.index]) for failure in pairs.failures)
+    return sorted([*selection.failures, *without], key=lambda failure: failure.index)
 
 
 def tell_gaps(selection: Selection, pairs: PairedVectors) -> None:

@@ -96,7 +96,7 @@ class _MeanLines:
 
     def update(self, progress: MeanProgress) -> None:
         if not self._opened and progress.committed:
-            click.echo(f"going on behind {progress.committed:,} documents", err=True)
+            click.echo(f"resuming after document {progress.committed:,}", err=True)
         self._opened = True
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _LINE_EVERY

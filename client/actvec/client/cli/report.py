@@ -37,9 +37,8 @@ from actvec.client.vectors import Document, Mode, Truncation
 @click.option(
     "--mode",
     type=click.Choice(["short", "long"]),
-    default="long",
-    show_default=True,
-    help="One pool, or four.",
+    help="One pool, or four; of tables, the mode that they are of.  [default: long; of tables, what"
+    " their names say as `actvec csv` gave them]",
 )
 @center_option
 @truncation_option
@@ -61,7 +60,7 @@ def report(
     path: Path | None,
     samples: bool,
     tables: tuple[Path, Path] | None,
-    mode: Mode,
+    mode: Mode | None,
     center: str | None,
     truncation: Truncation,
     limit: int,
@@ -79,10 +78,10 @@ def report(
     import_extra("plotly", "report")
     failed = False
     if tables:
-        material = gather_tables(*tables)
+        material = gather_tables(*tables, mode=mode)
     else:
         selection = _selection(source, text, path, limit)
-        material, failed = _ask(server, selection, mode, center, truncation)
+        material, failed = _ask(server, selection, mode or "long", center, truncation)
     write_report(out, material)
     click.echo(f"{out}: {len(material.labels):,} documents")
     if png is not None:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import click
 
-from actvec.client.bulk import ROWS_PER_FILE, Format, JobProgress, Layout, VectorJob
+from actvec.client.bulk import (
+    MAX_ROWS_PER_FILE,
+    ROWS_PER_FILE,
+    Format,
+    JobProgress,
+    Layout,
+    VectorJob,
+)
 from actvec.client.cli.options import (
     Server,
     json_option,
@@ -51,9 +58,9 @@ from actvec.client.vectors import Mode, Truncation
 )
 @click.option(
     "--rows-per-file",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MAX_ROWS_PER_FILE),
     metavar="N",
-    help=f"Vectors of a shard or Parquet file.  [default: {ROWS_PER_FILE}]",
+    help=f"Vectors of a shard or Parquet file; memory holds one file.  [default: {ROWS_PER_FILE}]",
 )
 @shard_option
 @click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
@@ -172,6 +179,7 @@ def _summarize(progress: JobProgress, job: VectorJob, *, as_json: bool) -> None:
             "vectors": progress.vectors,
             "failed": progress.failed,
             "tokens": progress.tokens,
+            "shortened": progress.shortened,
             "resumed": progress.resumed_vectors + progress.resumed_failed,
             "seconds": round(progress.seconds, 3),
             "out": str(job.folder),
@@ -180,5 +188,11 @@ def _summarize(progress: JobProgress, job: VectorJob, *, as_json: bool) -> None:
         click.echo(json.dumps(summary))
         return
     click.echo(f"{describe(progress)}; in {job.folder}")
+    if progress.shortened:
+        click.echo(
+            "Longer than the corpus mean, and centred over their last tokens only (tokens_used):"
+            f" {progress.shortened:,} of {progress.vectors:,} documents",
+            err=True,
+        )
     if errors:
         click.echo(f"The documents that failed are listed in {errors}", err=True)

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
-from actvec.client.cli.options import Server, json_option, talks_to_server
+from actvec.client.cli.options import Server, check_center, json_option, talks_to_server
 from actvec.client.documents import open_documents
 from actvec.client.errors import ActvecError
 from actvec.client.means import read_mean
@@ -15,17 +15,25 @@ from actvec.client.samples import sample_corpus
 from actvec.client.vectors import Document, Failure, Mode, Vector
 from actvec.client.verify import (
     DocumentIdentity,
+    holds,
     read_lengths,
     to_csv,
     verify_columns,
     verify_vectors,
+    worst_error,
 )
 from actvec.client.whole import write_whole
 
 
 @click.command
 @click.argument("source", metavar="[INPUT]", type=click.Path(path_type=Path), required=False)
-@click.option("--center", default="latest", show_default=True, help="The mean: latest or an ID.")
+@click.option(
+    "--center",
+    default="latest",
+    show_default=True,
+    callback=check_center,
+    help="The mean: latest or an ID.",
+)
 @click.option(
     "--mode",
     type=click.Choice(["short", "long"]),
@@ -79,7 +87,8 @@ def verify(
     """Check centring without the model: raw - centred is the pooled mean, for every document.
 
     Makes the vectors of INPUT (what `actvec stream` takes; without it the sample texts), raw and
-    centred, downloads the mean and compares. The exit code is 1 where it does not hold.
+    centred, downloads the mean and compares. The exit code is 1 where it does not hold, or where a
+    document could not be checked.
     """
     if columns is not None:
         if mean_path is None or lengths is None or source is not None:
@@ -91,26 +100,21 @@ def verify(
         documents, failures = _ask(server, source, mode, center)
     if csv_path is not None:
         write_whole(csv_path, to_csv(documents))
-    worst = max((document.relative_error for document in documents), default=0.0)
-    holds = worst <= tolerance
+    passed = holds(documents, tolerance)
     if as_json:
         shown = {
-            "holds": holds,
-            "worst": worst,
+            "holds": passed,
+            "worst": worst_error(documents),
             "documents": [asdict(document) for document in documents],
             "failures": [failure.to_dict() for failure in failures],
         }
         click.echo(json.dumps(shown, indent=2))
     else:
         _print(documents)
-        verdict = "holds" if holds else "does NOT hold"
-        click.echo(
-            f"\nraw - centred = pooled mean {verdict}: {len(documents)} documents, the worst"
-            f" error is {worst:.1e} of the pooled mean's norm (tolerance {tolerance:g})"
-        )
+        click.echo(f"\nraw - centred = pooled mean {_verdict(documents, tolerance)}")
         for failure in failures:
             click.echo(f"{failure.id!a} was not checked: {failure.message}", err=True)
-    if failures or not holds:
+    if failures or not passed:
         raise click.exceptions.Exit(1)
 
 
@@ -125,9 +129,9 @@ def _ask(
     with server.connect() as client:
         file = client.download_mean(center)
         mean = file.mean
-        for text in texts:
+        for index, text in enumerate(texts):
             if isinstance(text, Failure):
-                failures.append(text)
+                failures.append(replace(text, index=index))
                 continue
             try:
                 raw: Vector = client.extract(text, mode=mode)
@@ -137,8 +141,21 @@ def _ask(
             except ActvecError as error:
                 if error.code not in {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "INTERNAL"}:
                     raise
-                failures.append(Failure.of(error, text.id, 0))
+                failures.append(Failure.of(error, text.id, index))
+    if not documents and not failures:
+        raise click.UsageError(f"{source} holds no document, so nothing can be verified")
     return documents, failures
+
+
+def _verdict(documents: list[DocumentIdentity], tolerance: float) -> str:
+    worst = worst_error(documents)
+    if worst is None:
+        return "was NOT checked: no document has vectors"
+    verdict = "holds" if holds(documents, tolerance) else "does NOT hold"
+    return (
+        f"{verdict}: {len(documents)} documents, the worst error is {worst:.1e} of the pooled"
+        f" mean's norm (tolerance {tolerance:g})"
+    )
 
 
 def _print(documents: list[DocumentIdentity]) -> None:

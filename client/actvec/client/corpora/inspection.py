@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from actvec.client.corpora.acceptance import count_words, text_digest
 from actvec.client.corpora.tokenizing import TokenCounter
 from actvec.client.documents import open_documents
+from actvec.client.errors import InvalidArgument
 from actvec.client.vectors import Document, Failure
+from actvec.client.wire import encode_text
 
 # Documents whose tokens are counted at a time.
 _BATCH = 64
@@ -79,7 +81,8 @@ class Inspection:
 
     Attributes:
         documents: Documents that can be read.
-        unreadable: Documents that cannot.
+        unreadable: Documents that cannot, or whose id or text has no UTF-8, so that no server
+            takes them.
         failures: The first of those, with the reason.
         empty: Documents without a word.
         duplicates: Documents that equal an earlier one to the byte, empty ones aside.
@@ -153,8 +156,8 @@ def inspect_documents(
     if context is not None and tokenizer is None:
         raise ValueError("a context is a number of tokens, which only a tokenizer can count")
     scan = _Scan(tokenizer)
-    for item in documents:
-        scan.add(item)
+    for index, item in enumerate(documents):
+        scan.add(item, index)
     scan.count_tokens()
     tokens = scan.tokens.lengths() if tokenizer else None
     return Inspection(
@@ -216,11 +219,14 @@ class _Scan:
         self._tokenizer = tokenizer
         self._batch: list[Document] = []
 
-    def add(self, item: Document | Failure) -> None:
+    def add(self, item: Document | Failure, index: int) -> None:
         if isinstance(item, Failure):
-            self.unreadable += 1
-            if len(self.failures) < _SHOWN_FAILURES:
-                self.failures.append(item)
+            self._add_failure(replace(item, index=index))
+            return
+        try:
+            text = encode_text(item)
+        except InvalidArgument as error:
+            self._add_failure(Failure.of(error, item.id, index))
             return
         self.documents += 1
         words = count_words(item.text)
@@ -229,11 +235,16 @@ class _Scan:
             return
         self.digests.add(text_digest(item.text))
         self.words.add(item.id, words)
-        self.bytes.add(item.id, len(item.text.encode("utf-8", "surrogatepass")))
+        self.bytes.add(item.id, len(text))
         if self._tokenizer is not None:
             self._batch.append(item)
             if len(self._batch) == _BATCH:
                 self.count_tokens()
+
+    def _add_failure(self, failure: Failure) -> None:
+        self.unreadable += 1
+        if len(self.failures) < _SHOWN_FAILURES:
+            self.failures.append(failure)
 
     def count_tokens(self) -> None:
         """Count those of the documents that wait for it."""

@@ -39,7 +39,11 @@ class TokenCounter:
         self._tokenizer.no_padding()
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, all of it, BOS included where it is counted."""
+        """Tokens of each text, all of it, BOS included where it is counted.
+
+        Raises:
+            TypeError: a text holds half of a surrogate pair, and so has no UTF-8.
+        """
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(encoding.ids) + self.prepend_bos for encoding in encodings]
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from actvec.client.errors import InvalidArgument
 from actvec.client.means import MeanFile
 from actvec.client.paired import PairedVectors
-from actvec.client.vector_tables import VectorTable, read_table
+from actvec.client.vector_tables import VectorTable, read_table, table_name
 from actvec.client.vectors import Document, Mode, Stamp
 from actvec.pooling import pooled_mean, pools
 
@@ -77,24 +78,50 @@ def gather(
     )
 
 
-def gather_tables(raw: str | Path, centred: str | Path | None = None) -> Material:
-    """Material of tables that `actvec csv` wrote; the mode is seen from the file's name.
+def gather_tables(
+    raw: str | Path, centred: str | Path | None = None, *, mode: Mode | None = None
+) -> Material:
+    """Material of tables that `actvec csv` wrote, or of others of that layout.
+
+    Args:
+        raw: The table of raw vectors.
+        centred: That of centred ones.
+        mode: The mode of the vectors; may be left out where `raw` has the name that `actvec csv`
+            gave it, which says the mode.
 
     Raises:
         UnsupportedInput: a file is not there, or no such table.
-        InvalidArgument: the tables do not go together.
+        InvalidArgument: the tables do not go together, are not of that mode, or the mode is not
+            known.
     """
-    mode: Mode = "short" if "short" in Path(raw).name else "long"
+    mode = mode or _mode_by_name(raw)
     one = read_table(raw)
-    other = read_table(centred) if centred is not None else None
-    if other is not None and (other.labels, other.values.shape) != (one.labels, one.values.shape):
+    if centred is None:
+        return Material(mode=mode, labels=one.labels, raw=_rows(one, mode, raw))
+    other = read_table(centred)
+    if (other.labels, other.values.shape) != (one.labels, one.values.shape):
         raise InvalidArgument(f"{raw} and {centred} have other documents or dimensions")
     return Material(
         mode=mode,
         labels=one.labels,
         raw=_rows(one, mode, raw),
-        centred=None if other is None else _rows(other, mode, raw),
+        centred=_rows(other, mode, centred),
     )
+
+
+def _mode_by_name(path: str | Path) -> Mode:
+    modes = {
+        table_name(mode, centered=centered): mode
+        for mode in get_args(Mode)
+        for centered in (False, True)
+    }
+    mode: Mode | None = modes.get(Path(path).name)
+    if mode is None:
+        raise InvalidArgument(
+            f"the mode of the vectors in {path} is not known, as its name is none that `actvec csv`"
+            " gives; say which it is (--mode short or --mode long)"
+        )
+    return mode
 
 
 def _rows(table: VectorTable, mode: Mode, path: str | Path) -> NDArray[np.float32]:
