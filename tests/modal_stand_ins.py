@@ -83,8 +83,9 @@ class LocalDeployment:
         self.workers: list[LocalWorker] = []
         self.starts = 0
         self.cancelled = 0
-        # How often it does not answer.
+        # How often it does not answer; and how often not where an entry is to be taken away.
         self.away = 0
+        self.away_at_pops = 0
         self._targets = targets
         self._wakes_after = wakes_after
         self._fails = fails
@@ -138,6 +139,9 @@ class LocalDeployment:
             return True
 
     async def pop(self, key: str) -> None:
+        if self.away_at_pops:
+            self.away_at_pops -= 1
+            raise ServerUnavailable("Modal does not answer")
         async with self._on_its_way():
             await self.directory.pop(key)
 

@@ -1,9 +1,11 @@
 """A TCP proxy that breaks the connections it carries, on demand."""
 
 import contextlib
+import math
 import socket
 import struct
 import threading
+import time
 
 
 class CuttingProxy:
@@ -20,6 +22,7 @@ class CuttingProxy:
         self._flowing = threading.Event()
         self._flowing.set()
         self._budgets: list[int] = []
+        self._rate = math.inf
         self.connections = 0
         self.bytes_back = 0
         self.cuts = 0
@@ -52,6 +55,10 @@ class CuttingProxy:
         """Pass nothing on for a while."""
         self._flowing.clear()
         threading.Timer(seconds, self._flowing.set).start()
+
+    def throttle(self, bytes_per_second: float) -> None:
+        """Pass no more on than that, on each connection and in each direction."""
+        self._rate = bytes_per_second
 
     def cut_after(self, *budgets: int) -> None:
         """Reset the connection that carries that many bytes from the server; then the next."""
@@ -100,6 +107,7 @@ class CuttingProxy:
         try:
             while data := source.recv(4096):
                 self._flowing.wait()
+                time.sleep(len(data) / self._rate)
                 if counted:
                     self.bytes_back += len(data)
                 if counted and self._spend(len(data)):

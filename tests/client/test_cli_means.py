@@ -1,6 +1,7 @@
 """`actvec mean` and `actvec verify`: what they print and write, and their exit codes."""
 
 import csv
+import gzip
 import json
 
 import numpy as np
@@ -88,6 +89,29 @@ def test_a_mean_is_made_shown_moved_merged_and_removed(actvec, corpus, tmp_path)
     code, _, errors = actvec("mean", "upload", foreign, "--name", "cut")
     assert code == 2
     assert "not a safetensors file" in errors
+
+
+def test_a_mean_of_a_file_that_breaks_off_is_not_finished_and_says_how_far_it_is(actvec, tmp_path):
+    path = tmp_path / "corpus.jsonl.gz"
+    lines = "".join(json.dumps({"text": f"Text {number}."}) + "\n" for number in range(20))
+    path.write_bytes(gzip.compress(lines.encode())[:-8])
+    actvec("mean", "compute", path, "--name", "broken")
+    code, _, errors = actvec("mean", "compute", path, "--name", "broken")
+    assert code == 2
+    assert "line 21: from here on the file cannot be read" in errors
+    assert "Stopped: 20 documents are durable; the same command goes on after them" in errors
+    assert "no corpus mean 'broken'" in actvec("mean", "show", "broken")[2]
+
+
+def test_vectors_without_bos_are_centred_by_a_mean_without_bos(actvec, corpus, tmp_path):
+    actvec("mean", "compute", corpus, "--name", "bare", "--no-bos")
+    text = ("extract", "--text=The tide.", "--mode=short", "--center=bare", "--json")
+    with_bos, without = tmp_path / "with", tmp_path / "without"
+    assert "prepend_bos" in actvec(*text, "--out", with_bos)[2]
+    record = json.loads(actvec(*text, "--out", without, "--no-bos")[1])
+    assert (record["stamp"]["prepend_bos"], record["tokens"]) == (False, 3)
+    stream = ("stream", corpus, "--mode=short", "--center=bare", "--no-bos", "--out", without)
+    assert "10 vectors" in actvec(*stream)[1]
 
 
 def test_the_job_of_a_finished_mean_answers_with_it_again(actvec, corpus):

@@ -16,6 +16,7 @@ from actvec.client.files import DuplicateNameError, VectorFolder, file_name
 from actvec.client.whole import write_whole
 
 SHA = hashlib.sha256(b"text").hexdigest()
+OTHER_SHA = hashlib.sha256(b"another text").hexdigest()
 STAMP = Stamp(
     model="demo",
     revision="sha256:00",
@@ -33,7 +34,7 @@ STAMP = Stamp(
 )
 
 
-def make_vector(values=(3.0, 0.0, 0.0, 4.0), document_id="doc", stamp=STAMP):
+def make_vector(values=(3.0, 0.0, 0.0, 4.0), document_id="doc", stamp=STAMP, text_sha256=SHA):
     return Vector(
         values=np.array(values, np.float32),
         id=document_id,
@@ -42,7 +43,7 @@ def make_vector(values=(3.0, 0.0, 0.0, 4.0), document_id="doc", stamp=STAMP):
         truncated=False,
         smallest_count=0,
         stamp=stamp,
-        text_sha256=SHA,
+        text_sha256=text_sha256,
     )
 
 
@@ -99,9 +100,39 @@ def test_a_second_document_of_the_same_id_is_an_error_and_the_first_is_kept(tmp_
     assert load_file(first.vector_path)["vec"][0] == 1
 
 
-def test_a_later_run_replaces_an_earlier_one(tmp_path):
+def test_a_later_run_replaces_the_vector_of_the_same_text(tmp_path):
     VectorFolder(tmp_path).save(make_vector([1, 0, 0, 0]))
     saved = VectorFolder(tmp_path).save(make_vector([2, 0, 0, 0]))
+    assert load_file(saved.vector_path)["vec"][0] == 2
+
+
+def test_a_later_run_never_replaces_the_vector_of_another_text(tmp_path):
+    first = VectorFolder(tmp_path).save(make_vector())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(DuplicateNameError, match="another text") as error:
+        VectorFolder(tmp_path).save(make_vector(text_sha256=OTHER_SHA))
+    assert str(first.vector_path) in str(error.value)
+    assert "--out" in str(error.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_metadata_that_do_not_say_of_which_text_are_not_taken_for_those_of_the_same(tmp_path):
+    """As of files that another tool wrote under our names."""
+    saved = VectorFolder(tmp_path).save(make_vector())
+    saved.metadata_path.write_text('{"mode": "long"}')
+    with pytest.raises(DuplicateNameError, match="another text"):
+        VectorFolder(tmp_path).save(make_vector())
+
+
+def test_the_name_is_free_again_where_the_vector_was_removed(tmp_path):
+    VectorFolder(tmp_path).save(make_vector()).vector_path.unlink()
+    saved = VectorFolder(tmp_path).save(make_vector(text_sha256=OTHER_SHA))
+    assert json.loads(saved.metadata_path.read_text())["text_sha256"] == OTHER_SHA
+
+
+def test_a_vector_without_metadata_was_cut_short_and_is_written_again(tmp_path):
+    VectorFolder(tmp_path).save(make_vector()).metadata_path.unlink()
+    saved = VectorFolder(tmp_path).save(make_vector([2, 0, 0, 0], text_sha256=OTHER_SHA))
     assert load_file(saved.vector_path)["vec"][0] == 2
 
 

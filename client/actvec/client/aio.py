@@ -52,8 +52,8 @@ class AsyncClient:
             token: The server's token, where it wants one. Without TLS it is sent to this machine
                 only.
             tls: Certificates other than the public authorities', for TLS.
-            timeout: Seconds that a call may take, retries included, once the server is awake;
-                streams have no such limit.
+            timeout: Seconds that a call may take, retries included, once the server is awake, and
+                that the file of a mean may be without a chunk; streams have no such limit.
             retry_for: Seconds without progress after which a broken stream is given up.
             workers: How many workers of a deployment are to be there: `stream` is spread over all,
                 and those that are missing are started. Default: those that are, or one.
@@ -229,7 +229,7 @@ class AsyncClient:
 
         The sums are kept by the server, durable every few seconds under the job's name. A
         connection that breaks is opened again. A program that was killed is run again: it draws
-        the documents from the start, and the job goes on behind the last that was durable.
+        the documents from the start, and the job goes on after the last that was durable.
 
         Args:
             documents: As for `stream`, the same in the same order at every run of a job. What
@@ -337,10 +337,10 @@ class AsyncClient:
         Raises:
             NotFound: there is none.
             ProtocolError: the bytes are not those of the record.
+            DeadlineExceeded: no chunk came for the client's `timeout`, in seconds.
             ActvecError: the server refused, or none answers.
         """
-        parts = await self._connection.download_mean(name, self._timeout)
-        return means_wire.decode_file(parts)
+        return means_wire.decode_file(await self._connection.download_mean(name, self._timeout))
 
     async def upload_mean(self, content: bytes, *, name: str) -> CorpusMean:
         """Store a mean's file: one that was downloaded, or was made elsewhere.
@@ -352,11 +352,11 @@ class AsyncClient:
         Raises:
             InvalidArgument: it is no such file, or of another width than the server's model.
             ResourceExhausted: it is larger than the server takes.
+            DeadlineExceeded: no chunk went for the client's `timeout`, in seconds.
             ActvecError: the server refused, or none answers.
         """
-        answer = await self._connection.upload_mean(
-            means_wire.encode_file(content, name), self._timeout
-        )
+        parts = means_wire.encode_file(content, name)
+        answer = await self._connection.upload_mean(parts, self._timeout)
         return means_wire.decode_mean(answer.corpus_mean)
 
     async def _ask_limits(self) -> Limits:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -20,9 +20,11 @@ from actvec.client.errors import (
 )
 from actvec.client.place import Place, Waking
 from actvec.client.retry import Backoff
+from actvec.client.transfer import coming_on
 from actvec.v1 import means_pb2, service_pb2_grpc, vectors_pb2
 
 Response = TypeVar("Response")
+Item = TypeVar("Item")
 StreamCall: TypeAlias = (
     "grpc.aio.StreamStreamCall[vectors_pb2.StreamVectorsRequest, vectors_pb2.StreamVectorsResponse]"
 )
@@ -120,33 +122,47 @@ class Connection:
     ) -> list[means_pb2.DownloadCorpusMeanResponse]:
         """The record of a mean and the pieces of its file.
 
+        Args:
+            name: Which mean.
+            seconds: How long no piece may come.
+
         Raises:
+            DeadlineExceeded: none came for that long.
             ActvecError: what the server or the connection said.
         """
         request = means_pb2.DownloadCorpusMeanRequest(corpus_mean=name)
 
-        async def attempt(
-            stub: Stub, remaining: float
-        ) -> list[means_pb2.DownloadCorpusMeanResponse]:
-            call = stub.DownloadCorpusMean(request, timeout=remaining, metadata=self._metadata)
-            return [decoded(response) async for response in call]
+        async def attempt(stub: Stub, _: float) -> list[means_pb2.DownloadCorpusMeanResponse]:
+            parts = []
+            async with coming_on(seconds, self.target) as progress:
+                async for part in stub.DownloadCorpusMean(request, metadata=self._metadata):
+                    progress()
+                    parts.append(decoded(part))
+            return parts
 
-        return await self._repeat(attempt, seconds)
+        return await self._repeat(attempt, seconds, transfer=True)
 
     async def upload_mean(
         self, parts: Sequence[means_pb2.UploadCorpusMeanRequest], seconds: float
     ) -> means_pb2.UploadCorpusMeanResponse:
         """Store a mean from the pieces of its file; again is the same, its content names it.
 
+        Args:
+            parts: The pieces.
+            seconds: How long no piece may go, or the answer not come after the last one.
+
         Raises:
+            DeadlineExceeded: none went for that long.
             ActvecError: what the server or the connection said.
         """
 
-        async def attempt(stub: Stub, remaining: float) -> means_pb2.UploadCorpusMeanResponse:
-            call = stub.UploadCorpusMean(iter(parts), timeout=remaining, metadata=self._metadata)
-            return decoded(await call)
+        async def attempt(stub: Stub, _: float) -> means_pb2.UploadCorpusMeanResponse:
+            async with coming_on(seconds, self.target) as progress:
+                # gRPC asks for a piece when it is rid of the one before.
+                sending = _each(parts, and_then=progress)
+                return decoded(await stub.UploadCorpusMean(sending, metadata=self._metadata))
 
-        return await self._repeat(attempt, seconds)
+        return await self._repeat(attempt, seconds, transfer=True)
 
     async def _repeat(
         self,
@@ -154,8 +170,13 @@ class Connection:
         seconds: float,
         *,
         repeatable: bool = True,
+        transfer: bool = False,
     ) -> Response:
-        """Try within `seconds`, each time in those that remain, where it may be tried again."""
+        """Try within `seconds`, each time in those that remain, where it may be tried again.
+
+        What an attempt of a `transfer` takes does not count: it limits itself how long it stands
+        still.
+        """
         remaining, failures, asleep = seconds, 0, 0.0
         while True:
             # Finding a server, and its waking up, take none of the call's own time.
@@ -171,7 +192,7 @@ class Connection:
                 else:
                     failures += 1
                     pause = _BACKOFF.pause(failures)
-                    remaining -= time.monotonic() - began + pause
+                    remaining -= pause + (0 if transfer else time.monotonic() - began)
                     broken = is_break(error)
                     if broken:
                         self.broke()
@@ -251,6 +272,12 @@ def decoded(response: Response | None) -> Response:
     if response is None:
         raise ProtocolError("the server's answer is missing, or is no message of actvec.v1")
     return response
+
+
+def _each(items: Iterable[Item], and_then: Callable[[], None]) -> Iterator[Item]:
+    for item in items:
+        yield item
+        and_then()
 
 
 def _closed_error() -> ClientClosed:

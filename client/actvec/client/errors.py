@@ -128,7 +128,7 @@ class UnsupportedInput(InvalidArgument):
 
 
 class SourceBroken(ActvecError):
-    """A dataset could not be read on; what was read of it is kept."""
+    """A corpus or a dataset could not be read on; what was made of the part before is kept."""
 
     code = "UNAVAILABLE"
 
@@ -175,7 +175,8 @@ _ADVICE = MappingProxyType(
             "{details}; give the token of the server at {target} with --token / ACTVEC_TOKEN"
         ),
         grpc.StatusCode.DEADLINE_EXCEEDED: (
-            "no answer from {target} in time; allow more with a longer timeout"
+            "no answer from {target} in time: the server is busy or the line slow; try again, or"
+            " allow more (--timeout where the command has it, `Client(timeout=...)`)"
         ),
         grpc.StatusCode.UNIMPLEMENTED: (
             "the server at {target} does not offer this: it is no actvec server, or of another"

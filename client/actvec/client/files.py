@@ -31,7 +31,7 @@ _UNSAFE = re.compile(rb"[^A-Za-z0-9._-]")
 
 
 class DuplicateNameError(FailedPrecondition):
-    """Another document of this run has the same id, and so the same file."""
+    """Another document has the file already that this one would have: its id is the same."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def file_name(document_id: str, text_sha256: str) -> str:
 class VectorFolder:
     """A folder that one run writes vectors to.
 
-    Two documents of a run never share a file: the metadata names the run that wrote it, so that
-    nothing has to be kept in memory to tell a second document of the same id from an earlier run's
-    file, which is replaced.
+    Two documents never share a file. The metadata name the run and the text, so that nothing has to
+    be kept in memory to tell a second document of the same id from an earlier run's vector: that is
+    replaced where it is of the same text, and kept, with an error, where it is of another one.
     """
 
     def __init__(
@@ -99,19 +99,15 @@ class VectorFolder:
         the other file's SHA-256: where it is there and agrees, the pair is complete.
 
         Raises:
-            DuplicateNameError: another document of this run has the same id.
+            DuplicateNameError: another document of this run has the same id, or another run has
+                written the vector of another text under this name.
             OutOfRange: a number is not finite in the dtype of the files.
             OSError: the disk is full, or the like.
         """
         stem = f"activation_vector_{vector.stamp.mode}_{file_name(vector.id, vector.text_sha256)}"
         vector_path = self.path / f"{stem}.safetensors"
         metadata_path = self.path / f"{stem}_metadata.json"
-        if self._read_own(metadata_path) is not None:
-            raise DuplicateNameError(
-                f"another document of this run has the id {vector.id!a} and is in {vector_path};"
-                " give each its own id",
-                field="id",
-            )
+        self._check_free(vector, vector_path, metadata_path)
         data = save({"vec": to_dtype(vector.values, self._dtype)})
         metadata = describe(vector, self._dtype) | {
             "vector_file": vector_path.name,
@@ -128,18 +124,41 @@ class VectorFolder:
         with os.scandir(self.path) as entries:
             for entry in entries:
                 if entry.name.endswith("_metadata.json"):
-                    metadata = self._read_own(Path(entry))
-                    if metadata is not None:
+                    metadata = _read(Path(entry))
+                    if metadata is not None and metadata.get("run") == self._run:
                         yield metadata
 
-    def _read_own(self, metadata_path: Path) -> dict[str, Any] | None:
-        """The metadata in a file, where this run wrote it."""
-        try:
-            metadata = json.loads(metadata_path.read_bytes())
-        except (OSError, ValueError):
-            return None
-        own = isinstance(metadata, dict) and metadata.get("run") == self._run
-        return metadata if own else None
+    def _check_free(self, vector: Vector, vector_path: Path, metadata_path: Path) -> None:
+        """See that a vector takes no other document's place.
+
+        Raises:
+            DuplicateNameError: it would.
+        """
+        there = _read(metadata_path)
+        if there is None:
+            return
+        if there.get("run") == self._run:
+            raise DuplicateNameError(
+                f"another document of this run has the id {vector.id!a} and is in {vector_path};"
+                " give each its own id",
+                field="id",
+            )
+        # Metadata alone are nobody's vector: whoever removed that wants the name to be free.
+        if there.get("text_sha256") != vector.text_sha256 and vector_path.exists():
+            raise DuplicateNameError(
+                f"{vector_path} holds the vector of another text, which another run wrote; give"
+                " another folder (--out), or remove that file",
+                field="id",
+            )
+
+
+def _read(metadata_path: Path) -> dict[str, Any] | None:
+    """The metadata in a file; None where there are none, or not whole."""
+    try:
+        metadata = json.loads(metadata_path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return metadata if isinstance(metadata, dict) else None
 
 
 def describe(vector: Vector, dtype: Dtype = FILE_DTYPE) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from actvec.client.channel import Target
 from actvec.client.deployment import Deployment, Directory, Starting, is_stale
@@ -63,22 +64,34 @@ class Fleet:
             ActvecError: one of them refuses this client.
         """
         began = time.monotonic()
-        async with _Start(self._deployment, self._directory, self._size) as start:
-            while True:
-                waited = time.monotonic() - began
-                try:
-                    async with self._searching:
-                        worker = await self._look(start)
-                    if worker is not None:
-                        return worker
-                    await self._check(start, waited)
-                    self._waking.tell(waited, start.describe())
-                except ServerUnavailable as error:
-                    # The deployment is away for a moment, unless that is its last word.
-                    if isinstance(error, WorkerNotAwake) or waited > self._waking.seconds:
-                        raise
-                    self._waking.tell(waited, str(error))
-                await asyncio.sleep(self._waking.every)
+        worker = None
+        try:
+            async with _Start(self._deployment, self._directory, self._size) as start:
+                while worker is None:
+                    worker = await self._try(start, time.monotonic() - began)
+        except BaseException:
+            # Cancelled when one was taken, at the end of the block: nobody is there to use it.
+            if worker is not None:
+                self.release(worker)
+            raise
+        return worker
+
+    async def _try(self, start: "_Start", waited: float) -> Worker | None:
+        """Look once; where none is free, see that one comes, and wait until the next look."""
+        try:
+            async with self._searching:
+                worker = await self._look(start)
+            if worker is not None:
+                return worker
+            await self._check(start, waited)
+            self._waking.tell(waited, start.describe())
+        except ServerUnavailable as error:
+            # The deployment is away for a moment, unless that is its last word.
+            if isinstance(error, WorkerNotAwake) or waited > self._waking.seconds:
+                raise
+            self._waking.tell(waited, str(error))
+        await asyncio.sleep(self._waking.every)
+        return None
 
     async def _look(self, start: "_Start") -> Worker | None:
         """Take a worker that is there; see that one is started where there are too few."""
@@ -175,10 +188,15 @@ class _Start:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         starting = self._starting
-        await self._release()
-        # Nobody waits for it any more, and it would be paid for.
-        if kind is not None and starting is not None:
-            await starting.cancel()
+        try:
+            # Where it cannot be given up, the claim is void in a minute, as nobody renews it. That
+            # is no reason to lose what was found, or to say another error than the search's own.
+            with suppress(ActvecError):
+                await self._release()
+        finally:
+            # Nobody waits for it any more, and it would be paid for.
+            if kind is not None and starting is not None:
+                await starting.cancel()
 
     async def unless_enough(self, answering: set[str], claims: set[str]) -> None:
         """Start a worker where, with those that are being started, there are not enough."""

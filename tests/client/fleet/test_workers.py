@@ -151,6 +151,51 @@ async def test_a_directory_that_is_away_for_a_moment_is_asked_again(deploy, clie
     assert waits[:2] == 2 * ["Modal does not answer"]
 
 
+async def test_a_worker_that_was_found_is_used_though_its_claim_cannot_be_given_up(
+    deploy, client_of
+):
+    """Claims that nobody renews are void after a minute."""
+    deployment = deploy()
+    deployment.away_at_pops = 1
+    async with client_of(deployment) as client:
+        assert (await client.info()).model == "demo"
+    assert deployment.starts == 1
+    assert len(deployment.claims) == 1
+
+
+async def test_a_search_that_fails_says_why_and_cancels_its_worker_though_the_directory_is_away(
+    deploy, client_of
+):
+    deployment = deploy(wakes_after=None)
+    deployment.away_at_pops = 1000
+    async with client_of(deployment, wake_for=0.2) as client:
+        with pytest.raises(WorkerNotAwake, match="--wake-for"):
+            await client.info()
+    assert (deployment.starts, deployment.cancelled) == (1, 1)
+
+
+async def test_a_worker_that_is_found_too_late_for_its_caller_is_free_for_the_next(
+    deploy, client_of
+):
+    """A call that is cancelled while the claim is being given up."""
+    deployment = deploy()
+    giving_up = asyncio.Event()
+
+    async def never(_key):
+        giving_up.set()
+        await asyncio.Event().wait()
+
+    pop, deployment.pop = deployment.pop, never
+    async with client_of(deployment, workers=2) as client:
+        call = asyncio.create_task(client.info())
+        await giving_up.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        deployment.pop = pop
+        await client.info()
+    assert deployment.starts == 1
+
+
 async def test_a_directory_that_stays_away_is_an_error(deploy, client_of):
     deployment = deploy()
     deployment.away = 1000

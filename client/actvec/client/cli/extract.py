@@ -47,6 +47,7 @@ def extract(
     mode: Mode,
     center: str | None,
     truncation: Truncation,
+    bos: bool,
     out: Path,
     timeout: float,
     as_json: bool,
@@ -54,12 +55,15 @@ def extract(
     """Turn one text (--text, --file, or - for standard input) into a vector on disk.
 
     Writes activation_vector_MODE_NAME.safetensors and activation_vector_MODE_NAME_metadata.json.
-    NAME is the file's name without its suffix, or begins the text's SHA-256.
+    NAME is the file's name without its suffix, or begins the text's SHA-256. The vector of another
+    text that is there under the same name is not replaced: the command fails.
     """
     document = _document(stdin, text, path)
     folder = VectorFolder(out)
     with server.connect(timeout=timeout) as client:
-        vector = client.extract(document, mode=mode, center=center, truncation=truncation)
+        vector = client.extract(
+            document, mode=mode, center=center, truncation=truncation, prepend_bos=bos
+        )
     saved = folder.save(vector)
     if as_json:
         paths = {

@@ -5,12 +5,26 @@ from pathlib import Path
 
 import click
 
-from actvec.client.cli.options import Server, json_option, shard_option, talks_to_server
+from actvec.client.cli.options import (
+    Server,
+    bos_option,
+    json_option,
+    shard_option,
+    talks_to_server,
+)
 from actvec.client.cli.progress import show_mean_progress
 from actvec.client.documents import Shard, open_documents
-from actvec.client.means import CorpusMean
+from actvec.client.means import CorpusMean, MeanProgress
 from actvec.client.vectors import Truncation
 from actvec.client.whole import write_whole
+
+_timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds without a piece of the file after which it is given up.",
+)
 
 
 @click.group
@@ -31,9 +45,7 @@ def mean() -> None:
     help="What happens to a text over the model's context: it is left out, or its start or its end"
     " is kept.",
 )
-@click.option(
-    "--bos/--no-bos", default=True, show_default=True, help="Whether the BOS token comes first."
-)
+@bos_option
 @click.option("--variance", is_flag=True, help="Keep second moments too, to standardise by.")
 @click.option(
     "--take-over",
@@ -70,20 +82,33 @@ def compute(
     counted exactly once. Documents that are left out are counted by reason, and the exit code is 1.
     """
     documents = open_documents(source, shard)
-    with (
-        server.connect(retry_for=retry_for) as client,
-        show_mean_progress(documents.count) as progress,
-    ):
-        made = client.corpus_mean(
-            documents,
-            job=job or name,
-            name=name,
-            truncation=truncation,
-            prepend_bos=bos,
-            variance=variance,
-            take_over=take_over,
-            on_progress=progress.update,
-        )
+    durable = 0
+    try:
+        with (
+            server.connect(retry_for=retry_for) as client,
+            show_mean_progress(documents.count) as display,
+        ):
+
+            def update(progress: MeanProgress) -> None:
+                nonlocal durable
+                durable = progress.committed
+                display.update(progress)
+
+            made = client.corpus_mean(
+                documents,
+                job=job or name,
+                name=name,
+                truncation=truncation,
+                prepend_bos=bos,
+                variance=variance,
+                take_over=take_over,
+                on_progress=update,
+            )
+    except BaseException:
+        if durable:
+            advice = "" if documents.size is None else "; the same command goes on after them"
+            click.echo(f"Stopped: {durable:,} documents are durable{advice}", err=True)
+        raise
     _show(made, as_json=as_json)
     if made.skipped:
         raise click.exceptions.Exit(1)
@@ -133,11 +158,12 @@ def show(server: Server, *, name: str, as_json: bool) -> None:
     required=True,
     help="The safetensors file to write.",
 )
+@_timeout_option
 @json_option
 @talks_to_server
-def download(server: Server, *, name: str, out: Path, as_json: bool) -> None:
+def download(server: Server, *, name: str, out: Path, timeout: float, as_json: bool) -> None:
     """Write a mean's safetensors file. NAME is an id, a name, or latest."""
-    with server.connect() as client:
+    with server.connect(timeout=timeout) as client:
         file = client.download_mean(name)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, file.content)
@@ -153,12 +179,13 @@ def download(server: Server, *, name: str, out: Path, as_json: bool) -> None:
 @mean.command
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--name", required=True, help="Names the mean on the server.")
+@_timeout_option
 @json_option
 @talks_to_server
-def upload(server: Server, *, path: Path, name: str, as_json: bool) -> None:
+def upload(server: Server, *, path: Path, name: str, timeout: float, as_json: bool) -> None:
     """Store a mean's safetensors file, of this server's or made elsewhere."""
     content = path.read_bytes()
-    with server.connect() as client:
+    with server.connect(timeout=timeout) as client:
         stored = client.upload_mean(content, name=name)
     _show(stored, as_json=as_json)
 

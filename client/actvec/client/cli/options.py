@@ -153,6 +153,10 @@ truncation_option = click.option(
     " kept.",
 )
 
+bos_option = click.option(
+    "--bos/--no-bos", default=True, show_default=True, help="Whether the BOS token comes first."
+)
+
 
 def check_center(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """A mean's name as it was given; an unset variable of a shell leaves an empty one.
@@ -169,7 +173,7 @@ def check_center(_ctx: click.Context, _param: click.Parameter, value: str | None
 
 center_option = click.option(
     "--center",
-    metavar="latest|ID",
+    metavar="latest|NAME|ID",
     callback=check_center,
     help="The corpus mean to subtract.  [default: none, raw vectors]",
 )
@@ -208,14 +212,14 @@ shard_option = click.option(
 
 
 def vector_options(command: Command) -> Command:
-    """`--mode`, `--center` and `--truncation`: how documents become vectors."""
+    """`--mode`, `--center`, `--truncation` and `--bos`: how documents become vectors."""
     mode_option = click.option(
         "--mode",
         type=click.Choice(["short", "long"]),
         required=True,
         help="One pool (D numbers), or four (4 D).",
     )
-    for option in (truncation_option, center_option, mode_option):
+    for option in (bos_option, truncation_option, center_option, mode_option):
         command = option(command)
     return command
 

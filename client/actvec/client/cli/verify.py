@@ -32,7 +32,7 @@ from actvec.client.whole import write_whole
     default="latest",
     show_default=True,
     callback=check_center,
-    help="The mean: latest or an ID.",
+    help="The mean: latest, a name or an ID.",
 )
 @click.option(
     "--mode",
