@@ -186,7 +186,7 @@ def test_a_resumed_job_is_centred_by_the_mean_that_was_the_latest_when_it_began(
 
 
 def test_documents_longer_than_the_mean_are_counted_also_when_resumed(
-    program, demo_server, client, corpus, tmp_path, make_mean
+    program, demo_server, corpus, tmp_path, make_mean
 ):
     arguments = (
         *("stream", corpus, "--mode=short", "--out", tmp_path / "out", "--resume"),
