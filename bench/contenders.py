@@ -46,7 +46,11 @@ class Packed:
         self._step_tokens = step_tokens
         self._engine = engine
         card = engine.card
-        self._sums = DeviceSums(card.d_model, card.device, variance=False) if mean else None
+        self._sums = (
+            DeviceSums(card.d_model, card.device, variance=False, longest=card.context)
+            if mean
+            else None
+        )
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
         """The pools of each document."""

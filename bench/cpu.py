@@ -6,6 +6,7 @@ from actvec.server.engine import PackedEngine
 from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.peers import installed_peers
+from bench.profiling import print_profile
 from bench.race import race
 from bench.serving import serving
 from bench.workload import SHAPES, Workload
@@ -20,11 +21,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--step-tokens", type=int, default=DEFAULT_STEP_TOKENS["cpu"])
     parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
+    parser.add_argument("--profile", action="store_true", help="where a step's time goes, no race")
     options = parser.parse_args()
     keep_freed_memory()
 
     workload = Workload(SHAPES[options.shape], options.documents)
     engine = PackedEngine(workload.load(options.dtype))
+    if options.profile:
+        print_profile(engine, workload.documents, options.step_tokens)
+        return
     layers = engine.card.layers
     contenders: list[Contender] = [
         Packed(engine, options.step_tokens),

@@ -1,5 +1,6 @@
 """The benchmarks run, from end to end, at a size at which their figures mean nothing."""
 
+import re
 import subprocess
 import sys
 
@@ -36,3 +37,12 @@ def test_contenders_agree_and_are_timed(program, contenders):
     rows = [line for line in run.stdout.splitlines() if line.startswith("| ")]
     for contender in contenders:
         assert any(contender in row for row in rows), run.stdout
+
+
+def test_a_profile_says_which_operators_take_the_time():
+    command = [sys.executable, "-m", "bench.cpu", "--shape=tiny", "--documents=4", "--profile"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert run.returncode == 0, run.stderr
+    shares = re.findall(r"^\| `(.+)` \| ([\d.]+)% \|$", run.stdout, re.MULTILINE)
+    assert any("flash_attention" in name for name, _ in shares), run.stdout
+    assert 80 < sum(float(share) for _, share in shares) <= 100.5
