@@ -56,6 +56,13 @@ def program(capfd):
 
 
 @pytest.fixture
+def actvec(program, demo_server, monkeypatch):
+    """Run `actvec` against the shared server."""
+    monkeypatch.setenv("ACTVEC_TARGET", demo_server.target)
+    return program
+
+
+@pytest.fixture
 def c4(tmp_path):
     """A folder of C4-shaped files."""
     return write_shards(tmp_path / "c4" / "en")

@@ -1,58 +1,17 @@
 """The program `actvec`: what it prints and writes, and its exit codes."""
 
 import json
-import os
-import pty
-import re
-import signal
 import subprocess
-import sys
-import time
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
 from actvec.client import Client
-from actvec.client.cli import main, progress
+
+from .processes import start
 
 TEXT = "The lighthouse stood dark for eleven years."
-
-
-@pytest.fixture
-def actvec(capfd, demo_server, monkeypatch):
-    """Run the program in this process; exit code, standard output and standard error."""
-    monkeypatch.setenv("ACTVEC_TARGET", demo_server.target)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ending:
-            main([str(argument) for argument in arguments])
-        output, errors = capfd.readouterr()
-        assert "Traceback" not in errors
-        return ending.value.code, output, errors
-
-    return run
-
-
-def start(*arguments, **settings):
-    """Start the program in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from actvec.client.cli import main; main()", *map(str, arguments)],
-        **settings,
-    )
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    """A folder of five texts, of which one is blank and one no UTF-8."""
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"good {number}.txt").write_text(f"{TEXT} {number}")
-    (folder / "blank.txt").write_text(" \n")
-    (folder / "latin1.txt").write_bytes(b"caf\xe9")
-    return folder
 
 
 def test_info_shows_the_model(actvec):
@@ -200,182 +159,6 @@ def test_the_token_comes_from_a_flag_or_the_environment(actvec, monkeypatch):
         assert "not encrypted" in actvec(*arguments)[2]
     monkeypatch.setenv("ACTVEC_TOKEN", "secret")
     assert "not encrypted" in actvec("info")[2]
-
-
-def test_stream_writes_what_it_can_lists_what_failed_and_says_so_by_its_exit_code(
-    actvec, corpus, tmp_path
-):
-    out = tmp_path / "out"
-    code, output, errors = actvec("stream", corpus, "--mode", "short", "--out", out)
-    assert code == 1
-    assert "3 vectors" in output
-    assert "2 failed" in output
-    assert "errors.jsonl" in errors
-    assert sorted(path.name for path in out.glob("*.safetensors")) == [
-        f"activation_vector_short_good%20{number}.safetensors" for number in range(3)
-    ]
-    failures = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
-    assert {failure["id"] for failure in failures} == {"blank", "latin1"}
-    assert all(failure["code"] == "INVALID_ARGUMENT" for failure in failures)
-    assert all(failure["message"] for failure in failures)
-
-
-def test_stream_without_failures_leaves_no_list(actvec, corpus, tmp_path):
-    out = tmp_path / "out"
-    for name in ("blank", "latin1"):
-        (corpus / f"{name}.txt").unlink()
-    code, output, errors = actvec("stream", corpus, "--mode", "short", "--out", out)
-    assert (code, errors) == (0, "")
-    assert "failed" not in output
-    assert not (out / "errors.jsonl").exists()
-
-
-def test_stream_refuses_a_folder_that_holds_a_job_and_says_how_to_go_on(actvec, corpus, tmp_path):
-    out = tmp_path / "out"
-    actvec("stream", corpus, "--mode", "short", "--out", out)
-    before = {path: path.read_bytes() for path in out.iterdir()}
-    code, output, errors = actvec("stream", corpus, "--mode", "short", "--out", out)
-    assert (code, output) == (2, "")
-    assert "holds a finished job; resume it (--resume), or give another folder" in errors
-    assert {path: path.read_bytes() for path in out.iterdir()} == before
-
-
-def test_a_finished_job_that_is_resumed_says_what_is_there_without_a_server(
-    actvec, corpus, tmp_path
-):
-    arguments = ("stream", corpus, "--mode", "short", "--out", tmp_path / "out", "--resume")
-    first = actvec(*arguments)
-    assert (first[0], "3 vectors" in first[1]) == (1, True)
-    code, output, errors = actvec(*arguments, "--target", "127.0.0.1:1")
-    assert code == 1
-    assert "3 vectors" in output
-    assert "2 failed (5 documents were there already)" in output
-    assert "errors.jsonl" in errors
-
-
-def test_a_job_is_refused_with_the_setting_that_differs(actvec, corpus, tmp_path):
-    arguments = ("stream", corpus, "--out", tmp_path / "out", "--resume")
-    actvec(*arguments, "--mode", "short")
-    code, _, errors = actvec(*arguments, "--mode", "long", "--dtype", "float32")
-    assert code == 2
-    assert "mode is 'short' there and 'long' here" in errors
-    assert "dtype is 'float16' there and 'float32' here" in errors
-
-
-def test_stream_prints_json_for_programs(actvec, corpus, tmp_path):
-    out = tmp_path / "out"
-    code, output, _ = actvec("stream", corpus, "--mode", "long", "--out", out, "--json")
-    summary = json.loads(output)
-    assert code == 1
-    assert (summary["vectors"], summary["failed"]) == (3, 2)
-    assert summary["errors"] == str(out / "errors.jsonl")
-
-
-def test_a_second_document_of_one_id_is_a_failure_not_an_overwritten_file(actvec, tmp_path):
-    lines = [{"id": "same", "text": f"{TEXT} {number}"} for number in range(3)]
-    source = tmp_path / "corpus.jsonl"
-    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    out = tmp_path / "out"
-    code, _, _ = actvec("stream", source, "--mode", "short", "--out", out)
-    assert code == 1
-    assert len(list(out.glob("*.safetensors"))) == 1
-    failures = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
-    assert len(failures) == 2
-    assert all("same" in failure["message"] for failure in failures)
-
-
-def test_stream_writes_tables_in_the_order_of_the_documents(actvec, corpus, tmp_path):
-    out = tmp_path / "out"
-    code, _, _ = actvec(
-        *("stream", corpus, "--mode", "long", "--out", out, "--format", "parquet"),
-        *("--dtype", "float32", "--rows-per-file", "2", "--ordered"),
-    )
-    assert code == 1
-    tables = [pq.read_table(path) for path in sorted(out.glob("vectors.parquet/*.parquet"))]
-    assert [table["id"].to_pylist() for table in tables] == [["good 0", "good 1"], ["good 2"]]
-    assert tables[0]["vector"].type.value_type == "float"
-
-
-def test_more_rows_than_a_file_can_have_are_refused_before_anything_is_begun(
-    actvec, corpus, tmp_path
-):
-    out = tmp_path / "out"
-    code, output, errors = actvec(
-        *("stream", corpus, "--mode", "short", "--out", out, "--format", "shards"),
-        *("--rows-per-file", 10**14),
-    )
-    assert (code, output) == (2, "")
-    assert "Invalid value for '--rows-per-file'" in errors
-    assert "1<=x<=1048576" in errors
-    assert not out.exists()
-
-
-def test_a_log_gets_a_line_now_and_then(actvec, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
-    _, _, errors = actvec("stream", corpus, "--mode", "short", "--out", tmp_path / "out")
-    lines = [line for line in errors.splitlines() if "tokens/s" in line]
-    assert len(lines) == 6
-    assert re.fullmatch(
-        r"100\.0%: 3 vectors of \d+ tokens, 2 failed in \d+\.\d s: [\d.,]+ documents/s,"
-        r" [\d,]+ tokens/s; 0:00:00 left",
-        lines[-1],
-    )
-
-
-def test_a_terminal_gets_a_progress_bar(demo_server, corpus, tmp_path):
-    reader, terminal = pty.openpty()
-    program = start(
-        *("stream", corpus, "--mode", "short", "--out", tmp_path / "out"),
-        *("--target", demo_server.target),
-        stderr=terminal,
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
-    )
-    assert program.wait(30) == 1
-    os.close(terminal)
-    shown = b""
-    try:
-        while data := os.read(reader, 4096):
-            shown += data
-    except OSError:  # how a terminal without a program behind it ends
-        pass
-    os.close(reader)
-    assert b"5 documents, 2 failed" in shown
-    assert b"tokens" in shown
-
-
-@pytest.mark.parametrize("number_of_signal", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_the_program_in_a_line_and_leaves_no_half_file(
-    demo_server, tmp_path, number_of_signal
-):
-    source = tmp_path / "endless.jsonl"
-    os.mkfifo(source)
-    out = tmp_path / "out"
-    program = start(
-        *("stream", source, "--mode", "short", "--out", out, "--target", demo_server.target),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with source.open("w") as pipe:
-        for number in (1, 2):
-            pipe.write(json.dumps({"text": TEXT}) + "\n")
-            pipe.flush()
-            deadline = time.monotonic() + 30
-            while len(list(out.glob("*_metadata.json"))) < number:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-        program.send_signal(number_of_signal)
-        _, errors = program.communicate(timeout=30)
-    assert program.returncode == 128 + number_of_signal
-    assert errors.startswith("Stopped after ")
-    assert len(errors.strip().splitlines()) == 1
-    vectors = list(out.glob("*.safetensors"))
-    assert len(vectors) == 2
-    assert {path.name for path in out.iterdir()} == {
-        "manifest.json",
-        *(path.name for path in vectors),
-        *(f"{path.stem}_metadata.json" for path in vectors),
-    }
 
 
 def test_version_and_help(actvec):

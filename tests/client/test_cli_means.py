@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from actvec.client.cli import main
 from actvec.client.samples import sample_corpus
 from actvec.client.verify import COLUMNS, DocumentIdentity, holds, worst_error
 from actvec.pooling import PoolIdentity
@@ -20,18 +19,10 @@ def server(start_server):
 
 
 @pytest.fixture
-def actvec(capfd, server, monkeypatch):
-    """Run the program in this process; exit code, standard output and standard error."""
+def actvec(program, server, monkeypatch):
+    """Run `actvec` against a server whose means are known."""
     monkeypatch.setenv("ACTVEC_TARGET", server.target)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ending:
-            main([str(argument) for argument in arguments])
-        output, errors = capfd.readouterr()
-        assert "Traceback" not in errors
-        return ending.value.code, output, errors
-
-    return run
+    return program
 
 
 @pytest.fixture

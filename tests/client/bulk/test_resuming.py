@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -11,11 +10,8 @@ from actvec.client import (
     AsyncClient,
     Client,
     FailedPrecondition,
-    Failure,
-    SourceBroken,
     StampChanged,
 )
-from actvec.client.documents.lines import LinesSource
 from actvec.client.errors import DataLoss, ServerUnavailable
 
 from .jobs import (
@@ -207,51 +203,6 @@ def test_a_job_without_a_server_can_be_gone_on_with(client, corpus, tmp_path, ch
     check_complete(tmp_path / "out")
 
 
-class FailingDisk(LinesSource):
-    """Lines that cannot be read on from some document, until the disk is healed."""
-
-    def __init__(self, path, breaks_at):
-        super().__init__(path, compressed=False)
-        self.breaks_at = breaks_at
-
-    def scan(self, skip=frozenset()):
-        for located in super().scan(skip):
-            if self.breaks_at is not None and located.index >= self.breaks_at:
-                raise SourceBroken("the disk is gone")
-            yield located
-
-
-def test_a_job_whose_input_breaks_off_keeps_what_was_read_and_is_not_finished(
-    client, corpus, tmp_path, check_complete
-):
-    out, source = tmp_path / "out", FailingDisk(corpus, breaks_at=37)
-    with pytest.raises(SourceBroken, match="the disk is gone"):
-        job(source, out).run(client)
-    assert (manifest_of(out)["vectors"], manifest_of(out)["finished_at"]) == (35, None)
-    # Now among what is done already.
-    source.breaks_at = 10
-    with pytest.raises(SourceBroken):
-        job(source, out, resume=True).run(client)
-    assert manifest_of(out)["finished_at"] is None
-    source.breaks_at = None
-    job(source, out, resume=True).run(client)
-    check_complete(out)
-
-
-def test_an_archive_that_was_cut_short_is_an_error_after_what_it_holds(
-    program, demo_server, tmp_path
-):
-    path, out = tmp_path / "corpus.jsonl.gz", tmp_path / "out"
-    lines = "".join(json.dumps({"text": text_of(n)}) + "\n" for n in range(1, 20))
-    path.write_bytes(gzip.compress(lines.encode())[:-8])
-    server = ("--target", demo_server.target)
-    code, _, errors = program("stream", path, "--mode=short", "--out", out, *server)
-    assert code == 2
-    assert "line 20: from here on the file cannot be read" in errors
-    assert "Stopped after 19 vectors" in errors
-    assert manifest_of(out)["finished_at"] is None
-
-
 def test_a_job_that_has_done_nothing_holds_no_folder(client, corpus, tmp_path, check_complete):
     with Client("127.0.0.1:1") as nobody, pytest.raises(ServerUnavailable):
         job(corpus, tmp_path / "out", mode="long").run(nobody)
@@ -290,36 +241,6 @@ def test_a_second_document_of_one_id_is_a_failure_also_when_resumed(client, tmp_
     assert (progress.vectors, progress.failed) == (10, 9)
     assert sorted(vector.index for vector in read_back(out, "files")) == list(range(10))
     assert [failure["index"] for failure in failures_of(out)] == list(range(10, 19))
-
-
-class AwayFor(LinesSource):
-    """Lines of which one document cannot be had, with a code, until there is none."""
-
-    def __init__(self, path, index, code):
-        super().__init__(path, compressed=False)
-        self.index, self.code = index, code
-
-    def scan(self, skip=frozenset()):
-        for located in super().scan(skip):
-            if located.index == self.index and self.code:
-                failure = Failure(located.document.id, self.code, "not now")
-                yield replace(located, document=failure)
-            else:
-                yield located
-
-
-@pytest.mark.parametrize("code", ["INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"])
-def test_what_failed_for_a_reason_that_may_have_passed_is_tried_again(
-    client, corpus, tmp_path, check_complete, code
-):
-    out, source = tmp_path / "out", AwayFor(corpus, 7, code)
-    assert job(source, out).run(client).failed == len(BLANK) + 1
-    assert job(source, out, resume=True).run(client).failed == len(BLANK) + 1
-    assert [failure["index"] for failure in failures_of(out)].count(7) == 1
-    source.code = None
-    progress = job(source, out, resume=True).run(client)
-    assert (progress.vectors, progress.resumed_failed) == (COUNT - len(BLANK), len(BLANK))
-    check_complete(out)
 
 
 def test_damage_is_reported_not_gone_on_with(client, corpus, tmp_path):
