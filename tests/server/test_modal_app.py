@@ -1,16 +1,20 @@
 """The app on Modal, as far as it can be seen without an account: what it declares."""
 
 import inspect
+import os
 import subprocess
 import sys
 import warnings
 
 import pytest
+import torch
 from modal.mount import _Mount
 
 from actvec.server import modal_app, modal_resources
 from actvec.server.background import BackgroundServer
-from actvec.server.errors import StartupError
+from actvec.server.errors import CutShortError, EngineLostError, StartupError
+from actvec.server.site import Site
+from actvec.server.worker import Worker
 
 from ..volume import FolderVolume
 
@@ -152,9 +156,57 @@ def test_a_container_serves_with_the_secrets_token_and_refuses_to_without(monkey
         front.start()
 
 
-def test_its_methods_are_those_of_the_worker():
-    from actvec.server.worker import Worker  # noqa: PLC0415
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_container_without_a_gpu_ends_and_says_so_instead_of_using_its_cpu(monkeypatch, tmp_path):
+    site = Site(tmp_path, tmp_path / "mount", FolderVolume(tmp_path / "v", tmp_path / "mount"))
+    monkeypatch.setattr(modal_app, "MODEL", "demo")
+    monkeypatch.setattr(modal_app, "_site", lambda: site)
+    with pytest.raises(StartupError, match="cannot use device 'cuda:0'"):
+        modal_app._make_worker()
+    front = BackgroundServer(
+        modal_app._server_config(port=0), on_failure=pytest.fail, replica=site.replica()
+    )
+    with pytest.raises(StartupError, match="cannot use device 'cuda:0'"):
+        front.start()
 
+
+@pytest.fixture
+def container(monkeypatch, demo_engine, demo_model, tmp_path):
+    """The extractor's class as in a container, with a model of ours."""
+    worker = Worker(demo_engine, demo_model, tmp_path)
+    monkeypatch.setattr(modal_app, "_make_worker", lambda: worker)
+    container = getattr(modal_app, EXTRACTOR)()
+    # What Modal does before the first input, it does on this machine for such methods alone.
+    assert container.get_model_info.local()["model"] == "demo"
+    return container
+
+
+@pytest.mark.filterwarnings("ignore:.* is executing locally")
+@pytest.mark.parametrize("error", [EngineLostError, CutShortError])
+@pytest.mark.parametrize(
+    ("method", "arguments"), [("serve", ()), ("compute_shard", ("1/1", "mean", "c", "n", {}))]
+)
+async def test_a_process_ends_whose_engine_hangs_or_may_be_at_a_step_still(
+    container, monkeypatch, method, arguments, error
+):
+    """What comes next would run it from a second thread."""
+
+    async def fail(*_):
+        raise error("of the engine")
+
+    def end(code):
+        raise SystemExit(code)
+
+    monkeypatch.setenv("MODAL_TASK_ID", "ta-1")
+    monkeypatch.setattr("actvec.server.tenure.serve_until_unused", fail)
+    monkeypatch.setattr("actvec.server.fanout.ShardRunner.mean", fail)
+    monkeypatch.setattr(modal_app.os, "_exit", end)
+    with pytest.raises(SystemExit) as ended:
+        await getattr(container, method).local(*arguments)
+    assert ended.value.code == os.EX_SOFTWARE
+
+
+def test_its_methods_are_those_of_the_worker():
     methods = {"get_activation_vector", "get_activation_matrix", "get_model_info"}
     for name in methods | {"serve", "compute_shard"}:
         assert hasattr(getattr(modal_app, EXTRACTOR), name)

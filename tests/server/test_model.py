@@ -76,6 +76,30 @@ def test_weights_that_are_needed_and_missing_are_an_error(neox_directory, tmp_pa
         load_model(str(broken))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 9\n",
+        None,
+    ],
+    ids=["empty", "of git-lfs", "cut"],
+)
+def test_weights_that_are_not_whole_are_to_be_downloaded_again(
+    neox_directory, tmp_path, name, content
+):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(neox_directory, damaged)
+    weights = damaged / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    (damaged / name).write_bytes(whole[:-100] if content is None else content)
+    with pytest.raises(StartupError, match=r"weights are damaged .* download it again") as error:
+        load_model(str(damaged))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dtypes(dtype, neox_directory):
     model = load_model(str(neox_directory), dtype=dtype)
@@ -125,12 +149,24 @@ def test_a_device_that_is_not_there_is_one_line():
         load_model("demo", device="abacus")
 
 
-def test_a_model_that_is_no_decoder_is_refused(tmp_path, neox_directory):
-    shutil.copytree(neox_directory, tmp_path / "bert")
-    config = {"model_type": "clip_text_model", "hidden_size": 8, "num_hidden_layers": 2}
-    (tmp_path / "bert" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(StartupError, match="not a causal language model"):
-        load_model(str(tmp_path / "bert"))
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"model_type": "clip_text_model", "hidden_size": 8, "num_hidden_layers": 2},
+            "'clip_text_model' is not a causal language model",
+        ),
+        ({"model_type": "clip"}, "'clip' is not a causal language model"),
+        # A decoder within a model of several parts.
+        ({"model_type": "gemma3"}, "the model's config names no num_hidden_layers"),
+        ({"model_type": "bloom"}, "the model's config names no max_position_embeddings"),
+    ],
+)
+def test_a_model_that_is_no_plain_decoder_is_refused(tmp_path, neox_directory, config, message):
+    shutil.copytree(neox_directory, tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StartupError, match=message):
+        load_model(str(tmp_path / "other"))
 
 
 def test_a_sharded_checkpoint_loads(neox_directory, tmp_path):

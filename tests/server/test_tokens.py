@@ -55,6 +55,20 @@ def test_a_document_fits_or_fails(tokenizer, plain_ids, text, truncation, prepen
     assert document.truncated == (tokens > CONTEXT)
 
 
+@given(texts)
+def test_the_end_of_a_document_may_be_one_token(demo_model, plain_ids, text):
+    tokenizer = Tokenizer(demo_model.tokenizer, 1)
+    document = tokenizer(text, Truncation.KEEP_END, prepend_bos=False)
+    assert document.ids.tolist() == plain_ids(text)[-1:]
+
+
+@pytest.mark.parametrize("truncation", [Truncation.KEEP_START, Truncation.KEEP_END])
+def test_of_a_document_more_than_bos_is_kept_or_it_fails(demo_model, truncation):
+    tokenizer = Tokenizer(demo_model.tokenizer, 1)
+    with pytest.raises(RequestError, match="text: has no token left: BOS"):
+        tokenizer("a text", truncation, prepend_bos=True)
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u3000"])
 def test_nothing_is_not_a_document(tokenizer, text):
     with pytest.raises(RequestError, match="text: is empty or blank"):
@@ -73,3 +87,15 @@ def test_a_tokenizer_without_bos_says_so():
     with pytest.raises(RequestError, match=r"settings\.prepend_bos: .* has no BOS token"):
         tokenizer("word", Truncation.ERROR, prepend_bos=True)
     assert tokenizer("word", Truncation.ERROR, prepend_bos=False).ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("prepend_bos", [False, True])
+def test_a_text_of_characters_that_the_tokenizer_drops_is_not_a_document(prepend_bos):
+    backend = Backend(models.BPE({"a": 0, "<s>": 1}, []))
+    tokenizer = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"), 8)
+    bos = [1] if prepend_bos else []
+    known = tokenizer("a?", Truncation.ERROR, prepend_bos=prepend_bos)
+    assert known.ids.tolist() == [*bos, 0]
+    with pytest.raises(RequestError, match="text: has no token") as error:
+        tokenizer("???", Truncation.ERROR, prepend_bos=prepend_bos)
+    assert error.value.field == "text"

@@ -1,15 +1,37 @@
 """`StreamVectors` through raw stubs: each document answered by its name, or with its own error."""
 
 import asyncio
+import dataclasses
+import threading
 
 import grpc
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import models
+from transformers import PreTrainedTokenizerFast
 
 from actvec.server.engine import PackedEngine
+from actvec.server.means.store import MeanStore
 from actvec.server.model import load_model
-from actvec.v1.vectors_pb2 import MODE_LONG, MODE_SHORT, Document, StreamVectorsRequest
+from actvec.server.tokens import Tokenizer
+from actvec.v1.vectors_pb2 import (
+    MODE_LONG,
+    MODE_SHORT,
+    Document,
+    StreamVectorsRequest,
+    VectorSettings,
+)
 
-from .calling import LONG, SHORT, collect, extract
+from .calling import (
+    LONG,
+    SHORT,
+    collect,
+    error_of,
+    eventually,
+    extract,
+    mean_file,
+    upload_messages,
+)
 from .conftest import random_neox, save_model
 
 
@@ -65,6 +87,21 @@ async def test_a_poisoned_document_fails_alone(serve, tmp_path):
     assert results[0].vector == results[2].vector
     assert results[1].error.code == grpc.StatusCode.INTERNAL.value[0]
     assert "layer 2 is not finite" in results[1].error.message
+
+
+async def test_a_text_without_a_token_is_its_own_error(serve, demo_model, demo_engine):
+    """Its neighbours in the step are computed."""
+    backend = Backend(models.BPE({"a": 0}, []))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    loaded = dataclasses.replace(demo_model, tokenizer=tokenizer)
+    documents = [Document(text=text, sequence=n) for n, text in enumerate(["a", "???", "aa"])]
+    settings = VectorSettings(mode=MODE_SHORT, prepend_bos=False)
+    async with serve(demo_engine, loaded) as (_, stub):
+        request = StreamVectorsRequest(settings=settings, documents=documents)
+        _, results = await collect(stub, [request])
+    assert [results[n].vector.tokens for n in (0, 2)] == [1, 2]
+    assert results[1].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert results[1].error.field == "text"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +160,36 @@ async def test_a_reader_that_stops_reading_is_read_no_further(serve):
         call.cancel()
 
 
+async def test_a_message_is_tokenized_a_few_documents_at_a_time(serve, held_engine, monkeypatch):
+    """As far as there is room for them: a message of a million holds up nobody."""
+    texts = []
+    tokenize = Tokenizer.__call__
+
+    def counted(self, text, *args, **settings):
+        texts.append(text)
+        return tokenize(self, text, *args, **settings)
+
+    monkeypatch.setattr(Tokenizer, "__call__", counted)
+    documents = [Document(text="a", sequence=n) for n in range(1000)]
+    message = StreamVectorsRequest(settings=SHORT, documents=documents)
+    async with serve(held_engine, stream_documents=8) as (_, stub):
+        full = stub.StreamVectors()
+        await full.write(message)
+        await full.read()
+        await held_engine.entered()
+        other = StreamVectorsRequest(settings=SHORT, documents=[Document(text="another")])
+        answering = asyncio.create_task(collect(stub, [other]))
+        await eventually(lambda: "another" in texts)
+        assert len(texts) <= 8 + 64 + 1
+        held_engine.release()
+        await answering
+        await full.done_writing()
+        seen = []
+        while (response := await full.read()) is not grpc.aio.EOF:
+            seen += [result.sequence for result in response.results]
+    assert sorted(seen) == list(range(1000))
+
+
 async def test_a_cancelled_stream_leaves_the_queue(serve, demo_engine):
     computed = 0
 
@@ -161,7 +228,7 @@ async def test_a_draining_server_finishes_what_it_read_and_says_unavailable(serv
         await call.read()
         first = await call.read()
         seen += [result.sequence for result in first.results]
-        stopping = asyncio.create_task(server.stop(grace=10))
+        stopping = asyncio.create_task(server.stop(grace=60))
         with pytest.raises(grpc.aio.AioRpcError, match="shutting down") as error:
             while response := await call.read():
                 seen += [result.sequence for result in response.results]
@@ -169,3 +236,29 @@ async def test_a_draining_server_finishes_what_it_read_and_says_unavailable(serv
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     assert len(seen) == len(set(seen))
     assert set(seen) == set(range(50))
+
+
+async def test_a_stream_that_the_server_ends_while_it_is_opened_is_told_so(serve, monkeypatch):
+    """And not when the grace of the end is over."""
+    loading, may_load = threading.Event(), threading.Event()
+    load = MeanStore.load
+
+    def held(self, record):
+        loading.set()
+        assert may_load.wait(10)
+        return load(self, record)
+
+    monkeypatch.setattr(MeanStore, "load", held)
+    async with serve() as (server, stub):
+        await stub.UploadCorpusMean(upload_messages(mean_file()))
+        call = stub.StreamVectors()
+        settings = VectorSettings(mode=MODE_SHORT, corpus_mean="m")
+        await call.write(StreamVectorsRequest(settings=settings))
+        await asyncio.to_thread(loading.wait, 10)
+        stopping = asyncio.create_task(server.stop(grace=5))
+        await asyncio.sleep(0.2)
+        may_load.set()
+        error = await error_of(call)
+        await stopping
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "shutting down" in error.details()

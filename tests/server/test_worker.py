@@ -11,6 +11,7 @@ from actvec.client.samples import sample_corpus
 from actvec.pooling import pooling_matrix
 from actvec.server.config import ModelOptions
 from actvec.server.errors import MeanNotFoundError, RequestError
+from actvec.server.means.store import MeanStore
 from actvec.server.worker import Worker
 
 TEXT = "The tide comes back twice a day, and nobody is surprised."
@@ -47,6 +48,28 @@ def test_its_vector_is_that_of_the_server(served, worker, strategy, center):
     assert made["tokens"] == made["tokens_used"] == expected.tokens
     assert made["stamp"]["model"]["model"] == "demo"
     assert made["stamp"].get("corpus_mean_sha256", "") == expected.stamp.corpus_mean_sha256
+
+
+def test_a_means_file_is_read_once_and_a_name_looked_up_each_time(served, worker, monkeypatch):
+    client, _ = served
+    read = []
+    content = MeanStore.content
+
+    def counted(store, record):
+        read.append(record.id)
+        return content(store, record)
+
+    monkeypatch.setattr(MeanStore, "content", counted)
+    first = client.corpus_mean(sample_corpus(), job="first", name="mine")
+    for center in ("mine", "latest", first.id):
+        made = worker.get_activation_vector(TEXT, center=center)
+        assert made["stamp"]["corpus_mean_id"] == first.id
+    assert read == [first.id]
+    newer = client.corpus_mean([TEXT], job="newer", name="mine")
+    assert worker.get_activation_vector(TEXT, center="mine")["stamp"]["corpus_mean_id"] == newer.id
+    client.delete_mean(newer.id)
+    assert worker.get_activation_vector(TEXT, center="mine")["stamp"]["corpus_mean_id"] == first.id
+    assert read == [first.id, newer.id]
 
 
 def test_its_matrix_pools_to_its_vector(worker):

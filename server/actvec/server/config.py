@@ -82,7 +82,7 @@ class AccessOptions:
         tls_key: PEM file of its private key.
         tls_client_ca: PEM file of the authorities that sign callers' certificates; None where
             callers need none.
-        open_health: Whether health is told to callers without a token.
+        open_health: Whether `Check` of health answers callers without a token.
         insecure: Whether everybody may call on an address that other machines reach.
     """
 

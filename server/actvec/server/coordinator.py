@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from actvec.server.errors import RequestError
-from actvec.server.fanout import merge_means, run_shards, shards_of
+from actvec.server.fanout import merge_means, run_shards, shards_of, told
 from actvec.server.means.store import MeanStore, checked_name
 from actvec.server.programs import ProgramError, actvec_command
 from actvec.server.site import Site
@@ -83,23 +83,21 @@ class Coordinator:
             options: Further ones of `actvec mean compute`.
 
         Raises:
-            RequestError: a name is none or taken, or the corpus is empty.
+            RequestError: a name is none or taken, or the corpus has no document that can be used.
             ProgramError: the plan cannot be reckoned; it says what to give.
             NoShardsError: some could not be computed.
+            MeanNotFoundError: the volume lost what one had computed; run again.
         """
         self._check_free(name)
         plan = self._plan(corpus, shards, options)
         parts = shards_of(min(shards, plan["documents"]))
         done = self._run("mean", parts, corpus, name, options)
-        made = merge_means(self._site, name, parts)
+        made = merge_means(self._site, name, dict(zip(parts, done, strict=True)))
         self._echo(
             f"mean {made.name} ({made.id}): {made.documents:,} documents of {made.tokens:,} tokens"
         )
-        for skipped in made.skipped:
-            self._echo(
-                f"left out for {skipped.reason}: {skipped.documents:,}; the first is"
-                f" {skipped.first_id}: {skipped.first_message}"
-            )
+        for line in told(made.skipped):
+            self._echo(line)
         self._price(done, plan)
         return made
 

@@ -129,6 +129,17 @@ class QueueFullError(BusyError):
         )
 
 
+class JobWaitsError(BusyError):
+    """There is no memory now for a document of a job, which stands at its last commit."""
+
+    def __init__(self, document: str, number: int, tokens: int) -> None:
+        super().__init__(
+            f"there is no memory on the server now for document {document!r} (the job's number "
+            f"{number}, {tokens} tokens): the job stands at its last commit. Try again when the "
+            "server has less to do; where it never has the memory, set a smaller --document-tokens"
+        )
+
+
 class IdleError(PicklableError):
     """A call in which nothing happens; another one may go on."""
 

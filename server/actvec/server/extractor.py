@@ -1,7 +1,7 @@
 """From texts to vectors: the tokenizer, the scheduler and an engine, joined."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from actvec.server.config import Limits
@@ -17,6 +17,9 @@ from actvec.v1 import vectors_pb2
 
 # Characters that are tokenized in less time than another thread takes to wake.
 _SHORT_TEXT = 500
+
+# Documents of a message that are tokenized at a time.
+_SLICE = 64
 
 EngineLane = Lane[StepDocument, Pools]
 
@@ -54,8 +57,9 @@ class Extractor:
     async def drain(self) -> None:
         """Compute what waits, then leave the engine's thread and end the tokenizers'."""
         await self._scheduler.drain()
-        self._tokenizing.shutdown()
-        self._tokenizing_one.shutdown()
+        # Not waited for, which would stop the event loop: there is nobody who wants what they do.
+        for tokenizing in (self._tokenizing, self._tokenizing_one):
+            tokenizing.shutdown(wait=False, cancel_futures=True)
 
     def lane(self, *, interactive: bool = False) -> EngineLane:
         """A lane for one call."""
@@ -65,15 +69,21 @@ class Extractor:
         """Tokens that wait, of unary calls or of streams."""
         return self._scheduler.waiting_tokens(interactive=interactive)
 
-    async def tokenize(
-        self, texts: Sequence[str], settings: Settings
-    ) -> list[TokenizedDocument | RequestError]:
-        """Tokenize texts off the event loop; a text that cannot be one becomes its error."""
+    async def tokenized(
+        self, documents: Sequence[vectors_pb2.Document], settings: Settings
+    ) -> AsyncIterator[tuple[vectors_pb2.Document, TokenizedDocument | RequestError]]:
+        """The documents of a message with their tokens; one that has none has its error.
 
-        def each() -> list[TokenizedDocument | RequestError]:
-            return [self._tokenize_one(text, settings) for text in texts]
-
-        return await asyncio.get_running_loop().run_in_executor(self._tokenizing, each)
+        They are tokenized off the event loop, and a few at a time, as they are asked for: a message
+        may hold more than a stream has room for, and other streams wait for the same thread.
+        """
+        for start in range(0, len(documents), _SLICE):
+            some = documents[start : start + _SLICE]
+            tokens = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizing, self._tokenize_each, [one.text for one in some], settings
+            )
+            for pair in zip(some, tokens, strict=True):
+                yield pair
 
     async def extract(self, text: str, recipe: Recipe) -> vectors_pb2.DocumentVector:
         """The vector of one text, ahead of the bulk streams.
@@ -109,6 +119,11 @@ class Extractor:
         if isinstance(pools, Exception):
             raise pools
         return recipe.vector(document, pools)
+
+    def _tokenize_each(
+        self, texts: Sequence[str], settings: Settings
+    ) -> list[TokenizedDocument | RequestError]:
+        return [self._tokenize_one(text, settings) for text in texts]
 
     def _tokenize_one(self, text: str, settings: Settings) -> TokenizedDocument | RequestError:
         limit = self.limits.text_bytes

@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from actvec.server.config import ServerConfig
-from actvec.server.errors import RequestError
-from actvec.server.means.merging import merged
+from actvec.server.errors import MeanNotFoundError, RequestError
+from actvec.server.means.checkpoint import JobDirectory
+from actvec.server.means.mean_job import NO_DOCUMENT
+from actvec.server.means.merging import by_reason, merged
 from actvec.server.means.replica import Replica
 from actvec.server.means.store import MeanStore, checked_name
-from actvec.server.programs import actvec_command, run_json
+from actvec.server.programs import ProgramError, actvec_command, run_json
 from actvec.server.server import Server, engine_thread
 from actvec.server.site import Site
 from actvec.server.worker import Worker
-from actvec.v1.means_pb2 import CorpusMean
+from actvec.v1.means_pb2 import CorpusMean, SkippedDocuments
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,9 @@ class ShardRunner:
     ) -> dict[str, Any]:
         """The mean of a shard, on the volume when this returns; its record.
 
-        What was committed by an earlier attempt, in whatever container, is not computed again.
+        What was committed by an earlier attempt, in whatever container, is not computed again. A
+        shard of which no document can be used has no mean; its record is of 0 documents, and says
+        what was left out.
 
         Args:
             corpus: Its name in `corpora/` of the volume.
@@ -68,6 +72,8 @@ class ShardRunner:
             RequestError: a name is none.
             ProgramError: it could not be computed.
             EngineLostError: the engine hangs; the process is to end.
+            CutShortError: the server did not end in time, and the engine may be at a step still;
+                likewise.
         """
         folder = _folder("shards", name, shard)
         command = actvec_command(
@@ -75,7 +81,16 @@ class ShardRunner:
             **{"name": name, "shard": shard, "json": True, **options},
         )
         config = replace(self._config, data_dir=self._site.local / folder)
-        return await self._beside_server(command, config, self._site.replica(folder))
+        replica = await asyncio.to_thread(self._site.replica, folder)
+        try:
+            return await self._beside_server(command, config, replica)
+        except ProgramError as error:
+            # Its words are all that a program has for an error. A checkpoint would not do: one of
+            # a job that was cut short may be of documents that were left out, too.
+            if NO_DOCUMENT not in str(error):
+                raise
+        job = JobDirectory(config.data_dir / "jobs" / name)
+        return await asyncio.to_thread(_record_of_nothing, job)
 
     async def vectors(
         self, corpus: str, name: str, shard: str, options: Mapping[str, Any]
@@ -92,6 +107,8 @@ class ShardRunner:
             RequestError: a name is none.
             ProgramError: they could not be computed.
             EngineLostError: the engine hangs; the process is to end.
+            CutShortError: the server did not end in time, and the engine may be at a step still;
+                likewise.
         """
         folder = _folder("vectors", name, shard)
         there, here = self._site.mount / folder, self._site.local / folder
@@ -139,9 +156,11 @@ class ShardRunner:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            await (server.abandon() if losing.done() else server.stop(config.grace))
-            losing.cancel()
-            thread.shutdown(wait=False)
+            try:
+                await (server.abandon() if losing.done() else server.stop(config.grace))
+            finally:
+                losing.cancel()
+                thread.shutdown(wait=False)
         return made | {"worker_seconds": time.monotonic() - began}
 
 
@@ -193,11 +212,18 @@ def run_shards(
     )
 
 
-def merge_means(site: Site, name: str, shards: Sequence[str]) -> CorpusMean:
+def merge_means(site: Site, name: str, done: Mapping[str, Mapping[str, Any]]) -> CorpusMean:
     """One mean of those of all shards, stored on the volume; theirs are removed.
 
+    Args:
+        site: The files of the machine that does it.
+        name: Names the whole.
+        done: What `ShardRunner.mean` said of each shard. One of 0 documents has no part in the
+            mean, and what it left out is in its record.
+
     Raises:
-        RequestError: the name is none.
+        RequestError: the name is none, or no document of any shard could be used.
+        MeanNotFoundError: that of a shard is not on the volume.
         MeanMismatchError: they were made by different models.
         MeanCorruptError: a file was altered.
         StorageError: the volume cannot be written.
@@ -205,16 +231,55 @@ def merge_means(site: Site, name: str, shards: Sequence[str]) -> CorpusMean:
     site.volume.reload()
     stores: dict[str, MeanStore] = {}
     records = []
-    for shard in shards:
+    left_out = []
+    for shard, said in done.items():
+        if not said["documents"]:
+            left_out += [SkippedDocuments(**entry) for entry in said["skipped"]]
+            continue
         store = MeanStore(site.mount / _folder("shards", name, shard) / "means")
-        record = store.records()[0]
-        stores[record.id] = store
-        records.append(record)
+        found = store.records()
+        if not found:
+            raise MeanNotFoundError(
+                f"the mean of shard {shard} is not on the volume; run the same again, and it is"
+                " computed anew"
+            )
+        stores[found[0].id] = store
+        records.append(found[0])
+    if not records:
+        # With a mended corpus, or other options, the same name is begun anew.
+        _remove_shards(site, name)
+        raise RequestError("corpus", f"has no document to average: {'; '.join(told(left_out))}")
     whole = MeanStore(site.local / "means", replica=site.replica())
-    made = whole.save(*merged(records, lambda record: stores[record.id].load(record), name))
+    total, record = merged(records, lambda record: stores[record.id].load(record), name, left_out)
+    made = whole.save(total, record)
+    _remove_shards(site, name)
+    return made
+
+
+def told(skipped: Iterable[SkippedDocuments]) -> list[str]:
+    """What was left out, in words: a line for each reason."""
+    return [
+        f"left out for {one.reason}: {one.documents:,}; the first is {one.first_id}:"
+        f" {one.first_message}"
+        for one in by_reason(skipped)
+    ]
+
+
+def _remove_shards(site: Site, name: str) -> None:
     shutil.rmtree(site.mount / "shards" / name)
     site.volume.commit()
-    return made
+
+
+def _record_of_nothing(job: JobDirectory) -> dict[str, Any]:
+    """What the record of a job's mean would say that has no document in it."""
+    progress = job.load()
+    skipped = progress.skipped.items() if progress is not None else ()
+    return {
+        "documents": 0,
+        "tokens": 0,
+        "skipped": [{"reason": reason, **vars(entry)} for reason, entry in skipped],
+        "worker_seconds": 0.0,
+    }
 
 
 def _folder(kind: str, name: str, shard: str) -> Path:

@@ -5,9 +5,8 @@
     modal run -m actvec.server.modal_app --text "Your text here"
     modal run --detach -m actvec.server.modal_app::corpus_mean --corpus c4.jsonl.gz --shards 8
 
-Thin: what is computed is in `worker`, which knows nothing of Modal. What a deployment may choose is
-read from the environment of the machine that deploys, and once more in the container, where it is
-part of the image.
+Thin: what is computed is in `worker`, which knows nothing of Modal; what a deployment may choose is
+in `modal_resources`.
 """
 
 import logging
@@ -20,10 +19,12 @@ from typing import Any, NoReturn
 
 import modal
 
+from actvec.server.errors import CutShortError, EngineLostError
 from actvec.server.modal_resources import (
     APP,
     COORDINATING,
     DATA,
+    DEVICE,
     GPU,
     GPU_SNAPSHOT,
     HOUR,
@@ -63,13 +64,13 @@ def _site() -> Any:
 def _make_worker() -> Any:
     from actvec.server.modal_container import make_worker  # noqa: PLC0415 - torch: not at home
 
-    return make_worker(MODEL, _site())
+    return make_worker(MODEL, _site(), DEVICE)
 
 
 def _server_config(**address: Any) -> Any:
     from actvec.server.modal_container import server_config  # noqa: PLC0415 - torch: not at home
 
-    return server_config(MODEL, LOCAL, **address)
+    return server_config(MODEL, LOCAL, device=DEVICE, **address)
 
 
 def _log_to_modal() -> None:
@@ -80,7 +81,7 @@ def _log_to_modal() -> None:
 
 
 def _end_process(error: Exception) -> NoReturn:
-    """Nothing in this process can heal a lost engine: the next input would find the same."""
+    """Nothing in this process heals an engine or stops it: the next input would find it so."""
     log.critical("%s; the container ends, and Modal starts another", error)
     os._exit(os.EX_SOFTWARE)
 
@@ -142,12 +143,12 @@ class Pythia12BActivationExtractor:
     async def serve(self, idle_seconds: float = IDLE) -> None:
         """Serve behind a tunnel, found in `workers`, until nobody has called for `idle_seconds`.
 
+        The process ends where the engine hangs, or not everything that was taken was done in time.
+
         Raises:
             StartupError: the secret has no token.
-            CutShortError: not everything that was taken was done in time.
         """
         # Not before: at a snapshot no object of gRPC may exist.
-        from actvec.server.errors import EngineLostError  # noqa: PLC0415
         from actvec.server.tenure import (  # noqa: PLC0415
             Tenure,
             Whereabouts,
@@ -169,15 +170,14 @@ class Pythia12BActivationExtractor:
                 where,
                 Tenure(idle_seconds=idle_seconds),
             )
-        except EngineLostError as error:
+        except (EngineLostError, CutShortError) as error:
             _end_process(error)
 
     @modal.method()
     async def compute_shard(
         self, shard: str, kind: str, corpus: str, name: str, options: dict[str, Any]
     ) -> dict[str, Any]:
-        """See `fanout.ShardRunner`; `kind` is `mean` or `vectors`."""
-        from actvec.server.errors import EngineLostError  # noqa: PLC0415
+        """See `fanout.ShardRunner`; `kind` is `mean` or `vectors`. It ends as `serve` does."""
         from actvec.server.fanout import ShardRunner  # noqa: PLC0415 - gRPC: as in `serve`
 
         assert self._worker is not None  # noqa: S101 - `restore` ran
@@ -185,7 +185,7 @@ class Pythia12BActivationExtractor:
         compute = {"mean": runner.mean, "vectors": runner.vectors}[kind]
         try:
             return await compute(corpus, name, shard, options)
-        except EngineLostError as error:
+        except (EngineLostError, CutShortError) as error:
             _end_process(error)
 
 

@@ -12,17 +12,26 @@ from actvec.server.site import Site
 from actvec.server.worker import Worker
 
 
-def make_worker(model: str, site: Site) -> Worker:
-    """The model, loaded, with the means of the volume."""
-    return Worker.load(ModelOptions(model=model), site.local, site.replica())
+def make_worker(model: str, site: Site, device: str = "auto") -> Worker:
+    """The model, loaded on a device, with the means of the volume.
+
+    Raises:
+        StartupError: there is no such model, or no such device.
+    """
+    return Worker.load(ModelOptions(model=model, device=device), site.local, site.replica())
 
 
 def server_config(
-    model: str, data_dir: Path, *, host: str = "127.0.0.1", port: int = 0
+    model: str,
+    data_dir: Path,
+    *,
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> ServerConfig:
     """How a container serves. Secrets are read here, not when a snapshot is taken."""
     return ServerConfig(
-        model=ModelOptions(model=model),
+        model=ModelOptions(model=model, device=device),
         # A commit moves a checkpoint to the volume.
         limits=Limits(commit_seconds=30.0),
         access=AccessOptions(token=os.environ.get("ACTVEC_TOKEN")),

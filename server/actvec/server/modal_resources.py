@@ -18,6 +18,8 @@ APP = os.environ.get("ACTVEC_MODAL_APP", "actvec")
 MODEL = os.environ.get("ACTVEC_MODAL_MODEL", "EleutherAI/pythia-12b")
 # An L4 or A10G (24 GB) holds the truncated Pythia-12B too: 18.1 GB of weights.
 GPU = os.environ.get("ACTVEC_MODAL_GPU", "A100-80GB")
+# Not `auto`: a container without its GPU is to say so, and not to compute on the CPU at its price.
+DEVICE = "cuda:0"
 # Modal's snapshot of a GPU's memory is alpha: off until somebody asks for it.
 GPU_SNAPSHOT = os.environ.get("ACTVEC_MODAL_GPU_SNAPSHOT", "") == "1"
 # Seconds without a call after which a worker ends.

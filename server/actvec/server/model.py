@@ -6,6 +6,7 @@ unembedding stay on the disk.
 
 import hashlib
 import os
+import pickle
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -110,14 +113,15 @@ def load_model(
         try:
             config = AutoConfig.from_pretrained(source, revision=revision)
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, StrictDataclassError) as error:
             raise StartupError(f"cannot read model {model!r}: {_first_line(error)}") from error
+        architecture = _causal_lm(config).__name__
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise StartupError(f"model {model!r} has no fast tokenizer (tokenizer.json)")
 
-        n_layers = config.num_hidden_layers
+        n_layers = _number(config, "num_hidden_layers")
         layers = _checked_layers(layers, n_layers)
-        context = _context(config)
+        context = _number(config, "max_position_embeddings")
         blocks = min(layers[-1] + 2, n_layers) if whole else layers[-1] + 1
         # Of a large model the hash takes as long as the loading; neither holds Python's lock.
         with ThreadPoolExecutor(1) as beside:
@@ -134,7 +138,7 @@ def load_model(
         card = ModelCard(
             model=name,
             revision=found.result(),
-            architecture=_causal_lm(config).__name__,
+            architecture=architecture,
             n_layers=n_layers,
             layers=layers,
             d_model=config.hidden_size,
@@ -197,11 +201,11 @@ def _checked_layers(layers: tuple[int, ...] | None, n_layers: int) -> tuple[int,
     return tuple(sorted(set(layers)))
 
 
-def _context(config: Any) -> int:
-    context = getattr(config, "max_position_embeddings", None)
-    if not isinstance(context, int):
-        raise StartupError("the model's config names no max_position_embeddings")
-    return context
+def _number(config: Any, name: str) -> int:
+    number = getattr(config, name, None)
+    if not isinstance(number, int):
+        raise StartupError(f"the model's config names no {name}")
+    return number
 
 
 def _causal_lm(config: Any) -> type[PreTrainedModel]:
@@ -242,6 +246,11 @@ def _load_module(
             attn_implementation="eager" if whole else PACKED,
             output_loading_info=True,
         )
+    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        raise StartupError(
+            f"cannot load model {source!r}: its weights are damaged ({_first_line(error)}), by a "
+            "download that was cut or without git-lfs; download it again"
+        ) from error
     except (OSError, ValueError, ImportError) as error:
         raise StartupError(f"cannot load model {source!r}: {_first_line(error)}") from error
     # transformers fills what a checkpoint lacks with random numbers, and only warns.

@@ -153,7 +153,11 @@ _ACCESS = (
         type=_FILE,
         help="Authorities of which one must have signed a caller's certificate, PEM.",
     ),
-    _access("--open-health", is_flag=True, help="Tell health to callers without a token, too."),
+    _access(
+        "--open-health",
+        is_flag=True,
+        help="Answer health's Check without a token, too; its Watch needs one.",
+    ),
     _access(
         "--insecure",
         is_flag=True,

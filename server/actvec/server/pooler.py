@@ -68,7 +68,7 @@ def pool_step(
         if document.sums is not None and not isinstance(results[index], Exception):
             try:
                 document.sums.add(states[end - document.tokens : end])
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 results[index] = error
     return results
 

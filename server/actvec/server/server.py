@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 # Seconds in which those who watch health hear that it is over.
 _WATCHERS_HEAR = 1.0
 
+# Seconds that an end may take in any case: one without grace takes a moment, too.
+_END = 1.0
+
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationVectorService"]
 
 
@@ -114,6 +117,12 @@ class Server:
         await endpoint.open()
         # Last, since nothing that fails then leaves a thread that keeps the program alive.
         extractor.start(thread)
+        card = engine.card
+        log.info(
+            "%s, revision %s, layers %s, on %s in %s; steps of %d tokens; means in %s",
+            *(card.model, card.revision, ",".join(map(str, card.layers)), card.device, card.dtype),
+            *(step_tokens, config.data_dir),
+        )
         return cls(access, observation, endpoint, service, runner)
 
     def reload(self) -> None:
@@ -135,18 +144,19 @@ class Server:
 
         Raises:
             CutShortError: what was taken was not done in time; beside `grace` for calls there is as
-                much again for what calls that were cut leave behind.
+                much again for what calls that were cut leave behind, and a second in any case.
         """
         log.info("ending; calls have %g seconds to finish", grace)
         await self._endpoint.retire()
         self._service.refuse()
+        limit = max(2 * grace, _END)
         try:
-            async with asyncio.timeout(2 * grace):
+            async with asyncio.timeout(limit):
                 await self._endpoint.close(grace)
                 await self._service.drain()
         except TimeoutError as error:
             raise CutShortError(
-                f"not everything was done {2 * grace:g} seconds after the server was told to end; "
+                f"not everything was done {limit:g} seconds after the server was told to end; "
                 "jobs stand at their last commit"
             ) from error
         finally:

@@ -60,7 +60,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (JobCorruptError, grpc.StatusCode.DATA_LOSS),
     (JobHeldError, grpc.StatusCode.ABORTED),
     (StorageFullError, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    # A client tries again, and a job goes on behind its last commit.
+    # A client tries again, and a job goes on after its last commit.
     (VolumeAwayError, grpc.StatusCode.UNAVAILABLE),
     (StorageError, grpc.StatusCode.INTERNAL),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),

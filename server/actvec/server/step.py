@@ -21,9 +21,11 @@ class DeviceSums:
         d_model: D, the residual width.
         device: The engine's.
         variance: Whether squares are summed too.
+        longest: Tokens that a document may have.
     """
 
-    def __init__(self, d_model: int, device: str, *, variance: bool) -> None:
+    def __init__(self, d_model: int, device: str, *, variance: bool, longest: int) -> None:
+        self._longest = longest
         self._lengths: Counter[int] = Counter()
         # The last row is distance 0: a document is added as it lies, with its end at the end.
         self._sums = torch.zeros((0, d_model), dtype=torch.float64, device=device)
@@ -33,16 +35,20 @@ class DeviceSums:
         """Add the states `[T, D]` of a document, float32; whole, or not at all where memory ends.
 
         Raises:
-            RuntimeError: there is no memory for it.
+            RuntimeError: there is no memory for it, as torch says.
+            MemoryError: likewise, as Python says.
         """
         tokens = len(states)
         # What takes memory comes first.
-        self._sums = _with_room(self._sums, tokens)
+        self._sums = self._with_room(self._sums, tokens)
+        squared = None
         if self._squares is not None:
-            self._squares = _with_room(self._squares, tokens)
+            self._squares = self._with_room(self._squares, tokens)
             squared = states.double().square_()
-            self._squares[-tokens:] += squared
+        # This may take some too: on a CPU the states are converted before they are added.
         self._sums[-tokens:] += states
+        if self._squares is not None and squared is not None:
+            self._squares[-tokens:] += squared
         self._lengths[tokens] += 1
 
     def take(self) -> MeanAccumulator:
@@ -54,14 +60,14 @@ class DeviceSums:
         squares = None if self._squares is None else _by_distance(self._squares, positions)
         return MeanAccumulator.from_sums(counts, _by_distance(self._sums, positions), squares)
 
-
-def _with_room(sums: torch.Tensor, tokens: int) -> torch.Tensor:
-    """The same sums with at least `tokens` rows; the rows that are new stand first."""
-    if tokens <= len(sums):
-        return sums
-    grown = sums.new_zeros((max(tokens, 2 * len(sums)), sums.shape[1]))
-    grown[len(grown) - len(sums) :] = sums
-    return grown
+    def _with_room(self, sums: torch.Tensor, tokens: int) -> torch.Tensor:
+        """The same sums with at least `tokens` rows; the rows that are new stand first."""
+        if tokens <= len(sums):
+            return sums
+        rows = max(tokens, min(2 * len(sums), self._longest))
+        grown = sums.new_zeros((rows, sums.shape[1]))
+        grown[len(grown) - len(sums) :] = sums
+        return grown
 
 
 def _by_distance(sums: torch.Tensor, positions: int) -> NDArray[np.float64]:

@@ -68,6 +68,8 @@ class VectorStream:
         yield StreamVectorsResponse(stamp=recipe.stamp(self._extractor.card, self._version))
         self._reader = reader = asyncio.create_task(self._read(first, requests, recipe))
         reader.add_done_callback(lambda _: self._changed.set())
+        if self._stopped is not None:
+            reader.cancel()
         try:
             while results := await self._next_results(reader):
                 yield StreamVectorsResponse(results=results)
@@ -101,9 +103,9 @@ class VectorStream:
 
     async def _accept(self, request: StreamVectorsRequest, recipe: Recipe) -> None:
         """Queue the documents of one message."""
-        texts = [document.text for document in request.documents]
-        tokenized = await self._extractor.tokenize(texts, recipe.settings) if texts else []
-        for index, (document, tokens) in enumerate(zip(request.documents, tokenized, strict=True)):
+        index = -1
+        async for document, tokens in self._extractor.tokenized(request.documents, recipe.settings):
+            index += 1
             await self._window.acquire()
             self._inside += 1
             outcome: TokenizedDocument | RequestError = tokens

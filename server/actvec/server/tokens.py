@@ -52,8 +52,9 @@ class Tokenizer:
         """Tokenize one text.
 
         Raises:
-            RequestError: the text is blank; or over the context with `Truncation.ERROR`; or BOS is
-                asked for and the tokenizer has none.
+            RequestError: the text is blank, or the tokenizer knows nothing of it; or it is over the
+                context with `Truncation.ERROR`; or BOS is asked for and the tokenizer has none, or
+                the context holds nothing else.
         """
         if not text or text.isspace():
             raise RequestError("text", "is empty or blank; a document needs at least one word")
@@ -65,14 +66,19 @@ class Tokenizer:
         bos = [self._bos] if prepend_bos else []
         # The backend is called directly: the wrapper warns of lengths and may cut to them.
         ids = self._backend.encode(text, add_special_tokens=False).ids
+        if not ids:
+            raise RequestError("text", "has no token: this model's tokenizer drops all of it")
         tokens = len(bos) + len(ids)
         if tokens > self.context:
             if truncation is Truncation.ERROR:
                 raise RequestError(
                     "text",
                     f"has {tokens} tokens, BOS included; {self.context} fit. "
-                    "Shorten it, or set truncation to TRUNCATION_KEEP_START or _KEEP_END",
+                    "Shorten it, or keep one side: truncation `start` or `end` "
+                    "(TRUNCATION_KEEP_START, TRUNCATION_KEEP_END)",
                 )
             room = self.context - len(bos)
+            if not room:
+                raise RequestError("text", "has no token left: BOS takes the only one that fits")
             ids = ids[:room] if truncation is Truncation.KEEP_START else ids[-room:]
         return TokenizedDocument(np.array(bos + ids, dtype=np.int64), tokens)

@@ -63,7 +63,10 @@ class Worker:
         self.replica = replica
         self._card = engine.card
         self._tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
-        self._store = MeanStore(data_dir / "means", replica=replica)
+        store = MeanStore(data_dir / "means", replica=replica)
+        # A name is looked up with every call, for another container may have stored a mean since;
+        # what an id names never changes, and is kept.
+        self._centrings = Centrings(store, model_stamp(engine.card), engine.card.d_model)
 
     @classmethod
     def load(cls, options: ModelOptions, data_dir: Path, replica: Replica = NO_REPLICA) -> Self:
@@ -121,11 +124,7 @@ class Worker:
             corpus_mean=center or "",
             prepend_bos=prepend_bos,
         )
-        centring = None
-        if center:
-            # Not kept: another container may have stored a mean since.
-            centrings = Centrings(self._store, model_stamp(self._card), self._card.d_model)
-            centring = centrings(center, prepend_bos=prepend_bos)
+        centring = self._centrings(center, prepend_bos=prepend_bos) if center else None
         recipe = Recipe(settings, centring)
         (pools,) = self.engine.run([recipe.step_document(document)])
         if isinstance(pools, Exception):

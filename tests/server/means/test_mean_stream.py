@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from actvec.pooling import MeanAccumulator
 from actvec.server.demo import write_demo_model
 from actvec.server.errors import NotFiniteError
+from actvec.server.tokens import Tokenizer
 from actvec.v1 import means_pb2, vectors_pb2
 from actvec.v1.means_pb2 import (
     CorpusMeanSkip,
@@ -154,6 +155,26 @@ async def test_without_a_finish_message_a_job_stays_open_where_it_was_asked_for(
         assert_same(await tensors_of(stub, responses[-1].finished.id), expected)
 
 
+async def test_a_message_is_tokenized_a_few_documents_at_a_time(serve, held_engine, monkeypatch):
+    """As far as there is room for them: a message of a million holds up nobody."""
+    texts = []
+    tokenize = Tokenizer.__call__
+
+    def counted(self, text, *args, **settings):
+        texts.append(text)
+        return tokenize(self, text, *args, **settings)
+
+    monkeypatch.setattr(Tokenizer, "__call__", counted)
+    async with serve(held_engine, stream_documents=8) as (_, stub):
+        running = asyncio.create_task(run(stub, opening(), documents(["a"] * 1000)))
+        await held_engine.entered()
+        await asyncio.sleep(0.3)
+        assert len(texts) <= 8 + 64
+        held_engine.release()
+        responses = await running
+    assert responses[-1].finished.documents == 1000
+
+
 async def test_a_cancelled_client_loses_nothing_and_counts_nothing_twice(serve):
     async with serve(commit_seconds=0) as (_, stub):
         _, expected = await mean_of(stub, TEXTS * 4, "whole")
@@ -271,58 +292,3 @@ async def test_a_job_without_a_good_document_has_no_mean(serve):
     async with serve() as (_, stub):
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "1 were skipped"):
             await run(stub, opening(), documents([" "]))
-
-
-async def hold(stub, **settings):
-    call = stub.StreamCorpusMean()
-    await call.write(opening(explicit_finish=True, **settings))
-    await call.read()
-    return call
-
-
-async def test_a_second_client_is_told_that_the_job_is_held(serve):
-    async with serve() as (_, stub):
-        call = await hold(stub)
-        with refused(grpc.StatusCode.ABORTED, "another client holds job job"):
-            await run(stub, opening(explicit_finish=True))
-        with refused(grpc.StatusCode.ABORTED, r"After 30 s of silence it can be taken over"):
-            await run(stub, opening(explicit_finish=True, take_over=True))
-        call.cancel()
-
-
-async def test_a_silent_client_loses_its_job_to_one_that_takes_over(serve):
-    async with serve(lease_seconds=0.1) as (_, stub):
-        call = await hold(stub)
-        await call.write(documents(TEXTS[:3]))
-        await call.read()
-        await asyncio.sleep(0.2)
-        responses = await run(stub, opening(explicit_finish=True, take_over=True))
-        assert responses[0].opened.next_sequence == 3
-        with refused(grpc.StatusCode.ABORTED, "was taken over by another connection"):
-            assert [response async for response in answers(call)]
-
-
-async def test_the_same_holder_takes_its_job_back_at_once(serve):
-    async with serve() as (_, stub):
-        call = await hold(stub, holder="me")
-        responses = await run(stub, opening(explicit_finish=True, holder="me"))
-        assert responses[0].opened.next_sequence == 0
-        with refused(grpc.StatusCode.ABORTED, "was taken over"):
-            assert [response async for response in answers(call)]
-
-
-async def test_a_server_that_stops_commits_what_it_took(serve):
-    async with serve() as (server, stub):
-        call = await hold(stub)
-        await call.write(documents(TEXTS))
-        await call.read()
-        stopping = asyncio.create_task(server.stop(grace=10))
-        commits = []
-        with refused(grpc.StatusCode.UNAVAILABLE, "shutting down"):
-            async for response in answers(call):
-                commits.append(response.commit.next_sequence)  # noqa: PERF401 - it ends in an error
-        await stopping
-        assert commits[-1] == len(TEXTS)
-    async with serve() as (_, stub):
-        opened, *_ = await run(stub, opening(explicit_finish=True))
-        assert opened.opened.next_sequence == len(TEXTS)

@@ -18,7 +18,7 @@ from actvec.client import AsyncClient, ServerUnavailable
 from actvec.pooling import MeanAccumulator
 from actvec.server.config import Limits, ServerConfig
 from actvec.server.errors import MeanNotFoundError, StorageError
-from actvec.server.means.checkpoint import JobDirectory, Progress
+from actvec.server.means.checkpoint import FinishedJob, JobDirectory, Progress
 from actvec.server.means.replica import VolumeReplica
 from actvec.server.means.store import MeanStore
 from actvec.server.server import Server, engine_thread
@@ -156,6 +156,20 @@ def test_a_job_goes_on_where_another_worker_left_it(machines):
     assert list(one.volume.committed.rglob("*.*")) == []
 
 
+def test_a_job_that_another_worker_begins_anew_is_the_new_one_everywhere(machines):
+    here, there = (
+        JobDirectory(machine.local / "jobs" / "a", machine.replica) for machine in machines
+    )
+    here.create("settings")
+    here.finish(3, "first")
+    there.refresh()
+    there.remove()
+    there.create("other settings")
+    there.finish(5, "second")
+    here.refresh()
+    assert (here.settings(), here.finished()) == ("other settings", FinishedJob(5, "second"))
+
+
 @pytest.fixture
 def serve(demo_model, demo_engine):
     """Serve on a machine; gives a client of it."""
@@ -184,6 +198,20 @@ async def test_a_mean_made_by_one_worker_centres_at_another(serve, machines):
         assert vector.stamp.corpus_mean_sha256 == made.sha256
         expected = await maker.extract(TEXTS[0], mode="short", center=made.id)
         assert np.array_equal(vector.values, expected.values)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_job_whose_mean_another_worker_deleted_begins_anew(serve, machines, number):
+    async with serve(machines[0]) as (maker, _), serve(machines[1]) as (other, _):
+        first = await maker.corpus_mean(TEXTS, job="bridges")
+        await other.delete_mean("bridges")
+        # The maker has the mean on its disk still, the other has never seen the job.
+        again = await (maker, other)[number].corpus_mean(TEXTS[:9], job="bridges", variance=True)
+        assert (again.documents, again.has_variance) == (9, True)
+        assert [mean.id for mean in await maker.list_means()] == [again.id] != [first.id]
+        for worker in (maker, other):
+            same = await worker.corpus_mean(TEXTS[:9], job="bridges", variance=True)
+            assert same.id == again.id
 
 
 async def test_a_volume_that_is_away_for_a_moment_costs_a_job_nothing(serve, machines):

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from google.protobuf.json_format import MessageToJson
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load, save
 
@@ -22,7 +23,7 @@ from actvec.server.errors import (
 from actvec.server.means.checkpoint import EMPTY_CORPUS, FinishedJob, JobDirectory, Progress
 from actvec.server.means.store import MeanStore, checked_name
 from actvec.v1.means_pb2 import CorpusMean
-from actvec.v1.vectors_pb2 import ModelStamp
+from actvec.v1.vectors_pb2 import TRUNCATION_KEEP_START, ModelStamp
 
 D = 6
 MODEL = ModelStamp(model="m", revision="r", tokenizer_sha256="t", layers=[1, 2], hook="resid_post")
@@ -125,6 +126,11 @@ def test_means_of_other_layers_or_settings_do_not_merge(store):
     )
     with pytest.raises(MeanMismatchError, match="other models, layers or settings"):
         store.merge([one, without_bos], "both")
+    kept_start = CorpusMean(
+        name="start", model=MODEL, prepend_bos=True, truncation=TRUNCATION_KEEP_START
+    )
+    with pytest.raises(MeanMismatchError, match="other models, layers or settings"):
+        store.merge([one, store.save(accumulated(seed=4), kept_start)], "both")
 
 
 def test_a_foreign_file_is_stored_as_it_is_but_does_not_merge_nor_become_latest(store, tmp_path):
@@ -137,6 +143,23 @@ def test_a_foreign_file_is_stored_as_it_is_but_does_not_merge_nor_become_latest(
         store.find("latest", MODEL)
     with pytest.raises(MeanMismatchError, match="no sums and counts"):
         store.merge([record, record], "both")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_uploaded_mean_has_the_second_moments_that_its_file_has_whatever_it_says(store, kept):
+    ours = accumulated(variance=True)
+    tensors = {
+        "corpus_mean": np.ascontiguousarray(ours.mean().T),
+        "counts": ours.counts,
+        "sums": ours.sums,
+    }
+    if kept:
+        tensors["square_sums"] = ours.squares
+    says = MessageToJson(CorpusMean(model=MODEL, prepend_bos=True, has_variance=not kept))
+    record = store.upload("theirs", save(tensors, metadata={"actvec": says}), D)
+    assert record.has_variance == kept
+    merged = store.merge([record, stored(store, seed=1, variance=True)], "both")
+    assert (merged.has_variance, merged.documents) == (kept, 4)
 
 
 def test_one_file_has_one_name(store):

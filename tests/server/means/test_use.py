@@ -9,6 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from actvec.pooling import pooled_mean
 from actvec.server.engine import PackedEngine
+from actvec.server.means import centring
+from actvec.server.means.centring import Centring
+from actvec.server.means.format import MeanTensors
 from actvec.server.model import load_model
 from actvec.v1 import means_pb2, vectors_pb2
 
@@ -37,6 +40,26 @@ async def test_raw_minus_centred_is_the_pooled_mean(serve, mode):
             assert centred.stamp.corpus_mean_sha256 == record.sha256
             assert centred.vector.smallest_count == tensors["counts"][tokens - 1]
         assert raw.stamp.corpus_mean_id == ""
+
+
+def test_the_pools_of_a_mean_are_computed_once_a_length(monkeypatch):
+    """It takes milliseconds of the event loop, several times as many of float32."""
+    asked = []
+
+    def counted(mode, mean, tokens):
+        asked.append((tokens, mean.dtype))
+        return pooled_mean(mode, mean, tokens)
+
+    monkeypatch.setattr(centring, "pooled_mean", counted)
+    lengths = range(1, 2049)
+    mean = np.random.default_rng(0).normal(size=(len(lengths), 4)).astype(np.float32)
+    record = means_pb2.CorpusMean()
+    centred = Centring(record, MeanTensors(mean, None, None, record))
+    pools = np.zeros((4, 4), dtype=np.float32)
+    for tokens in [*lengths, *lengths]:
+        values = centred(pools, tokens)
+    assert asked == [(tokens, np.float64) for tokens in lengths]
+    assert_array_equal(values.reshape(-1), -pooled_mean("long", mean, len(lengths)))
 
 
 async def test_a_document_longer_than_the_mean_is_pooled_over_its_last_tokens(serve):

@@ -7,7 +7,8 @@ from actvec.server.calls.call import Metadata
 from actvec.server.config import AccessOptions
 from actvec.server.errors import StartupError, UnauthenticatedError
 
-_HEALTH = "/grpc.health.v1.Health/"
+# Its `Watch` has no end, and strangers who watch would take the places of streams.
+_HEALTH = "/grpc.health.v1.Health/Check"
 _SCHEME = "bearer "
 
 
@@ -39,7 +40,7 @@ class Tokens:
         Raises:
             UnauthenticatedError: it brings no token, or an unknown one.
         """
-        if not self._digests or (self._options.open_health and method.startswith(_HEALTH)):
+        if not self._digests or (self._options.open_health and method == _HEALTH):
             return ""
         header = next((value for key, value in metadata if key == "authorization"), "")
         text = header.decode("latin-1") if isinstance(header, bytes) else header

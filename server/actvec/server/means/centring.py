@@ -14,9 +14,6 @@ from actvec.server.pooler import Pools
 from actvec.v1.means_pb2 import CorpusMean
 from actvec.v1.vectors_pb2 import ModelStamp
 
-# A pooled mean for each length that documents have, [K, D] float32 each.
-_CACHED_LENGTHS = 512
-
 
 class Centring:
     """Subtracts a mean's pools from a document's.
@@ -29,9 +26,11 @@ class Centring:
     def __init__(self, record: CorpusMean, tensors: MeanTensors) -> None:
         self.record = record
         self.max_tokens = len(tensors.mean)
-        self._mean: NDArray[np.float32] = tensors.mean
+        # Pooling takes float64, and converting takes longer than pooling.
+        self._mean: NDArray[np.float64] = tensors.mean.astype(np.float64)
         self._counts = tensors.counts
-        self._pooled = lru_cache(_CACHED_LENGTHS)(self._pool)
+        # Of every length, [K, D] float32 each: there are no more of them than positions.
+        self._pooled = lru_cache(self.max_tokens)(self._pool)
 
     def __call__(self, pools: Pools, tokens: int) -> Pools:
         """The centred pools `[K, D]` of a document whose last `tokens` tokens were pooled."""

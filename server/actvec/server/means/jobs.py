@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actvec.pooling import MeanAccumulator
-from actvec.server.errors import JobHeldError, JobMismatchError
+from actvec.server.errors import JobCorruptError, JobHeldError, JobMismatchError
 from actvec.server.extractor import Extractor
 from actvec.server.means.checkpoint import FinishedJob, JobDirectory, Progress
 from actvec.server.means.mean_job import JobSettings, MeanJob
 from actvec.server.means.replica import NO_REPLICA, Replica
+from actvec.server.means.store import MeanStore
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +57,23 @@ class Jobs:
         self._endings: set[asyncio.Task[None]] = set()
 
     async def open(
-        self, settings: JobSettings, holding: Holding, *, take_over: bool
+        self, settings: JobSettings, holding: Holding, store: MeanStore, *, take_over: bool
     ) -> MeanJob | FinishedJob:
         """Hold a job, new or as its last commit left it; a finished one needs no holding.
+
+        One whose mean was deleted since is begun anew.
+
+        Args:
+            settings: The job's.
+            holding: The client's.
+            store: Where means of finished jobs are.
+            take_over: Whether it may be taken from a client that has been silent.
 
         Raises:
             JobCorruptError: its files are damaged.
             JobHeldError: another client holds it.
             JobMismatchError: it has other settings.
+            StorageError: what other machines have of it cannot be seen, or it cannot be written.
         """
         while (held := self._held.get(settings.job)) is not None:
             if not held.ending:
@@ -73,7 +83,7 @@ class Jobs:
         self._held[settings.job] = holding
         directory = JobDirectory(self._directory / settings.job, self._replica)
         try:
-            left = await asyncio.to_thread(_load, directory, settings)
+            left = await asyncio.to_thread(_load, directory, settings, store)
         except BaseException:
             self._release(settings.job, holding)
             raise
@@ -108,10 +118,17 @@ class Jobs:
         await asyncio.gather(*self._endings)
 
     def forget(self, mean: str) -> None:
-        """Forget the finished jobs of a deleted mean. Call it off the event loop."""
+        """Forget the finished jobs of a deleted mean. Call it off the event loop.
+
+        Only those of this disk: elsewhere, `open` notices that the mean is gone.
+        """
         for path in self._directory.glob("*/finished.json"):
             directory = JobDirectory(path.parent, self._replica)
-            finished = directory.finished()
+            try:
+                finished = directory.finished()
+            except JobCorruptError as error:
+                log.warning("%s", error)
+                continue
             if finished is not None and finished.mean == mean:
                 directory.remove()
 
@@ -131,9 +148,16 @@ class Jobs:
         holding.released.set()
 
 
-def _load(directory: JobDirectory, settings: JobSettings) -> Progress | FinishedJob:
-    """What a job has come to; a new one is begun."""
+def _load(
+    directory: JobDirectory, settings: JobSettings, store: MeanStore
+) -> Progress | FinishedJob:
+    """What a job has come to; a new one is begun, and one whose mean is gone begun anew."""
     directory.refresh()
+    finished = directory.finished()
+    if finished is not None and not store.holds(finished.mean):
+        # Deleted by another machine, or by a server that was killed before it came to the job.
+        log.info("job %s is begun anew: its mean %s is gone", settings.job, finished.mean)
+        directory.remove()
     before = directory.settings()
     if before is None:
         directory.create(settings.canonical)

@@ -2,7 +2,7 @@
 
 Documents of a job are summed in chunks. A chunk is sealed, its last document awaited, its sums
 merged into the committed ones and written as a checkpoint, while the next chunk fills. What a
-checkpoint says is durable; what it does not say never happened.
+checkpoint says is durable; after a crash nothing else counts.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from actvec.pooling import MeanAccumulator
 from actvec.server.errors import (
     DoesNotFitError,
     JobMismatchError,
+    JobWaitsError,
     LeftOutError,
     NotFiniteError,
     RequestError,
@@ -27,6 +28,9 @@ from actvec.server.status import status_of
 from actvec.server.step import DeviceSums, StepDocument
 from actvec.server.tokens import TokenizedDocument
 from actvec.v1.means_pb2 import CorpusMean
+
+# Why there is no mean of a job, for those as well who see of the error nothing but its words.
+NO_DOCUMENT = "has no document in it"
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class MeanJob:
         added: Documents in the sums, durable or not.
         tokens: Their tokens.
         skipped: Documents left out, durably or not.
-        last_message: When the client last sent something, in seconds of the monotonic clock.
+        last_message: When the client last sent something, or a document of it was done, in seconds
+            of the monotonic clock.
     """
 
     def __init__(
@@ -143,7 +148,7 @@ class MeanJob:
         chunk.unfinished += 1
         content = document.content
         tokens = 0 if isinstance(content, Exception) else len(content.ids)
-        done = self._on_done(chunk, document.id, tokens)
+        done = self._on_done(chunk, document.id, document.sequence, tokens)
         try:
             if isinstance(content, Exception):
                 done(content)
@@ -169,7 +174,9 @@ class MeanJob:
 
         Raises:
             StorageError: the disk is full or cannot be written.
-            Exception: the engine failed; what was taken since the last commit is void.
+            JobWaitsError: there was no memory for a document; what was taken since the last commit
+                is void.
+            Exception: the engine failed; likewise.
         """
         return await asyncio.shield(asyncio.create_task(self._commit()))
 
@@ -191,6 +198,8 @@ class MeanJob:
                 await asyncio.to_thread(self._directory.save, self._committed)
             except Exception as error:
                 self._failure = error
+                # gRPC keeps the error for a while, and with its traceback this chunk.
+                del chunk.sums
                 raise
             return self._committed
 
@@ -204,7 +213,7 @@ class MeanJob:
         committed = await self.commit()
         if not committed.accumulator.documents:
             raise JobMismatchError(
-                f"job {self.settings.job} has no document in it, {self.skipped} were skipped: "
+                f"job {self.settings.job} {NO_DOCUMENT}, {self.skipped} were skipped: "
                 "there is nothing to average"
             )
         record = CorpusMean()
@@ -217,23 +226,30 @@ class MeanJob:
         return stored
 
     def close(self) -> None:
-        """Compute nothing more for this job."""
+        """Compute nothing more for this job, and keep no memory for it."""
         self._lane.close()
+        del self._chunk.sums
 
     def _new_chunk(self) -> _Chunk:
         card, variance = self._extractor.card, self.settings.variance
-        sums = DeviceSums(card.d_model, card.device, variance=variance)
+        longest = self._extractor.max_tokens
+        sums = DeviceSums(card.d_model, card.device, variance=variance, longest=longest)
         empty = MeanAccumulator(card.d_model, variance=variance)
         return _Chunk(sums, Progress(empty, self.next_sequence, self._corpus))
 
     def _on_done(
-        self, chunk: _Chunk, document: str, tokens: int
+        self, chunk: _Chunk, document: str, number: int, tokens: int
     ) -> Callable[[Pools | Exception], None]:
         def done(outcome: Pools | Exception) -> None:
-            if isinstance(outcome, RequestError | NotFiniteError | DoesNotFitError | LeftOutError):
+            # A client that the server does not come to read is not silent.
+            self.last_message = time.monotonic()
+            if isinstance(outcome, RequestError | NotFiniteError | LeftOutError):
                 reason = getattr(outcome, "reason", None) or status_of(outcome).code.name
                 chunk.progress.skip(reason, str(outcome), document)
                 self.skipped += 1
+            elif isinstance(outcome, DoesNotFitError):
+                # It did when the server started: what is short now, other jobs may give back.
+                chunk.failure = JobWaitsError(document, number, tokens)
             elif isinstance(outcome, Exception):
                 chunk.failure = outcome
             else:

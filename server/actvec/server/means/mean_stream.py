@@ -52,6 +52,7 @@ class MeanStream:
             JobHeldError: another client holds the job, or has taken it.
             JobMismatchError: the job has other settings, or the documents do not follow it.
             DrainingError: the server is shutting down; what was taken is committed.
+            JobWaitsError: there was no memory for a document; the job stands at its last commit.
             StorageError: the disk is full or cannot be written.
         """
         first = await anext(requests, None)
@@ -59,7 +60,8 @@ class MeanStream:
             raise RequestError("open", "the first message of a stream must open the job")
         settings, tokenizing = self._parse(first.open)
         holding = Holding(first.open.holder, self.stop)
-        job = await self._jobs.open(settings, holding, take_over=first.open.take_over)
+        take_over = first.open.take_over
+        job = await self._jobs.open(settings, holding, self._store, take_over=take_over)
         if isinstance(job, FinishedJob):
             async for response in self._already_finished(requests, settings, job):
                 yield response
@@ -68,6 +70,8 @@ class MeanStream:
             yield StreamCorpusMeanResponse(opened=_commit_message(job.committed))
             reading = self._read(requests, job, tokenizing, explicit=first.open.explicit_finish)
             self._reader = reader = asyncio.create_task(reading)
+            if self._stopped is not None:
+                reader.cancel()
             async for response in self._events(job, reader):
                 yield response
             if self._stopped is not None:
@@ -134,9 +138,7 @@ class MeanStream:
                 await job.add(_left_out(request.skip))
             elif kind == "documents":
                 documents = request.documents.documents
-                texts = [document.text for document in documents]
-                tokenized = await self._extractor.tokenize(texts, settings)
-                for document, content in zip(documents, tokenized, strict=True):
+                async for document, content in self._extractor.tokenized(documents, settings):
                     digest = hashlib.sha256(document.text.encode()).digest()
                     await job.add(JobDocument(document.sequence, document.id, digest, content))
             else:

@@ -1,6 +1,7 @@
 """Means of documents that do not overlap, added up exactly."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import MeanMismatchError
@@ -10,9 +11,18 @@ from actvec.v1.vectors_pb2 import ModelStamp
 
 
 def merged(
-    records: Sequence[CorpusMean], load: Callable[[CorpusMean], MeanTensors], name: str
+    records: Sequence[CorpusMean],
+    load: Callable[[CorpusMean], MeanTensors],
+    name: str,
+    skipped: Sequence[SkippedDocuments] = (),
 ) -> tuple[MeanAccumulator, CorpusMean]:
     """The sums of all means, one loaded at a time, and what their record begins with.
+
+    Args:
+        records: Of the means.
+        load: Loads one.
+        name: Names what they come to.
+        skipped: Left out beside what their records say.
 
     Raises:
         MeanMismatchError: they do not fit together, or have no exact sums.
@@ -21,7 +31,7 @@ def merged(
     first = records[0]
     total = MeanAccumulator(first.d_model, variance=all(r.has_variance for r in records))
     for record in records:
-        if not same_states(record.model, first.model) or record.prepend_bos != first.prepend_bos:
+        if not same_states(record.model, first.model) or _settings(record) != _settings(first):
             raise MeanMismatchError(
                 f"means {first.name} and {record.name} are of other models, layers or settings"
             )
@@ -36,7 +46,7 @@ def merged(
         model=first.model,
         prepend_bos=first.prepend_bos,
         truncation=first.truncation,
-        skipped=_by_reason(skipped for record in records for skipped in record.skipped),
+        skipped=by_reason(chain(*(record.skipped for record in records), skipped)),
         actvec_version=first.actvec_version,
     )
 
@@ -52,7 +62,12 @@ def same_states(one: ModelStamp, other: ModelStamp) -> bool:
     )
 
 
-def _by_reason(skipped: Iterable[SkippedDocuments]) -> list[SkippedDocuments]:
+def _settings(record: CorpusMean) -> tuple[bool, int]:
+    """What a record can say of all of its documents only where their means agree in it."""
+    return record.prepend_bos, record.truncation
+
+
+def by_reason(skipped: Iterable[SkippedDocuments]) -> list[SkippedDocuments]:
     """An entry for each reason, which names the first document of the first that has it."""
     entries: dict[str, SkippedDocuments] = {}
     for entry in skipped:

@@ -3,7 +3,8 @@
 Files are written to the local disk as ever, then moved whole to where all see them. None is changed
 once it is there: means and checkpoints are named by their content, notes are written once. So it is
 enough to know which files are on both sides: what is here alone is new here, what is there alone is
-new there, and what is gone on one side was removed on it.
+new there, and what is gone on one side was removed on it. A job's notes alone can be others than
+before under the same names, where somebody has begun it anew; they are small, and always brought.
 """
 
 import shutil
@@ -17,6 +18,7 @@ from actvec.server.errors import VolumeAwayError
 from actvec.server.means.whole import storing
 
 _PARTIAL = ".partial-"
+_NOTES = frozenset({"settings.json", "finished.json"})
 
 
 class Replica(Protocol):
@@ -87,7 +89,8 @@ class VolumeReplica:
         with self._lock, storing(f"what others have in {folder}"):
             self._reload()
             there, before = _files(self._mount, folder), self._in(folder)
-            _copy(sorted(there - before, key=_records_last), self._mount, self._local)
+            wanted = {path for path in there if path not in before or path.name in _NOTES}
+            _copy(sorted(wanted, key=_records_last), self._mount, self._local)
             _remove(sorted(before - there, key=_records_first), self._local)
             self._shared = (self._shared - before) | there
 

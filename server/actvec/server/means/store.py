@@ -107,6 +107,14 @@ class MeanStore:
         of_model = " of this model and these layers" if name == LATEST else ""
         raise MeanNotFoundError(f"no corpus mean {name!r}{of_model}; there are: {known}")
 
+    def holds(self, mean: str) -> bool:
+        """Whether there is a mean of this id, and nobody has deleted it.
+
+        Raises:
+            StorageError: those of other machines cannot be read.
+        """
+        return any(record.id == mean for record in self.records())
+
     def load(self, record: CorpusMean) -> MeanTensors:
         """The tensors of a mean, its file checked against its SHA-256.
 
@@ -161,6 +169,8 @@ class MeanStore:
         record.d_model = d_model
         record.max_tokens = len(tensors.mean)
         record.has_counts = tensors.counts is not None
+        sums = tensors.accumulator
+        record.has_variance = sums is not None and sums.squares is not None
         if tensors.counts is not None:
             record.documents = int(tensors.counts[0])
             record.tokens = int(tensors.counts.sum())
