@@ -47,12 +47,15 @@ def kill_a_program():
     return False
 
 
-def join_engine_threads():
-    """Return when no thread of an engine is left."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("actvec-engine"):
-            thread.join(10)
-            assert not thread.is_alive()
+def engine_threads():
+    return {one for one in threading.enumerate() if one.name.startswith("actvec-engine")}
+
+
+def join(threads):
+    """Return when they have ended."""
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -118,6 +121,7 @@ def test_an_engine_that_is_lost_ends_its_shard(modal, monkeypatch):
 async def test_a_server_that_cannot_end_says_so_and_leaves_nothing_that_runs(
     modal, held_engine, demo_model
 ):
+    before = engine_threads()
     containers = Containers(modal.root / "held", held_engine, demo_model)
     runner = containers.runner(grace=0.1)
     computing = asyncio.create_task(runner.mean("bridges.jsonl", "bridges", "1/1", {}))
@@ -128,7 +132,7 @@ async def test_a_server_that_cannot_end_says_so_and_leaves_nothing_that_runs(
         await computing
     assert not [task for task in asyncio.all_tasks() if "Server.lost" in repr(task.get_coro())]
     held_engine.release()
-    await asyncio.to_thread(join_engine_threads)
+    await asyncio.to_thread(join, engine_threads() - before)
 
 
 def test_a_shard_whose_mean_is_lost_is_not_taken_for_one_without_documents(modal):

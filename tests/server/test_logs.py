@@ -164,6 +164,7 @@ def test_the_program_logs_json_where_it_is_told_to(start_server):
     with grpc.insecure_channel(server.target) as channel:
         ActivationVectorServiceStub(channel).GetModelInfo(model_pb2.GetModelInfoRequest())
     assert server.stop() == 0
-    metrics, call, *_ = map(json.loads, server.log.splitlines())
+    metrics, serving, call, *_ = map(json.loads, server.log.splitlines())
     assert metrics["message"].startswith("metrics on http://127.0.0.1:")
+    assert serving["message"].startswith("demo, revision sha256:")
     assert (call["method"], call["code"]) == (f"{SERVICE}/GetModelInfo", "OK")

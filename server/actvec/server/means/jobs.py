@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actvec.pooling import MeanAccumulator
-from actvec.server.errors import JobCorruptError, JobHeldError, JobMismatchError
+from actvec.server.errors import JobCorruptError, JobHeldError, JobMismatchError, JobWaitsError
 from actvec.server.extractor import Extractor
 from actvec.server.means.checkpoint import FinishedJob, JobDirectory, Progress
 from actvec.server.means.mean_job import JobSettings, MeanJob
@@ -101,6 +101,8 @@ class Jobs:
             try:
                 if holding.job is not None:
                     await holding.job.commit()
+            except JobWaitsError as error:
+                log.warning("job %s is let go: %s", name, error)
             except Exception:
                 # The client was told, or will find the commit before.
                 log.exception("job %s is let go as its last commit left it", name)
