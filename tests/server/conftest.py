@@ -26,6 +26,7 @@ from actvec.server.model import LoadedModel, load_model
 from actvec.server.pooler import Pools
 from actvec.server.server import Server, engine_thread
 from actvec.server.step import StepDocument
+from actvec.server.tokens import Tokenizer
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
 
 
@@ -147,3 +148,17 @@ def serve(demo_model: LoadedModel, demo_engine: PackedEngine, tmp_path: Path):
                 await server.stop(grace=5)
 
     return start
+
+
+@pytest.fixture
+def tokenized_texts(monkeypatch):
+    """The texts that this process has tokenized, in order."""
+    texts = []
+    tokenize = Tokenizer.__call__
+
+    def noted(self, text, *args, **settings):
+        texts.append(text)
+        return tokenize(self, text, *args, **settings)
+
+    monkeypatch.setattr(Tokenizer, "__call__", noted)
+    return texts

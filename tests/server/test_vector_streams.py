@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from actvec.server.engine import PackedEngine
 from actvec.server.means.store import MeanStore
 from actvec.server.model import load_model
-from actvec.server.tokens import Tokenizer
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
     MODE_SHORT,
@@ -160,16 +159,8 @@ async def test_a_reader_that_stops_reading_is_read_no_further(serve):
         call.cancel()
 
 
-async def test_a_message_is_tokenized_a_few_documents_at_a_time(serve, held_engine, monkeypatch):
-    """As far as there is room for them: a message of a million holds up nobody."""
-    texts = []
-    tokenize = Tokenizer.__call__
-
-    def counted(self, text, *args, **settings):
-        texts.append(text)
-        return tokenize(self, text, *args, **settings)
-
-    monkeypatch.setattr(Tokenizer, "__call__", counted)
+async def test_a_message_is_tokenized_as_there_is_room(serve, held_engine, tokenized_texts):
+    """A few documents at a time: a message of a million holds up nobody."""
     documents = [Document(text="a", sequence=n) for n in range(1000)]
     message = StreamVectorsRequest(settings=SHORT, documents=documents)
     async with serve(held_engine, stream_documents=8) as (_, stub):
@@ -179,8 +170,8 @@ async def test_a_message_is_tokenized_a_few_documents_at_a_time(serve, held_engi
         await held_engine.entered()
         other = StreamVectorsRequest(settings=SHORT, documents=[Document(text="another")])
         answering = asyncio.create_task(collect(stub, [other]))
-        await eventually(lambda: "another" in texts)
-        assert len(texts) <= 8 + 64 + 1
+        await eventually(lambda: "another" in tokenized_texts)
+        assert len(tokenized_texts) <= 8 + 64 + 1
         held_engine.release()
         await answering
         await full.done_writing()

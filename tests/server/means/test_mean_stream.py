@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 from actvec.pooling import MeanAccumulator
 from actvec.server.demo import write_demo_model
 from actvec.server.errors import NotFiniteError
-from actvec.server.tokens import Tokenizer
 from actvec.v1 import means_pb2, vectors_pb2
 from actvec.v1.means_pb2 import (
     CorpusMeanSkip,
@@ -155,21 +154,13 @@ async def test_without_a_finish_message_a_job_stays_open_where_it_was_asked_for(
         assert_same(await tensors_of(stub, responses[-1].finished.id), expected)
 
 
-async def test_a_message_is_tokenized_a_few_documents_at_a_time(serve, held_engine, monkeypatch):
-    """As far as there is room for them: a message of a million holds up nobody."""
-    texts = []
-    tokenize = Tokenizer.__call__
-
-    def counted(self, text, *args, **settings):
-        texts.append(text)
-        return tokenize(self, text, *args, **settings)
-
-    monkeypatch.setattr(Tokenizer, "__call__", counted)
+async def test_a_message_is_tokenized_as_there_is_room(serve, held_engine, tokenized_texts):
+    """A few documents at a time: a message of a million holds up nobody."""
     async with serve(held_engine, stream_documents=8) as (_, stub):
         running = asyncio.create_task(run(stub, opening(), documents(["a"] * 1000)))
         await held_engine.entered()
         await asyncio.sleep(0.3)
-        assert len(texts) <= 8 + 64
+        assert len(tokenized_texts) <= 8 + 64
         held_engine.release()
         responses = await running
     assert responses[-1].finished.documents == 1000
