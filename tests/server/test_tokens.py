@@ -1,5 +1,8 @@
 """From text to ids: BOS explicit, nothing cut in silence, nothing made of nothing."""
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -99,3 +102,27 @@ def test_a_text_of_characters_that_the_tokenizer_drops_is_not_a_document(prepend
     with pytest.raises(RequestError, match="text: has no token") as error:
         tokenizer("???", Truncation.ERROR, prepend_bos=prepend_bos)
     assert error.value.field == "text"
+
+
+def test_other_threads_run_while_a_text_is_tokenized(demo_model):
+    """The engine's above all, which asks for the interpreter some hundred times a step."""
+    tokenizer = Tokenizer(demo_model.tokenizer, 1 << 20)
+    begun, ended = threading.Event(), threading.Event()
+
+    def tokenize():
+        begun.set()
+        tokenizer("a text that takes a while " * 20_000, Truncation.ERROR, prepend_bos=True)
+        ended.set()
+
+    thread = threading.Thread(target=tokenize)
+    interval = sys.getswitchinterval()
+    # Nobody is made to let go of the interpreter: another thread runs where one does so itself.
+    sys.setswitchinterval(60)
+    try:
+        thread.start()
+        begun.wait()
+        others_run = not ended.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+    thread.join()
+    assert others_run

@@ -18,6 +18,7 @@ from actvec.server.errors import StartupError
 from actvec.server.linear import pack_linears
 from actvec.server.model import LoadedModel, ModelCard
 from actvec.server.pooler import Pools, layer_mean, pool_step
+from actvec.server.rotary import rotate_in_place
 from actvec.server.step import StepDocument
 
 
@@ -69,6 +70,8 @@ class PackedEngine:
         self.card = model.card
         if model.module.device.type == "cpu":
             pack_linears(model.module)
+        else:
+            rotate_in_place(model.module)
         self._bridge = thin_bridge(model.module)
         self._device = torch.device(model.card.device)
         self.row_multiple = self._ROWS.get(self._device.type, self._ROWS["cuda"])

@@ -64,8 +64,10 @@ class Tokenizer:
                 "this model's tokenizer has no BOS token; set prepend_bos to false",
             )
         bos = [self._bos] if prepend_bos else []
-        # The backend is called directly: the wrapper warns of lengths and may cut to them.
-        ids = self._backend.encode(text, add_special_tokens=False).ids
+        # The backend is called directly: the wrapper warns of lengths and may cut to them. And as a
+        # batch: for a text alone it keeps all other threads from running, the engine's too.
+        (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
+        ids = encoding.ids
         if not ids:
             raise RequestError("text", "has no token: this model's tokenizer drops all of it")
         tokens = len(bos) + len(ids)
