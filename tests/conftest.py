@@ -2,15 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from .certificates import Authority
+from .warm import SERVER, WarmProcess, WarmStart
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -27,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class RunningServer:
     """An `actvec-server` process that is ready."""
 
-    process: subprocess.Popen[str]
+    process: WarmProcess
     target: str
     log_file: Path
 
@@ -42,48 +41,51 @@ class RunningServer:
         return self.process.wait(timeout)
 
 
+class NotStartedError(Exception):
+    """An `actvec-server` ended before it was ready: its exit code, and what it wrote."""
+
+    def __init__(self, code: int, output: str, log: str) -> None:
+        super().__init__(f"actvec-server ended with exit code {code}: {log}")
+        self.code, self.output, self.log = code, output, log
+
+
 StartServer = Callable[..., RunningServer]
 
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """Start `actvec-server` with options; what still runs at the end is killed."""
+    """Start `actvec-server` with options; what still runs at the end is killed.
+
+    Raises:
+        NotStartedError: it ended.
+    """
     running: list[RunningServer] = []
+    run = WarmStart()
 
     def start(
         *options: str,
         port: int = 0,
         data_dir: Path | None = None,
         env: Mapping[str, str] | None = None,
-        program: Sequence[str] = ("-m", "actvec.server.main"),
+        program: str = SERVER,
     ) -> RunningServer:
         data_dir = data_dir or tmp_path_factory.mktemp("data")
         log_file = tmp_path_factory.mktemp("log") / "stderr"
-        with log_file.open("w") as log:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    *program,
-                    f"--port={port}",
-                    f"--data-dir={data_dir}",
-                    *options,
-                ],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=os.environ | (env or {}),
-            )
+        arguments = [f"--port={port}", f"--data-dir={data_dir}", *options]
+        process = run(program, arguments, os.environ | (env or {}), log_file)
+        output = ""
         for line in process.stdout:
+            output += line
             if line.startswith("actvec-server ready on "):
                 running.append(RunningServer(process, line.split()[-1], log_file))
                 return running[-1]
-        code = process.wait()
-        raise RuntimeError(f"actvec-server ended with exit code {code}: {log_file.read_text()}")
+        raise NotStartedError(process.wait(), output, log_file.read_text())
 
     yield start
     for server in running:
         server.process.kill()
         server.process.wait()
+    run.close()
 
 
 @pytest.fixture(scope="session")

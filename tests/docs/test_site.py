@@ -18,4 +18,9 @@ def test_it_is_built_where_nothing_of_the_environment_is_on_the_path(tmp_path):
         text=True,
     )
     assert built.returncode == 0, built.stderr
-    assert "StreamVectors" in (tmp_path / "reference/contract.html").read_text()
+    client = (tmp_path / "reference/client.html").read_text()
+    for name in ("Client.extract", "Client.stream", "Client.corpus_mean", "StampChanged"):
+        assert f'id="actvec.client.{name}"' in client
+    contract = (tmp_path / "reference/contract.html").read_text()
+    assert "StreamCorpusMean" in contract
+    assert 'id="vectorsettings"' in contract

@@ -6,48 +6,36 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+from ..conftest import StartServer
 from ..proxy import CuttingProxy
-
-READY = "actvec-server ready on "
 
 
 class ServerSupervisor:
     """An `actvec-server` behind a proxy, started again over the same data when it is killed."""
 
-    def __init__(self, data_dir: Path, *options: str) -> None:
-        self._command = [sys.executable, "-m", "actvec.server.main", "--port=0"]
-        self._command += [f"--data-dir={data_dir}", *options]
-        self._process: subprocess.Popen[str] | None = None
-        self.starts = 0
-        self.proxy = CuttingProxy(self._start())
+    def __init__(self, start: StartServer, data_dir: Path, *options: str) -> None:
+        self._start = partial(start, *options, data_dir=data_dir)
+        self._server = self._start()
+        self.starts = 1
+        self.proxy = CuttingProxy(self._server.target)
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        return self._server.process.pid
 
     def restart(self, number: signal.Signals) -> None:
         """Signal it, wait for its end, and start it again."""
-        assert self._process is not None
-        self._process.send_signal(number)
-        self._process.wait()
-        self.proxy.redirect(self._start())
+        self._server.stop(number)
+        self.starts += 1
+        self._server = self._start()
+        self.proxy.redirect(self._server.target)
 
     def close(self) -> None:
         self.proxy.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def _start(self) -> str:
-        self.starts += 1
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        for line in self._process.stdout:
-            if line.startswith(READY):
-                return line.removeprefix(READY).strip()
-        raise RuntimeError(f"actvec-server ended with exit code {self._process.wait()}")
+        self._server.stop(signal.SIGKILL)
 
 
 class ClientSupervisor:

@@ -15,10 +15,10 @@ from .supervisors import ServerSupervisor
 
 
 @pytest.mark.timeout(0)
-def test_nothing_is_lost_whatever_breaks(pytestconfig, tmp_path, demo_server):
+def test_nothing_is_lost_whatever_breaks(pytestconfig, tmp_path, start_server, demo_server):
     wanted, seed = pytestconfig.getoption("--faults"), pytestconfig.getoption("--fault-seed")
     chance = random.Random(seed)  # noqa: S311 - faults, not secrets
-    server = ServerSupervisor(tmp_path / "data", "--commit-seconds=0.2")
+    server = ServerSupervisor(start_server, tmp_path / "data", "--commit-seconds=0.2")
     counts: collections.Counter[str] = collections.Counter()
     rounds = runs = 0
     try:

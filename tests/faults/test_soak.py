@@ -63,10 +63,10 @@ def quarters(values):
 
 
 @pytest.mark.timeout(0)
-def test_a_server_may_be_left_alone(pytestconfig, tmp_path, demo_server):
+def test_a_server_may_be_left_alone(pytestconfig, tmp_path, start_server, demo_server):
     minutes, seed = pytestconfig.getoption("--soak-minutes"), pytestconfig.getoption("--fault-seed")
     chance = random.Random(seed)  # noqa: S311 - faults, not secrets
-    server = ServerSupervisor(tmp_path / "data", "--commit-seconds=0.2")
+    server = ServerSupervisor(start_server, tmp_path / "data", "--commit-seconds=0.2")
     watch = Watch(server)
     target = server.proxy.target
     callers = [Asking(target, demo_server.target), Leaving(target), Centring(target)]

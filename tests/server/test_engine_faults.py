@@ -99,7 +99,7 @@ LONG_TEXT = "so many words " * 300
 @pytest.fixture
 def hanging_server(start_server):
     """Starts a server whose engine hangs at documents of more than 600 tokens."""
-    return lambda *options, **settings: start_server(*options, program=("-c", HANGING), **settings)
+    return lambda *options, **settings: start_server(*options, program=HANGING, **settings)
 
 
 def test_a_server_whose_engine_hangs_says_so_and_ends_for_its_supervisor(hanging_server):

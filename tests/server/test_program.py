@@ -18,11 +18,28 @@ from grpc_reflection.v1alpha import reflection_pb2
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
 from actvec.v1.vectors_pb2 import MODE_SHORT, Document, StreamVectorsRequest, VectorSettings
 
+from ..conftest import NotStartedError
+
 BUF = Path(sys.executable).with_name("buf")
 
 
-def fails(*options: str, env: dict[str, str] | None = None) -> str:
-    """Run the server where it cannot start; returns its one line on standard error."""
+@pytest.fixture
+def fails(start_server):
+    """Runs the server where it cannot start; returns its one line on standard error."""
+
+    def run(*options: str, **settings: object) -> str:
+        with pytest.raises(NotStartedError) as ended:
+            start_server(*options, **settings)
+        assert ended.value.code == 2, ended.value.log
+        assert ended.value.output == ""
+        assert "Traceback" not in ended.value.log
+        return ended.value.log.strip()
+
+    return run
+
+
+def ends(*options: str, env: dict[str, str]) -> str:
+    """Run the program where it cannot start, by itself; returns its one line."""
     run = subprocess.run(
         [sys.executable, "-m", "actvec.server.main", "--port=0", *options],
         capture_output=True,
@@ -33,7 +50,6 @@ def fails(*options: str, env: dict[str, str] | None = None) -> str:
     )
     assert run.returncode == 2, run.stderr
     assert run.stdout == ""
-    assert "Traceback" not in run.stderr
     return run.stderr.strip()
 
 
@@ -138,21 +154,21 @@ def test_sigterm_finishes_what_is_in_flight(start_server):
     assert server.process.wait(30) == 0
 
 
-def test_a_taken_port_is_one_line():
+def test_a_taken_port_is_one_line(fails):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        message = fails(f"--port={port}")
+        message = fails(port=port)
     assert message == (
         f"actvec-server: cannot listen on 127.0.0.1:{port}: is another program using it? "
         "Choose another --port, or 0 for a free one"
     )
 
 
-def test_a_port_is_not_shared_with_another_server(demo_server):
+def test_a_port_is_not_shared_with_another_server(demo_server, fails):
     port = demo_server.target.rpartition(":")[2]
-    assert "is another program using it?" in fails(f"--port={port}")
+    assert "is another program using it?" in fails(port=port)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +181,14 @@ def test_a_port_is_not_shared_with_another_server(demo_server):
         (["--step-tokens=100000000"], "--step-tokens 100000000 needs"),
     ],
 )
-def test_what_cannot_be_used_is_one_line(options, message):
+def test_what_cannot_be_used_is_one_line(fails, options, message):
     assert message in fails(*options).splitlines()[-1]
 
 
 def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
+    # By itself: huggingface_hub reads its variables when it is imported.
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    message = fails("--model=somebody/no-such-model", env=env)
+    message = ends("--model=somebody/no-such-model", env=env)
     assert message.startswith("actvec-server: cannot read model 'somebody/no-such-model'")
     assert "\n" not in message
 
@@ -179,12 +196,12 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
 def test_without_torch_it_says_what_to_install(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
     shutil.copy(tmp_path / "torch.py", tmp_path / "transformers.py")
-    message = fails(env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"})
+    message = ends(env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"})
     assert message == "actvec-server: torch is not installed: pip install 'actvec[server]'"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser can read everything")
-def test_an_unreadable_directory_is_one_line(neox_directory, tmp_path):
+def test_an_unreadable_directory_is_one_line(neox_directory, tmp_path, fails):
     copy = tmp_path / "secret"
     shutil.copytree(neox_directory, copy)
     (copy / "config.json").chmod(0)
