@@ -28,15 +28,20 @@ class ServerProcess:
 def serving(model: Path | None, *options: str) -> Iterator[ServerProcess]:
     """Serve a model's directory, or the demo model, on a free port."""
     command = [sys.executable, "-m", "actvec.server.main", f"--model={model or 'demo'}", "--port=0"]
-    data = tempfile.TemporaryDirectory(prefix="actvec-bench-")
-    command += [f"--data-dir={data.name}", *options]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
-    try:
-        line = next((line for line in server.stdout or () if line.startswith(READY)), None)
-        if line is None:
-            raise SystemExit(f"actvec-server ended with exit code {server.wait()}")
-        yield ServerProcess(server.pid, line.removeprefix(READY).strip())
-    finally:
-        server.kill()
-        server.wait()
-        data.cleanup()
+    with tempfile.TemporaryDirectory(prefix="actvec-bench-") as folder:
+        command += [f"--data-dir={folder}/data", *options]
+        # A line for each call, which is not what a benchmark is to print.
+        log = Path(folder, "log")
+        with log.open("w") as errors:
+            server = subprocess.Popen(  # noqa: S603
+                command, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        try:
+            line = next((line for line in server.stdout or () if line.startswith(READY)), None)
+            if line is None:
+                code = server.wait()
+                raise SystemExit(f"actvec-server ended with exit code {code}: {log.read_text()}")
+            yield ServerProcess(server.pid, line.removeprefix(READY).strip())
+        finally:
+            server.kill()
+            server.wait()
