@@ -57,6 +57,7 @@ class WarmStart:
     """Starts programs; the process that they are forks of is started with the first one."""
 
     def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="actvec-warm-")
         self._parent: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
@@ -64,7 +65,7 @@ class WarmStart:
         self, program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
     ) -> WarmProcess:
         """Run `program`, Python code, with these arguments; standard error goes to `log`."""
-        folder = Path(tempfile.mkdtemp(prefix="actvec-warm-"))
+        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
         output, ended = folder / "stdout", folder / "ended"
         os.mkfifo(output)
         request = {
@@ -89,10 +90,11 @@ class WarmStart:
         return WarmProcess(pid, output, ended)
 
     def close(self) -> None:
-        """End the parent; programs that run are left alone."""
+        """End the parent, once every program has ended."""
         if self._parent is not None:
             self._parent.kill()
             self._parent.communicate()
+        self._folder.cleanup()
 
 
 def _fork_on_request() -> None:
