@@ -79,6 +79,7 @@ def test_a_mean_is_made_shown_moved_merged_and_removed(actvec, corpus, tmp_path)
     foreign.write_bytes(path.read_bytes()[:-1])
     code, _, errors = actvec("mean", "upload", foreign, "--name", "cut")
     assert code == 2
+    assert f"{foreign}: " in errors
     assert "not a safetensors file" in errors
 
 

@@ -14,6 +14,7 @@ from actvec.client.cli.options import (
 )
 from actvec.client.cli.progress import show_mean_progress
 from actvec.client.documents import Shard, open_documents
+from actvec.client.errors import InvalidArgument
 from actvec.client.means import CorpusMean, MeanProgress
 from actvec.client.vectors import Truncation
 from actvec.client.whole import write_whole
@@ -186,7 +187,10 @@ def upload(server: Server, *, path: Path, name: str, timeout: float, as_json: bo
     """Store a mean's safetensors file, of this server's or made elsewhere."""
     content = path.read_bytes()
     with server.connect(timeout=timeout) as client:
-        stored = client.upload_mean(content, name=name)
+        try:
+            stored = client.upload_mean(content, name=name)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{path}: {error}", field=error.field) from error
     _show(stored, as_json=as_json)
 
 
