@@ -2,7 +2,7 @@
 
 Most tests are about a server and not about its start. What they get is the program in a process of
 its own, with its own signals, output and exit code; only its parent has imported things before.
-Tests of the start run the program itself.
+What depends on the imports, or on the command that is typed, is tested with the program itself.
 """
 
 import contextlib
@@ -101,7 +101,6 @@ def _fork_on_request() -> None:
     """The parent: imports, then a program for each line on standard input."""
     # As `main` has it, before grpc is imported.
     os.environ["GRPC_VERBOSITY"] = "NONE"
-    import actvec.server.rotary  # noqa: PLC0415 - with it transformers' GPT-NeoX
     import actvec.server.server  # noqa: F401, PLC0415
 
     for line in sys.stdin:

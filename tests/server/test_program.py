@@ -38,7 +38,7 @@ def fails(start_server):
     return run
 
 
-def ends(*options: str, env: dict[str, str]) -> str:
+def fails_by_itself(*options: str, env: dict[str, str]) -> str:
     """Run the program where it cannot start, by itself; returns its one line."""
     run = subprocess.run(
         [sys.executable, "-m", "actvec.server.main", "--port=0", *options],
@@ -50,6 +50,7 @@ def ends(*options: str, env: dict[str, str]) -> str:
     )
     assert run.returncode == 2, run.stderr
     assert run.stdout == ""
+    assert "Traceback" not in run.stderr
     return run.stderr.strip()
 
 
@@ -188,7 +189,7 @@ def test_what_cannot_be_used_is_one_line(fails, options, message):
 def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
     # By itself: huggingface_hub reads its variables when it is imported.
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    message = ends("--model=somebody/no-such-model", env=env)
+    message = fails_by_itself("--model=somebody/no-such-model", env=env)
     assert message.startswith("actvec-server: cannot read model 'somebody/no-such-model'")
     assert "\n" not in message
 
@@ -196,7 +197,7 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
 def test_without_torch_it_says_what_to_install(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(name='torch')")
     shutil.copy(tmp_path / "torch.py", tmp_path / "transformers.py")
-    message = ends(env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"})
+    message = fails_by_itself(env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"})
     assert message == "actvec-server: torch is not installed: pip install 'actvec[server]'"
 
 

@@ -64,8 +64,8 @@ class Tokenizer:
                 "this model's tokenizer has no BOS token; set prepend_bos to false",
             )
         bos = [self._bos] if prepend_bos else []
-        # The backend is called directly: the wrapper warns of lengths and may cut to them. And as a
-        # batch: for a text alone it keeps all other threads from running, the engine's too.
+        # The backend is called directly: the wrapper warns of lengths and may cut to them. And with
+        # a batch: its `encode` of one text keeps all other threads waiting, the engine's too.
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
         ids = encoding.ids
         if not ids:

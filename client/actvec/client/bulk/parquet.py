@@ -76,7 +76,7 @@ class ParquetSink(NumberedSink):
                 columns = [field.name for field in fields(Row)]
                 rows = [Row.parse(record) for record in file.read(columns).to_pylist()]
                 return rows, json.loads(file.schema_arrow.metadata[_STAMP])
-        except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        except (OSError, ValueError, LookupError, TypeError, self._pa.ArrowException) as error:
             raise DataLoss(f"{path} cannot be read: {error}") from error
 
     def _read_values(self, number: int) -> NDArray[Any]:

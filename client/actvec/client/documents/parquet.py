@@ -63,7 +63,7 @@ class ParquetSource(DocumentSource):
                             if index not in skip:
                                 yield Located(index, end, self._parse(batch, row, index))
                             index += 1
-        except (OSError, ValueError, NotImplementedError, UnsupportedInput) as error:
+        except (OSError, ValueError, _arrow_exception(), UnsupportedInput) as error:
             raise source_broken(self.path, f"row {index + 1}", error) from error
 
     def identity(self) -> dict[str, Any] | None:
@@ -93,8 +93,14 @@ def _open(path: Path) -> "pq.ParquetFile":
         return import_extra("pyarrow.parquet", "data").ParquetFile(
             path, buffer_size=_READ_BYTES, pre_buffer=False
         )
-    except (OSError, ValueError) as error:  # pyarrow's own errors are of these
+    except (OSError, ValueError, _arrow_exception()) as error:
         raise UnsupportedInput(f"cannot read {path}: {error}") from error
+
+
+def _arrow_exception() -> type[Exception]:
+    """What pyarrow's own errors are of, be they `ValueError`s or not."""
+    kind: type[Exception] = import_extra("pyarrow", "data").ArrowException
+    return kind
 
 
 def _columns(schema: "pa.Schema", path: Path) -> list[str]:
