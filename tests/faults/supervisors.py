@@ -28,7 +28,8 @@ class ServerSupervisor:
 
     def restart(self, number: signal.Signals) -> None:
         """Signal it, wait for its end, and start it again."""
-        self._server.stop(number)
+        # Twice its grace, and a busy machine.
+        self._server.stop(number, timeout=120)
         self.starts += 1
         self._server = self._start()
         self.proxy.redirect(self._server.target)
