@@ -101,8 +101,9 @@ def _fork_on_request() -> None:
     """The parent: imports, then a program for each line on standard input."""
     # As `main` has it, before grpc is imported.
     os.environ["GRPC_VERBOSITY"] = "NONE"
-    import actvec.server.server  # noqa: F401, PLC0415
+    from actvec.server.main import import_server  # noqa: PLC0415
 
+    import_server()
     for line in sys.stdin:
         # Nobody waits for the keepers.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)

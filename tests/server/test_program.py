@@ -59,6 +59,18 @@ def health(channel: grpc.Channel) -> str:
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
+def test_the_collector_of_garbage_runs_and_looks_at_nothing_that_was_imported(start_server):
+    program = """
+import gc
+from actvec.server.main import import_server
+import_server()
+print(gc.isenabled(), len(gc.get_objects()) < gc.get_freeze_count() / 100)
+"""
+    with pytest.raises(NotStartedError) as ended:
+        start_server(program=program)
+    assert (ended.value.code, ended.value.output) == (0, "True True\n"), ended.value.log
+
+
 def test_ready_means_serving(demo_server):
     with grpc.insecure_channel(demo_server.target) as channel:
         assert health(channel) == "SERVING"

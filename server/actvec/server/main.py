@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -37,20 +38,35 @@ def main(**options: Any) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = server_config(options)
     try:
-        # Here, since grpc reads the variable above when it is imported, and torch takes seconds.
+        # Here, since grpc reads the variable above when it is imported.
         from actvec.server.calls.access import Access  # noqa: PLC0415
         from actvec.server.observe.log import configure_logging  # noqa: PLC0415
 
         configure_logging(config.watch.log_format)
         # Who may call is clear, or not, before a model is loaded.
         Access.of(config)
-        from actvec.server.server import serve  # noqa: PLC0415
+        serve = import_server()
 
         asyncio.run(_until_signalled(serve, config))
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed: pip install 'actvec[server]'")
     except StartupError as error:
         _fail(str(error))
+
+
+def import_server() -> Any:
+    """Import `actvec.server.server`, and return its `serve`.
+
+    Nothing of the million objects that torch, transformers and TransformerLens make when they are
+    imported is garbage. The collector would look at them again and again meanwhile, for a quarter
+    of the time, and later at all of them while calls wait.
+    """
+    gc.disable()
+    from actvec.server.server import serve  # noqa: PLC0415
+
+    gc.freeze()
+    gc.enable()
+    return serve
 
 
 async def _until_signalled(serve: Any, config: ServerConfig) -> None:
