@@ -115,6 +115,9 @@ class CuttingProxy:
                     return
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+        except ConnectionResetError:
+            # As of a killed process that had not read everything.
+            _reset(sink)
         except OSError:
             pass
         finally:
@@ -133,7 +136,7 @@ class CuttingProxy:
 
 def _reset(sock: socket.socket) -> None:
     # Lingering for no time makes closing send RST, as a killed machine's peer would see it.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.shutdown(socket.SHUT_RDWR)
     sock.close()
