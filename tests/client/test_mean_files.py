@@ -10,18 +10,19 @@ import pytest
 from safetensors.numpy import save
 
 from actvec.client import AsyncClient, Client, ClientClosed, DeadlineExceeded
+from actvec.server.demo import WIDTH
 
 # A line that passes eight chunks a second. The file is of three times as much as sockets take in
 # ahead of it, and is on its way for longer than any timeout here.
 BYTES_PER_SECOND = 8 << 20
-POSITIONS = 24_000
+POSITIONS = 48_000
 
 names = (f"file-{number}" for number in itertools.count())
 
 
 def file_of(seed):
     """A mean of the demo model's width, 24 MB."""
-    mean = np.random.default_rng(seed).random((256, POSITIONS), np.float32)
+    mean = np.random.default_rng(seed).random((WIDTH, POSITIONS), np.float32)
     return save({"corpus_mean": mean})
 
 

@@ -22,6 +22,7 @@ from actvec.client.report.cosines import cluster_order
 from actvec.client.report.gather import Material
 from actvec.client.samples import sample_corpus
 from actvec.client.vector_tables import write_tables
+from actvec.server.demo import WIDTH
 
 HOSTILE = "<script>alert(1)</script>"
 ALL = [
@@ -118,7 +119,7 @@ def test_tables_alone_make_a_report(demo_server, tmp_path):
     for mode, count in (("short", 1), ("long", 4)):
         material = gather_tables(tmp_path / f"vectors_{mode}_mode_raw.csv")
         assert material.pools == tuple(pairs.raw[0].pools)[-count:] or count == 1
-        assert material.raw.shape == (3, count, 256)
+        assert material.raw.shape == (3, count, WIDTH)
         write_report(tmp_path / "report.html", material)
         assert "There are no centred vectors" in (tmp_path / "report.html").read_text()
     with pytest.raises(InvalidArgument, match="other documents or dimensions"):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from actvec.server.demo import WIDTH
 from actvec.server.errors import MeanMismatchError, RequestError
 from actvec.server.means.format import decode
 from actvec.server.means.store import MeanStore
@@ -34,15 +35,14 @@ from actvec.v1.vectors_pb2 import (
 from .fuzzing import damaged, explore, messages
 from .target import SERVICE, UNFORESEEN
 
-D = 256  # of the demo model
 DEEP = '{"a":' * 3000 + "1" + "}" * 3000
 
 NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 1e30, 3e38, 1e308, np.nan, np.inf, -np.inf])
 COUNTS = st.sampled_from([0, 1, 2, 2**31, 2**62, 2**63 - 1, -1, -(2**63)])
 KINDS = ("<f4", "<f8", "<f2", "<i8", "<i4", "<u8", "u1", "?")
-SIZES = st.sampled_from([0, 1, 2, 3, D])
+SIZES = st.sampled_from([0, 1, 2, 3, WIDTH])
 SHAPES = st.one_of(
-    st.just((D, 3)), st.just((3, D)), st.just((3,)), st.lists(SIZES, max_size=3).map(tuple)
+    st.just((WIDTH, 3)), st.just((3, WIDTH)), st.just((3,)), st.lists(SIZES, max_size=3).map(tuple)
 )
 
 
@@ -76,10 +76,10 @@ RECORDS = st.one_of(
 )
 COUNTED = np.array([3, 2, 1])
 FINE = {
-    "corpus_mean": np.ones((D, 3), np.float32),
+    "corpus_mean": np.ones((WIDTH, 3), np.float32),
     "counts": COUNTED,
-    "sums": np.tile(COUNTED[:, None], D).astype(np.float64),
-    "square_sums": np.tile(COUNTED[:, None], D).astype(np.float64),
+    "sums": np.tile(COUNTED[:, None], WIDTH).astype(np.float64),
+    "square_sums": np.tile(COUNTED[:, None], WIDTH).astype(np.float64),
 }
 
 
@@ -132,7 +132,7 @@ def test_a_file_is_stored_as_it_is_or_refused(amount, tmp_path):
 
     def check(content):
         try:
-            record = store.upload("fuzz", content, D)
+            record = store.upload("fuzz", content, WIDTH)
         except (RequestError, MeanMismatchError):
             return
         assert store.content(record) == content

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from actvec.server.demo import WIDTH
 from actvec.v1 import means_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
@@ -88,7 +89,7 @@ async def opened(stub, **options):
 
 
 def mean_file(positions: int = 4) -> bytes:
-    mean = np.ones((256, positions), dtype=np.float32)
+    mean = np.ones((WIDTH, positions), dtype=np.float32)
     return save({"corpus_mean": mean, "counts": np.ones(positions, dtype=np.int64)})
 
 

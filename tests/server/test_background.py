@@ -7,6 +7,7 @@ import pytest
 from actvec.client import Client, ServerUnavailable
 from actvec.server.background import BackgroundServer
 from actvec.server.config import AccessOptions, ModelOptions, ServerConfig
+from actvec.server.demo import WIDTH
 from actvec.server.errors import EngineLostError, StartupError
 
 
@@ -15,7 +16,7 @@ def test_it_serves_from_start_to_stop_and_leaves_no_thread(tmp_path):
     server = BackgroundServer(ServerConfig(port=0, data_dir=tmp_path), failures.append)
     port = server.start()
     with Client(f"127.0.0.1:{port}") as client:
-        assert client.extract("A text.", mode="short").values.shape == (256,)
+        assert client.extract("A text.", mode="short").values.shape == (WIDTH,)
         server.stop()
         with pytest.raises(ServerUnavailable):
             client.info()

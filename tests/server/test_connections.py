@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from actvec.client import AsyncClient
 from actvec.server.config import AccessOptions
+from actvec.server.demo import WIDTH
 from actvec.v1 import means_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
@@ -78,7 +79,7 @@ async def test_what_a_client_never_reads_counts_for_that_client_alone(
 ):
     # Of a size that gRPC does not take without a window to write it to.
     note = means_pb2.CorpusMean(skipped=[means_pb2.SkippedDocuments(first_message="x" * 500_000)])
-    mean = {"corpus_mean": np.ones((256, 1), dtype=np.float32)}
+    mean = {"corpus_mean": np.ones((WIDTH, 1), dtype=np.float32)}
     file = save(mean, metadata={"actvec": MessageToJson(note)})
 
     pseudo = {"method": "POST", "scheme": "http", "path": f"{SERVICE}/{method}", "authority": "a"}

@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from actvec.server.demo import WIDTH
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
 from actvec.v1.vectors_pb2 import MODE_SHORT, Document, StreamVectorsRequest, VectorSettings
 
@@ -122,7 +123,7 @@ def test_buf_curl_lists_and_calls_through_reflection_alone(demo_server, tmp_path
             "settings": {"mode": "MODE_SHORT", "encoding": "VECTOR_ENCODING_VALUES"},
         },
     )
-    assert len(answer["vector"]["vector"]["values"]) == 256
+    assert len(answer["vector"]["vector"]["values"]) == WIDTH
     assert answer["stamp"]["model"]["model"] == "demo"
 
 

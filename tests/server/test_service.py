@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from numpy.testing import assert_array_equal
 
 from actvec.server.config import Limits
+from actvec.server.demo import WIDTH
 from actvec.server.engine import PackedEngine
 from actvec.server.extractor import Extractor
 from actvec.server.model import load_model
@@ -42,9 +43,12 @@ async def test_get_model_info(serve):
         info = await stub.GetModelInfo(model_pb2.GetModelInfoRequest())
     assert info.model.model == "demo"
     assert list(info.model.layers) == [4, 5, 6]
-    assert (info.n_layers, info.n_layers_loaded, info.d_model) == (8, 7, 256)
+    assert (info.n_layers, info.n_layers_loaded, info.d_model) == (8, 7, WIDTH)
     assert (info.engine, info.device, info.model.dtype) == ("packed", "cpu", "float32")
-    assert {mode.mode: mode.dimensions for mode in info.modes} == {MODE_SHORT: 256, MODE_LONG: 1024}
+    assert {mode.mode: mode.dimensions for mode in info.modes} == {
+        MODE_SHORT: WIDTH,
+        MODE_LONG: 4 * WIDTH,
+    }
     assert info.limits.max_tokens == 4096
     assert info.versions.torch.startswith("2.13.0")
 
@@ -55,7 +59,7 @@ async def test_a_vector_and_its_stamp(serve, demo_model, demo_engine):
     ids = [0, *demo_model.tokenizer("One document.")["input_ids"]]
     (pools,) = demo_engine.run([StepDocument(np.array(ids))])
     assert_array_equal(floats(answer.vector.vector), pools.reshape(-1))
-    assert answer.vector.vector.dimensions == 4 * 256
+    assert answer.vector.vector.dimensions == 4 * WIDTH
     assert answer.vector.tokens == answer.vector.tokens_used == len(ids)
     assert not answer.vector.truncated
     stamp = answer.stamp
@@ -77,7 +81,9 @@ async def test_short_is_the_third_quarter_of_long(serve):
     async with serve() as (_, stub):
         short = await extract(stub, "The same text, twice.", mode=MODE_SHORT)
         long = await extract(stub, "The same text, twice.", mode=MODE_LONG)
-    assert_array_equal(floats(short.vector.vector), floats(long.vector.vector)[512:768])
+    assert_array_equal(
+        floats(short.vector.vector), floats(long.vector.vector)[2 * WIDTH : 3 * WIDTH]
+    )
 
 
 async def test_bos_is_the_callers_choice(serve):

@@ -10,6 +10,7 @@ from actvec.client import Client
 from actvec.client.samples import sample_corpus
 from actvec.pooling import pooling_matrix
 from actvec.server.config import ModelOptions
+from actvec.server.demo import WIDTH
 from actvec.server.errors import MeanNotFoundError, RequestError
 from actvec.server.means.store import MeanStore
 from actvec.server.worker import Worker
@@ -40,7 +41,7 @@ def test_its_vector_is_that_of_the_server(served, worker, strategy, center):
     expected = client.extract(TEXT, mode=strategy, center=center)
     assert np.array_equal(made["vector"], expected.values)
     assert made["shape"] == [len(expected.values)]
-    assert made["d_model"] == 256
+    assert made["d_model"] == WIDTH
     assert made["layers_used"] == [4, 5, 6]
     assert made["activation_types"] == ["resid_post"]
     assert made["pooling_strategy"] == strategy
@@ -75,7 +76,7 @@ def test_a_means_file_is_read_once_and_a_name_looked_up_each_time(served, worker
 def test_its_matrix_pools_to_its_vector(worker):
     matrix = worker.get_activation_matrix(TEXT)
     vector = worker.get_activation_vector(TEXT, pooling_strategy="long")["vector"]
-    assert matrix["shape"] == [matrix["tokens"], 256]
+    assert matrix["shape"] == [matrix["tokens"], WIDTH]
     pooled = pooling_matrix("long", matrix["tokens"]) @ matrix["matrix"]
     assert np.allclose(pooled.ravel(), vector, rtol=1e-5, atol=1e-6)
 

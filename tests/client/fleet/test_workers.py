@@ -13,6 +13,7 @@ from actvec.client import (
     Unauthenticated,
     WorkerNotAwake,
 )
+from actvec.server.demo import WIDTH
 from actvec.v1.worker_pb2 import Worker
 
 from ...modal_stand_ins import proxy_without_a_server, tls_context
@@ -24,7 +25,7 @@ async def test_a_worker_that_serves_is_found_and_none_is_started(deploy, client_
     deployment.add()
     async with client_of(deployment) as client:
         assert (await client.info()).model == "demo"
-        assert (await client.extract("A text.", mode="short")).values.shape == (256,)
+        assert (await client.extract("A text.", mode="short")).values.shape == (WIDTH,)
     assert deployment.starts == 0
 
 

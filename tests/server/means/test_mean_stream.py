@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from transformers import AutoModelForCausalLM
 
 from actvec.pooling import MeanAccumulator
-from actvec.server.demo import write_demo_model
+from actvec.server.demo import WIDTH, write_demo_model
 from actvec.server.errors import NotFiniteError
 from actvec.v1 import means_pb2, vectors_pb2
 from actvec.v1.means_pb2 import (
@@ -39,7 +39,7 @@ async def test_the_mean_is_that_of_an_independent_model(serve, demo_model, tmp_p
     write_demo_model(directory)
     module = AutoModelForCausalLM.from_pretrained(directory).eval()
     tokenizer, layers = demo_model.tokenizer, demo_model.card.layers
-    referee = MeanAccumulator(256, variance=True)
+    referee = MeanAccumulator(WIDTH, variance=True)
     for text in TEXTS:
         ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
         referee.add(reference_states(module, np.array(ids), layers))
