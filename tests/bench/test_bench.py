@@ -14,7 +14,7 @@ import pytest
             [
                 "bench.gpu",
                 "--device=cpu",
-                "--dtype=bfloat16",
+                "--dtype=float32",
                 "--budgets",
                 "512",
                 "2048",
