@@ -14,7 +14,7 @@ import pytest
             [
                 "bench.gpu",
                 "--device=cpu",
-                "--dtype=float32",
+                "--dtype=bfloat16",
                 "--budgets",
                 "512",
                 "2048",

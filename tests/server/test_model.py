@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from actvec.server.demo import CONTEXT, WIDTH
 from actvec.server.engine import PackedEngine
 from actvec.server.errors import StartupError
 from actvec.server.model import default_layers, load_model
@@ -31,8 +30,7 @@ def test_default_layers_end_at_three_quarters(n_layers, layers):
 def test_the_demo_card(demo_model):
     card = demo_model.card
     assert (card.model, card.architecture) == ("demo", "GPTNeoXForCausalLM")
-    assert (card.n_layers, card.layers) == (8, (4, 5, 6))
-    assert (card.d_model, card.context) == (WIDTH, CONTEXT)
+    assert (card.n_layers, card.layers, card.d_model, card.context) == (8, (4, 5, 6), 128, 4096)
     assert (card.dtype, card.device, card.hook) == ("float32", "cpu", "resid_post")
 
 

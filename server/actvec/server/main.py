@@ -55,9 +55,9 @@ def main(**options: Any) -> None:
 
 
 def import_server() -> Any:
-    """Import `actvec.server.server`, and return its `serve`.
+    """Import `actvec.server.server`, which takes seconds, and return its `serve`.
 
-    Nothing of the million objects that torch, transformers and TransformerLens make when they are
+    Nothing of the 700,000 objects that torch, transformers and TransformerLens make when they are
     imported is garbage. The collector would look at them again and again meanwhile, for a quarter
     of the time, and later at all of them while calls wait.
     """
