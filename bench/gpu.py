@@ -15,9 +15,10 @@ from transformers import GPTNeoXForCausalLM, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from actvec.server.attention import PACKED, register_packed_attention
+from actvec.server.decoder import decoder_only
 from actvec.server.engine import PackedEngine
 from actvec.server.memory import keep_freed_memory, token_bytes
-from actvec.server.model import LoadedModel, ModelCard, default_layers, load_model, without_ends
+from actvec.server.model import LoadedModel, ModelCard, default_layers, load_model
 from actvec.server.step import StepDocument
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.race import race
@@ -31,8 +32,7 @@ def truncated_model(shape: Shape, layers: tuple[int, ...], dtype: str, device: s
     """The blocks up to the last target, of random weights made on the device."""
     register_packed_attention()
     config = shape.config()
-    config.num_hidden_layers = layers[-1] + 1
-    model = without_ends(GPTNeoXForCausalLM, config)
+    model = decoder_only(GPTNeoXForCausalLM, layers[-1] + 1)
     with torch.device(device):
         module = model._from_config(config, dtype=getattr(torch, dtype), attn_implementation=PACKED)
     card = ModelCard(

@@ -100,7 +100,7 @@ class HeldEngine:
     """An engine that computes nothing until `release` is called."""
 
     def __init__(self, engine: Engine) -> None:
-        self.name, self.card = engine.name, engine.card
+        self.name, self.card, self.groups = engine.name, engine.card, engine.groups
         self._engine = engine
         self._entered, self._released = threading.Event(), threading.Event()
 

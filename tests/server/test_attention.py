@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from actvec.server.attention import Segments, packed_attention
+from actvec.server.attention import MaskRule, Segments, packed_attention
 
 CPU = torch.device("cpu")
 
@@ -32,10 +32,9 @@ def test_each_document_attends_to_itself_and_to_what_came_before(key_value_heads
         query,
         key,
         value,
-        None,
+        MaskRule(window),
         segments=Segments(lengths, CPU),
         scaling=0.3,
-        sliding_window=window,
     )
     assert weights is None
     assert out.shape == (1, sum(lengths), 4, 8)
@@ -56,11 +55,25 @@ def test_each_document_attends_to_itself_and_to_what_came_before(key_value_heads
         {"softcap": 30.0},
         {"s_aux": torch.zeros(4)},
         {"attention_mask": torch.zeros(1, 1, 4, 4)},
+        {"attention_mask": None},
+        {"sliding_window": 3},
+        {"is_causal": False},
+        {"position_bias": torch.zeros(1, 4, 4, 4)},
     ],
     ids=lambda options: next(iter(options)),
 )
 def test_what_it_would_ignore_it_refuses(unusable):
     states = torch.randn(1, 4, 4, 8)
-    options = {"attention_mask": None, "segments": Segments([4], CPU)} | unusable
+    options = {"attention_mask": MaskRule(None), "segments": Segments([4], CPU)} | unusable
     with pytest.raises(RuntimeError, match="packed attention"):
         packed_attention(torch.nn.Module(), states, states, states, **options)
+
+
+def test_attention_that_is_not_causal_is_refused():
+    states = torch.randn(1, 4, 4, 8)
+    module = torch.nn.Module()
+    module.is_causal = False
+    with pytest.raises(RuntimeError, match="packed attention is causal"):
+        packed_attention(
+            module, states, states, states, MaskRule(None), segments=Segments([4], CPU)
+        )

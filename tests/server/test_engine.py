@@ -14,6 +14,7 @@ from actvec.server.engine import PackedEngine
 from actvec.server.errors import NotFiniteError
 from actvec.server.lens import LensEngine
 from actvec.server.model import load_model
+from actvec.server.runner import StepRunner
 from actvec.server.step import StepDocument
 
 from .conftest import random_llama, random_neox, save_model
@@ -27,7 +28,7 @@ def random_ids(tokens: int) -> np.ndarray:
 
 
 def run(engine, documents):
-    return engine.run([StepDocument(ids) for ids in documents])
+    return StepRunner(engine)([StepDocument(ids) for ids in documents])
 
 
 def steps_of(documents, budget=4096):
@@ -174,7 +175,7 @@ def test_hooks_written_for_transformer_lens_apply(neox_directory):
         # the mean over layers 2, 3 and nothing, against the mean over 2 and 3
         assert relative_error(erased, kept.astype(np.float64) * 2 / 3) <= 1e-6
     # 25 tokens, filled up
-    assert seen == [("blocks.4.hook_out", (1, 32, 64))]
+    assert seen == [("blocks.4.hook_resid_post", (1, 32, 64))]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -199,6 +200,7 @@ def test_a_state_that_is_not_finite_is_an_error_of_its_document_alone(value, tmp
 def test_a_step_refuses_to_run_unpacked(neox_directory):
     """A model that runs another attention would let documents leak: no vector leaves the engine."""
     model = load_model(str(neox_directory))
+    engine = PackedEngine(model)
     model.module.set_attn_implementation("eager")
     with pytest.raises(RuntimeError, match="packed attention ran 0 times for 5 blocks"):
-        run(PackedEngine(model), [random_ids(4), random_ids(6)])
+        engine.layer_states([random_ids(4), random_ids(6)])

@@ -30,6 +30,7 @@ EXTRACT = ExtractVectorRequest(text="a text", settings=SHORT)
 async def test_an_engine_that_fails_is_logged_once_a_step(serve, demo_engine, caplog):
     class Failing:
         name, card = demo_engine.name, demo_engine.card
+        groups = demo_engine.groups
 
         def run(self, _documents):
             raise ZeroDivisionError("what nobody foresaw")
@@ -61,6 +62,7 @@ async def test_an_engine_that_hangs_is_noticed_and_one_that_works_is_not(serve, 
 async def test_a_device_that_failed_is_noticed_at_once(serve, demo_engine):
     class Failing:
         name, card = demo_engine.name, demo_engine.card
+        groups = demo_engine.groups
 
         def run(self, _documents):
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")

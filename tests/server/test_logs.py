@@ -106,6 +106,7 @@ async def test_no_text_of_a_document_is_in_any_log(serve, demo_engine, caplog):
 
     class Failing:
         name, card = demo_engine.name, demo_engine.card
+        groups = demo_engine.groups
 
         def run(self, _documents):
             raise RuntimeError("the engine is broken")

@@ -34,7 +34,7 @@ class SmallEngine:
     """An engine whose memory ends at a number of tokens a step."""
 
     def __init__(self, engine, tokens, error=torch.OutOfMemoryError):
-        self.name, self.card = engine.name, engine.card
+        self.name, self.card, self.groups = engine.name, engine.card, engine.groups
         self.steps = []
         self.tokens = tokens
         self._engine, self._error = engine, error
@@ -51,6 +51,9 @@ class PoolingEngine:
     """Pools and sums states that are functions of the ids: all of an engine but the model."""
 
     name, card, width = "pooling", None, 4
+
+    def groups(self, lengths):
+        return [list(range(len(lengths)))]
 
     def run(self, documents):
         ids = torch.from_numpy(np.concatenate([document.ids for document in documents]))

@@ -1,7 +1,8 @@
 """Attention over packed documents: many documents in one row, none of which sees another.
 
 Registered with transformers' attention registry, so that transformers' own blocks call it. The
-bounds of the documents travel as the keyword `segments` of the forward call.
+bounds of the documents travel as the keyword `segments` of the forward call. In the place of a mask
+comes the rule by which transformers would have made one.
 """
 
 from dataclasses import dataclass, field
@@ -36,19 +37,30 @@ class Segments:
         self.cumulative = bounds.to(torch.int32).to(self.device)
 
 
+@dataclass(frozen=True)
+class MaskRule:
+    """What the mask that transformers did not make would have been.
+
+    Attributes:
+        window: How many tokens, itself included, a token sees; None for all before it.
+    """
+
+    window: int | None
+
+
 def packed_attention(
-    module: torch.nn.Module,  # noqa: ARG001 - the registry's signature
+    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: MaskRule | None,
     *,
     segments: Segments | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    **_: Any,
+    is_causal: bool | None = None,
+    position_ids: torch.Tensor | None = None,  # noqa: ARG001 - the queries and keys have them
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within each document.
 
@@ -57,12 +69,13 @@ def packed_attention(
         query: `[1, heads, T, d_head]`, T the tokens of all documents.
         key: `[1, key_value_heads, T, d_head]`.
         value: `[1, key_value_heads, T, d_head]`.
-        attention_mask: None: a mask would mean that the model was not called packed.
+        attention_mask: The rule that transformers makes its masks by.
         segments: The bounds of the documents.
         scaling: Factor of the scores; None for `d_head ** -0.5`.
-        sliding_window: How many tokens, itself included, a token sees; None for all before it.
-        softcap: Not supported, None.
-        s_aux: Attention sinks; not supported, None.
+        sliding_window: The window once more, as some families pass it; None where they do not.
+        is_causal: Whether a token sees no later one; None for what the module says.
+        position_ids: Where the tokens are; the queries and keys were turned by them.
+        **others: What a model passes beside this. None of it may be set.
 
     Returns:
         The attended values `[1, T, heads, d_head]`, and no weights.
@@ -70,13 +83,25 @@ def packed_attention(
     Raises:
         RuntimeError: called without segments or with something that this attention would ignore.
     """
-    if segments is None or attention_mask is not None:
-        raise RuntimeError("packed attention needs its segments and takes no mask")
-    if softcap is not None or s_aux is not None:
-        raise RuntimeError("packed attention knows neither score capping nor attention sinks")
+    if segments is None or not isinstance(attention_mask, MaskRule):
+        raise RuntimeError("packed attention needs its segments and the rule of a causal mask")
+    if not (getattr(module, "is_causal", True) if is_causal is None else is_causal):
+        raise RuntimeError("packed attention is causal, and the model's is not")
+    window = attention_mask.window
+    if sliding_window not in (None, window):
+        raise RuntimeError(
+            f"packed attention was given a window of {sliding_window} and a mask of {window}"
+        )
+    if unknown := sorted(name for name, value in others.items() if _is_set(value)):
+        raise RuntimeError(f"packed attention does not know {', '.join(unknown)}")
     segments.calls += 1
     attend = _attend_varlen if query.device.type == "cuda" else _attend_each
-    return attend(query, key, value, segments, scaling=scaling, window=sliding_window), None
+    return attend(query, key, value, segments, scaling=scaling, window=window), None
+
+
+def _is_set(value: Any) -> bool:
+    """Whether an argument asks for anything: dropout of 0.0, no cache and no sinks do not."""
+    return value is not None and (isinstance(value, torch.Tensor) or bool(value))
 
 
 def _attend_each(
@@ -151,6 +176,15 @@ def _attend_varlen(
 
 
 def register_packed_attention() -> None:
-    """Make `attn_implementation="actvec_packed"` known to transformers, with no mask of its own."""
+    """Make `attn_implementation="actvec_packed"` known to transformers, with rules for masks."""
     AttentionInterface.register(PACKED, packed_attention)
-    AttentionMaskInterface.register(PACKED, lambda *_, **__: None)
+    AttentionMaskInterface.register(PACKED, _mask_rule)
+
+
+def _mask_rule(*_: Any, local_size: int | None = None, **__: Any) -> MaskRule:
+    """What transformers calls for a mask: the rule, of which the window is all that is needed.
+
+    Whether the mask is causal at all, and its local part a window and not a chunk, is not visible
+    here; the self-check at start compares with the model's own attention.
+    """
+    return MaskRule(local_size)

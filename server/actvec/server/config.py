@@ -15,8 +15,12 @@ class ModelOptions:
         layers: Target layers; None for three blocks ending at three quarters of the depth.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, or torch's name of a device.
-        engine: `packed` or `lens`.
+        engine: `auto` (`packed` if it is found right for the model, else `plain`), `packed`,
+            `plain` or `lens`.
         hook: What is taken from the target blocks; all but `resid_post` need `lens`.
+        context: Tokens that a document may have, for a model whose config does not tell.
+        check_seconds: How long the packed engine may be checked against the model's own forward
+            pass; longer documents than could be checked are not served.
     """
 
     model: str = "demo"
@@ -24,8 +28,10 @@ class ModelOptions:
     layers: tuple[int, ...] | None = None
     dtype: str = "auto"
     device: str = "auto"
-    engine: str = "packed"
+    engine: str = "auto"
     hook: str = "resid_post"
+    context: int | None = None
+    check_seconds: float = 60.0
 
 
 @dataclass(frozen=True)

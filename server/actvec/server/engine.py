@@ -1,61 +1,94 @@
-"""The packed engine: a step of documents, one forward pass, no padding.
+"""The engines: ids in, pooled vectors and sums out. The packed one, and what all have in common.
 
-Documents lie one after the other in one row; position ids restart with each, linear layers run over
-all tokens at once and attention within each document.
+Documents of a packed step lie one after the other in one row; position ids restart with each,
+linear layers run over all tokens at once and attention within each document.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actvec.server.attention import Segments
-from actvec.server.bridge import Hook, thin_bridge
-from actvec.server.errors import StartupError
+from actvec.server.attention import PACKED, Segments, register_packed_attention
+from actvec.server.decoder import Decoder, Hook
 from actvec.server.linear import pack_linears
 from actvec.server.model import LoadedModel, ModelCard
 from actvec.server.pooler import Pools, layer_mean, pool_step
 from actvec.server.rotary import rotate_in_place
 from actvec.server.step import StepDocument
 
+Ids = NDArray[np.int64]
 
-class Engine(Protocol):
-    """What the scheduler drives. One thread owns it: hooks are not safe for more."""
+
+class Engine(ABC):
+    """What the runner drives. One thread owns it: hooks are not safe for more.
+
+    Attributes:
+        name: What `--engine` calls it.
+        card: Its model.
+        row_multiple: What the rows of a forward pass are a multiple of.
+    """
 
     name: str
     card: ModelCard
+    row_multiple = 1
 
+    @abstractmethod
+    def layer_states(self, documents: Sequence[Ids]) -> list[torch.Tensor]:
+        """The states `[rows, D]` of each target layer, of documents that may share a forward pass.
+
+        Args:
+            documents: int64 ids `[T]` of each.
+
+        Returns:
+            Per layer, the states of the documents one after the other; `rows` is at least their
+            tokens.
+
+        Raises:
+            RuntimeError: no state can be trusted.
+        """
+
+    @abstractmethod
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which documents, by index, may share a forward pass, for documents of these lengths."""
+
+    @torch.inference_mode()
     def run(self, documents: Sequence[StepDocument]) -> list[Pools | Exception]:
-        """The pools `[K, D]` of each document, or why it has none."""
-        ...
+        """The pools `[K, D]` of each document of one group, or why it has none.
+
+        Raises:
+            RuntimeError: as for `layer_states`; no document was summed.
+        """
+        states = self.layer_states([document.ids for document in documents])
+        return pool_step(states, self.card.layers, documents)
+
+    @torch.inference_mode()
+    def states(self, ids: Ids) -> NDArray[np.float32]:
+        """The states `H` `[T, D]` of one document of these ids, averaged over the target layers.
+
+        Raises:
+            RuntimeError: as for `layer_states`.
+        """
+        states: NDArray[np.float32] = layer_mean(self.layer_states([ids]))[: len(ids)].cpu().numpy()
+        return states
+
+    def rows(self, tokens: int) -> int:
+        """Rows of the forward pass that takes this many tokens: it is filled up."""
+        return -(-tokens // self.row_multiple) * self.row_multiple
 
 
-def warm_up(engine: Engine) -> None:
-    """Run one token, so that kernels are ready and a model that cannot be run is known at once.
-
-    Raises:
-        StartupError: the engine cannot run the model.
-    """
-    try:
-        engine.run([StepDocument(np.zeros(1, dtype=np.int64))])
-    except RuntimeError as error:
-        raise StartupError(f"cannot run {engine.card.model!r}: {error}") from error
-
-
-class PackedEngine:
-    """Runs steps of documents through the thin bridge of a truncated model.
+class PackedEngine(Engine):
+    """Runs many documents in one forward pass of a truncated model.
 
     Args:
-        model: The model, loaded without its ends; the engine's from now on, which lays out its
-            weights as it likes.
+        model: The model, without its ends; the engine's from now on.
         hooks: TransformerLens hook functions by name, for example `blocks.5.hook_resid_post`, that
             see and may replace the residual stream `[1, rows, D]` of every step.
-
-    Attributes:
-        row_multiple: What the rows of a step are a multiple of.
+        arranged: Whether weights are laid out and rotary embeddings written as they are fastest
+            here. The model's own modules are gone then.
     """
 
     name = "packed"
@@ -66,81 +99,58 @@ class PackedEngine:
     # while a GPU computes whole tiles anyway.
     _ROWS = MappingProxyType({"cpu": 16, "cuda": 256})
 
-    def __init__(self, model: LoadedModel, hooks: Sequence[tuple[str, Hook]] = ()) -> None:
+    def __init__(
+        self, model: LoadedModel, hooks: Sequence[tuple[str, Hook]] = (), *, arranged: bool = True
+    ) -> None:
         self.card = model.card
-        if model.module.device.type == "cpu":
+        register_packed_attention()
+        model.module.set_attn_implementation(PACKED)
+        if arranged and model.module.device.type == "cpu":
             pack_linears(model.module)
-        else:
+        elif arranged:
             rotate_in_place(model.module)
-        self._bridge = thin_bridge(model.module)
+        self._decoder = Decoder.of(model.module)
         self._device = torch.device(model.card.device)
-        self.row_multiple = self._ROWS.get(self._device.type, self._ROWS["cuda"])
-        self._blocks = model.card.layers[-1] + 1
+        self._row_thresholds = model.row_thresholds
         self._hooks = list(hooks)
+        self.row_multiple = self._ROWS.get(self._device.type, self._ROWS["cuda"])
+
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """All documents, but where rotary embeddings depend on the longest: those alike."""
+        groups: dict[int, list[int]] = {}
+        for index, length in enumerate(lengths):
+            side = sum(length > threshold for threshold in self._row_thresholds)
+            groups.setdefault(side, []).append(index)
+        return list(groups.values())
 
     @torch.inference_mode()
-    def run(self, documents: Sequence[StepDocument]) -> list[Pools | Exception]:
-        """The pools `[K, D]` of each document, or why it has none.
+    def layer_states(self, documents: Sequence[Ids]) -> list[torch.Tensor]:
+        """The states `[rows, D]` of each target layer.
 
         Raises:
             RuntimeError: the model did not run the packed attention in every block, or gave another
-                number of states than there are tokens: no vector can be trusted.
+                number of states than there are tokens.
         """
-        states = self._layer_states([document.ids for document in documents])
-        return pool_step(states, self.card.layers, documents)
-
-    @torch.inference_mode()
-    def states(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The states `H` `[T, D]` of one document of these ids, averaged over the target layers.
-
-        Raises:
-            RuntimeError: as for `run`.
-        """
-        states: NDArray[np.float32] = (
-            layer_mean(self._layer_states([ids]))[: len(ids)].cpu().numpy()
-        )
-        return states
-
-    def _layer_states(self, packed: list[NDArray[np.int64]]) -> list[torch.Tensor]:
-        """The residual stream `[rows, D]` after each target layer, of documents in a row."""
-        tokens = sum(map(len, packed))
+        tokens = sum(map(len, documents))
         rows = self.rows(tokens)
-        if rows > tokens:
-            packed = [*packed, np.zeros(rows - tokens, dtype=np.int64)]
-        segments = Segments([len(ids) for ids in packed], self._device)
-        ids = torch.from_numpy(np.concatenate(packed)).to(self._device)
-        positions = torch.from_numpy(np.concatenate([np.arange(n) for n in segments.lengths]))
-        states = self._forward(ids[None], positions.to(self._device)[None], segments)
-        if segments.calls != self._blocks or any(len(state) != rows for state in states):
+        filling = [np.zeros(rows - tokens, dtype=np.int64)] if rows > tokens else []
+        segments = Segments([len(ids) for ids in (*documents, *filling)], self._device)
+        ids = torch.from_numpy(np.concatenate([*documents, *filling]))
+        # What fills the step is at position 0: no document's frequencies depend on it.
+        positions = torch.from_numpy(
+            np.concatenate([*map(np.arange, map(len, documents)), *filling])
+        )
+        states = self._decoder.states(
+            ids.to(self._device)[None],
+            self.card.layers,
+            self._hooks,
+            position_ids=positions.to(self._device)[None],
+            segments=segments,
+        )
+        blocks = len(self._decoder.blocks)
+        if segments.calls != blocks or any(len(state) != rows for state in states):
             raise RuntimeError(
-                f"the packed attention ran {segments.calls} times for {self._blocks} blocks and "
+                f"the packed attention ran {segments.calls} times for {blocks} blocks and "
                 f"gave {[len(state) for state in states]} states for {rows} tokens"
             )
         return states
-
-    def _forward(
-        self, ids: torch.Tensor, positions: torch.Tensor, segments: Segments
-    ) -> list[torch.Tensor]:
-        """The residual stream `[T, D]` after each target layer."""
-        states: list[torch.Tensor] = []
-
-        def keep(state: torch.Tensor, hook: Any) -> None:  # noqa: ARG001 - TransformerLens' form
-            states.append(state[0])
-
-        self._bridge.run_with_hooks(
-            ids,
-            # The callers' hooks first: what they replace is what is pooled.
-            fwd_hooks=[
-                *self._hooks,
-                *((f"blocks.{layer}.hook_resid_post", keep) for layer in self.card.layers),
-            ],
-            return_type=None,
-            position_ids=positions,
-            segments=segments,
-            use_cache=False,
-        )
-        return states
-
-    def rows(self, tokens: int) -> int:
-        """Rows of the step that takes this many tokens: a step is filled up."""
-        return -(-tokens // self.row_multiple) * self.row_multiple

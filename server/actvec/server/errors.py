@@ -6,6 +6,11 @@ Nothing here knows gRPC: `status` maps these to status codes, `main` to exit cod
 from typing import Any, Self
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class PicklableError(Exception):
     """An error that another process can raise again, as Modal does with those of its workers."""
 

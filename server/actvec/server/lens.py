@@ -1,4 +1,4 @@
-"""The referee: TransformerLens' default bridge, one document at a time, any hook point."""
+"""The reference: TransformerLens' default bridge, one document at a time, any hook point."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,13 +6,12 @@ from typing import Any
 import torch
 
 from actvec.server.bridge import default_bridge
+from actvec.server.engine import Engine, Ids
 from actvec.server.errors import StartupError
 from actvec.server.model import LoadedModel
-from actvec.server.pooler import Pools, pool_step
-from actvec.server.step import StepDocument
 
 
-class LensEngine:
+class LensEngine(Engine):
     """Runs documents through TransformerLens' own components. Slow, and independent of the packing.
 
     Args:
@@ -33,28 +32,30 @@ class LensEngine:
         if unknown:
             raise StartupError(f"TransformerLens has no hook point {unknown[0]!r} in this model")
 
-    @torch.inference_mode()
-    def run(self, documents: Sequence[StepDocument]) -> list[Pools | Exception]:
-        """The pools `[K, D]` of each document, or why it has none."""
-        return [self._run_one(document) for document in documents]
+    def groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Each document alone."""
+        return [[index] for index in range(len(lengths))]
 
-    def _run_one(self, document: StepDocument) -> Pools | Exception:
+    @torch.inference_mode()
+    def layer_states(self, documents: Sequence[Ids]) -> list[torch.Tensor]:
+        """The states `[T, D]` at the hook of each target layer, of one document."""
+        (ids,) = documents
         states: list[torch.Tensor] = []
 
         def keep(state: torch.Tensor, hook: Any) -> None:  # noqa: ARG001 - TransformerLens' form
             states.append(state[0].flatten(1))
 
         self._bridge.run_with_hooks(
-            torch.from_numpy(document.ids).to(self.card.device)[None],
+            torch.from_numpy(ids).to(self.card.device)[None],
             fwd_hooks=[(hook, keep) for hook in self._hooks],
             stop_at_layer=self.card.layers[-1] + 1,
             return_type=None,
             use_cache=False,
         )
-        if any(state.shape != (document.tokens, self.card.d_model) for state in states):
+        if any(state.shape != (len(ids), self.card.d_model) for state in states):
             raise StartupError(
                 f"hook {self.card.hook!r} gives states of shapes "
-                f"{[tuple(state.shape) for state in states]} for {document.tokens} tokens, where "
-                f"a vector needs one of {self.card.d_model} numbers a token"
+                f"{[tuple(state.shape) for state in states]} for {len(ids)} tokens, where "
+                f"a vector needs one of {self.card.d_model} numbers per token"
             )
-        return pool_step(states, self.card.layers, [document])[0]
+        return states

@@ -49,9 +49,10 @@ def keep_freed_memory() -> None:
 
 def token_bytes(engine: PackedEngine) -> float:
     """Bytes that a token of a step takes on the engine's device, at the worst moment."""
+    tokens = min(_COUNTED_TOKENS, engine.card.context)
     with _LiveBytes() as live:
-        engine.run([StepDocument(np.zeros(_COUNTED_TOKENS, dtype=np.int64))])
-    return float(live.peak / _COUNTED_TOKENS)
+        engine.run([StepDocument(np.zeros(tokens, dtype=np.int64))])
+    return float(live.peak / tokens)
 
 
 def free_bytes(device: str) -> int:

@@ -6,29 +6,34 @@ unembedding stay on the disk.
 
 import hashlib
 import os
-import pickle
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from actvec.server.attention import PACKED, register_packed_attention
+from actvec.server.decoder import RESID_POST
 from actvec.server.demo import write_demo_model
-from actvec.server.errors import StartupError
+from actvec.server.errors import StartupError, first_line
+from actvec.server.positions import row_thresholds, thresholds
 from actvec.server.revision import directory_revision
+from actvec.server.weights import causal_lm, load_decoder, load_whole
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-RESID_POST = "resid_post"
+# What families call the number of positions that a model was made for.
+_CONTEXT_NAMES = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "context_length",
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class ModelCard:
         device: For example `cpu` or `cuda:0`.
         tokenizer_sha256: Of the tokenizer's canonical JSON.
         hook: TransformerLens' name of what is taken from the target blocks.
+        batch_invariant: Whether a document's states were found to be bit for bit the same alone and
+            in a step, with this engine on this machine.
+        engine_note: Why the engine is not the packed one; empty if it is, or was asked for.
     """
 
     model: str
@@ -60,15 +68,29 @@ class ModelCard:
     device: str
     tokenizer_sha256: str
     hook: str = RESID_POST
+    batch_invariant: bool = True
+    engine_note: str = ""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model's card, its transformers module in evaluation mode, and its tokenizer."""
+    """A model's card, its transformers module in evaluation mode, and its tokenizer.
+
+    Attributes:
+        card: What a vector depends on.
+        module: The text decoder's blocks up to the last target, or the whole model.
+        tokenizer: The model's own.
+        thresholds: Lengths, ascending, beyond which the model treats a document's tokens otherwise.
+        row_thresholds: Those on different sides of which documents cannot share a forward pass.
+        attention: transformers' implementation of attention that the model was loaded with.
+    """
 
     card: ModelCard
     module: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
+    attention: str = "sdpa"
+    thresholds: list[int] = field(default_factory=list)
+    row_thresholds: list[int] = field(default_factory=list)
 
 
 def default_layers(n_layers: int) -> tuple[int, ...]:
@@ -89,6 +111,7 @@ def load_model(
     device: str = "auto",
     hook: str = RESID_POST,
     whole: bool = False,
+    context: int | None = None,
 ) -> LoadedModel:
     """Load the blocks up to the last target layer.
 
@@ -101,10 +124,11 @@ def load_model(
         hook: What is taken from the target blocks; all but `resid_post` need the default bridge.
         whole: Load a spare block, the final norm and the unembedding too, with transformers' eager
             attention, as TransformerLens' default bridge wants it.
+        context: Tokens that a document may have, where the model's config does not tell.
 
     Raises:
-        StartupError: the model is not found, not readable, not a decoder that transformers and
-            TransformerLens know, has no such layer, or lacks a fast tokenizer.
+        StartupError: the model is not found, not readable, not a decoder that transformers knows,
+            has no such layer, or lacks a fast tokenizer.
     """
     device = _usable(device)
     if dtype == "auto":
@@ -113,36 +137,28 @@ def load_model(
         try:
             config = AutoConfig.from_pretrained(source, revision=revision)
             tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        except (OSError, ValueError, KeyError, StrictDataclassError) as error:
-            raise StartupError(f"cannot read model {model!r}: {_first_line(error)}") from error
-        architecture = _causal_lm(config).__name__
+        except Exception as error:
+            raise StartupError(f"cannot read model {model!r}: {first_line(error)}") from error
+        architecture = causal_lm(config).__name__
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise StartupError(f"model {model!r} has no fast tokenizer (tokenizer.json)")
-
-        n_layers = _number(config, "num_hidden_layers")
+        text = config.get_text_config()
+        n_layers = _number(text, "num_hidden_layers")
         layers = _checked_layers(layers, n_layers)
-        context = _number(config, "max_position_embeddings")
+        load = load_whole if whole else load_decoder
         blocks = min(layers[-1] + 2, n_layers) if whole else layers[-1] + 1
         # Of a large model the hash takes as long as the loading; neither holds Python's lock.
         with ThreadPoolExecutor(1) as beside:
             found = beside.submit(_revision, config, source)
-            module = _load_module(
-                source,
-                config,
-                revision=revision,
-                blocks=blocks,
-                dtype=dtype,
-                device=device,
-                whole=whole,
-            )
+            module = load(source, config, blocks=blocks, dtype=dtype, device=device)
         card = ModelCard(
             model=name,
             revision=found.result(),
             architecture=architecture,
             n_layers=n_layers,
             layers=layers,
-            d_model=config.hidden_size,
-            context=context,
+            d_model=_number(text, "hidden_size"),
+            context=context or _context(text),
             dtype=dtype,
             device=device,
             tokenizer_sha256=hashlib.sha256(
@@ -150,7 +166,14 @@ def load_model(
             ).hexdigest(),
             hook=hook,
         )
-    return LoadedModel(card, module, tokenizer)
+    return LoadedModel(
+        card,
+        module,
+        tokenizer,
+        attention=module.config._attn_implementation,
+        thresholds=thresholds(text),
+        row_thresholds=row_thresholds(text),
+    )
 
 
 def _usable(device: str) -> str:
@@ -160,7 +183,7 @@ def _usable(device: str) -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise StartupError(f"cannot use device {device!r}: {_first_line(error)}") from error
+        raise StartupError(f"cannot use device {device!r}: {first_line(error)}") from error
     return device
 
 
@@ -208,85 +231,18 @@ def _number(config: Any, name: str) -> int:
     return number
 
 
-def _causal_lm(config: Any) -> type[PreTrainedModel]:
-    try:
-        found: type[PreTrainedModel] = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    except KeyError:
-        raise StartupError(f"{config.model_type!r} is not a causal language model") from None
-    return found
-
-
-def _load_module(
-    source: str,
-    config: Any,
-    *,
-    revision: str | None,
-    blocks: int,
-    dtype: str,
-    device: str,
-    whole: bool,
-) -> PreTrainedModel:
-    """The model of the first `blocks` blocks, in evaluation mode on its device."""
-    config.num_hidden_layers = blocks
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:blocks]
-    causal_lm = _causal_lm(config)
-    if not whole:
-        register_packed_attention()
-        config.tie_word_embeddings = False
-        causal_lm = without_ends(causal_lm, config)
-    try:
-        module: PreTrainedModel
-        module, report = causal_lm.from_pretrained(
-            source,
-            revision=revision,
-            config=config,
-            dtype=DTYPES[dtype],
-            device_map=None if device == "cpu" else {"": device},
-            attn_implementation="eager" if whole else PACKED,
-            output_loading_info=True,
-        )
-    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise StartupError(
-            f"cannot load model {source!r}: its weights are damaged ({_first_line(error)}), by a "
-            "download that was cut or without git-lfs; download it again"
-        ) from error
-    except (OSError, ValueError, ImportError) as error:
-        raise StartupError(f"cannot load model {source!r}: {_first_line(error)}") from error
-    # transformers fills what a checkpoint lacks with random numbers, and only warns.
-    if lacking := sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"])):
-        raise StartupError(
-            f"cannot load model {source!r}: its weights lack {', '.join(lacking[:3])}"
-            + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
-        )
-    return module.eval().requires_grad_(False)
-
-
-def without_ends(causal_lm: type[PreTrainedModel], config: Any) -> type[PreTrainedModel]:
-    """The same class, whose final norm and unembedding are identities: never read, held or run.
-
-    Where they are in the tree of modules, TransformerLens' adapter of the architecture knows.
-    """
-    from actvec.server.bridge import end_paths  # noqa: PLC0415 - TransformerLens takes a second
-
-    paths = end_paths(causal_lm.__name__, config)
-
-    class WithoutEnds(causal_lm):  # type: ignore[misc]
-        _tied_weights_keys = None
-
-        def __init__(self, config: Any, **kwargs: Any) -> None:
-            super().__init__(config, **kwargs)
-            for path in paths:
-                self.set_submodule(path, nn.Identity())
-
-    WithoutEnds.__name__ = causal_lm.__name__
-    return WithoutEnds
+def _context(config: Any) -> int:
+    """Tokens of a document that the model was made for."""
+    for name in _CONTEXT_NAMES:
+        number = getattr(config, name, None)
+        if isinstance(number, int) and number > 0:
+            return number
+    raise StartupError(
+        f"the config of this {config.model_type!r} model does not tell how many tokens a document "
+        "may have; name the number yourself: --context 2048, say"
+    )
 
 
 def _revision(config: Any, source: str) -> str:
     """The hub's commit; of a directory `sha256:` and the hash over its files."""
     return getattr(config, "_commit_hash", None) or directory_revision(Path(source))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -102,10 +102,22 @@ _MODEL = (
     _model("--device", default=_DEFAULTS.model.device, help="auto, cpu, cuda:0, ..."),
     _model(
         "--engine",
-        type=click.Choice(["packed", "lens"]),
+        type=click.Choice(["auto", "packed", "plain", "lens"]),
         default=_DEFAULTS.model.engine,
-        help="packed, or TransformerLens' own components one document at a time: slow, the "
-        "referee.",
+        help="packed runs many documents in one forward pass; plain runs transformers itself, one "
+        "document at a time; auto is packed if it is right for the model, else plain; lens runs "
+        "TransformerLens' own components, slow, as a reference.",
+    ),
+    _model(
+        "--context",
+        type=_AT_LEAST_ONE,
+        help="Tokens that a document may have, for a model whose config does not tell.",
+    ),
+    _model(
+        "--check-seconds",
+        type=click.FloatRange(0, min_open=True),
+        default=_DEFAULTS.model.check_seconds,
+        help="Seconds that the check of the packed engine may take at the start.",
     ),
     _model(
         "--hook", default=_DEFAULTS.model.hook, help="What is taken from the blocks (lens only)."

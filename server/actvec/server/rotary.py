@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXAttention, rotate_half
 
-from actvec.server.attention import Segments, packed_attention
+from actvec.server.attention import MaskRule, Segments, packed_attention
 
 
 def rotate_in_place(module: nn.Module) -> None:
@@ -39,7 +39,7 @@ class InPlaceRotary(nn.Module):
         self,
         hidden_states: torch.Tensor,
         *,
-        attention_mask: torch.Tensor | None,
+        attention_mask: MaskRule | None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         segments: Segments,
         **_: Any,

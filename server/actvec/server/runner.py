@@ -56,15 +56,11 @@ class StepRunner:
         self._splits = 0
 
     def __call__(self, documents: Sequence[StepDocument]) -> Sequence[Pools | Exception]:
-        """The outcome of each document.
-
-        Raises:
-            EngineError: the engine failed; the log says how.
-        """
+        """The outcome of each document: its pools, or `EngineError` if the engine failed on it."""
         began = time.monotonic()
         self._splits = 0
         try:
-            return self._run(documents)
+            return self._run_groups(documents)
         finally:
             self._on_step(
                 StepReport(
@@ -79,6 +75,13 @@ class StepRunner:
         """Seconds that the engine has been at what it does now; 0 while it has nothing to do."""
         since = self._running_since
         return 0.0 if since is None else time.monotonic() - since
+
+    def _run_groups(self, documents: Sequence[StepDocument]) -> list[Pools | Exception]:
+        """Run the documents that may share a forward pass, group by group."""
+        outcomes: dict[int, Pools | Exception] = {}
+        for group in self._engine.groups([document.tokens for document in documents]):
+            outcomes |= zip(group, self._run([documents[i] for i in group]), strict=True)
+        return [outcomes[index] for index in range(len(documents))]
 
     def _run(self, documents: Sequence[StepDocument]) -> list[Pools | Exception]:
         """Run documents, and in halves those for which there was no memory.
@@ -114,7 +117,8 @@ class StepRunner:
             if isinstance(error, torch.AcceleratorError):
                 self.lost = error
             log.exception("a step of %d documents failed", len(documents))
-            raise EngineError(type(error).__name__) from error
+            # Not raised: other documents of the step may have been summed already.
+            return [EngineError(type(error).__name__)] * len(documents)
         finally:
             self._running_since = None
 

@@ -191,7 +191,9 @@ async def serve(
     """
     keep_freed_memory()
     thread = engine_thread()
-    loading = asyncio.get_running_loop().run_in_executor(thread, load_engine, config.model)
+    loading = asyncio.get_running_loop().run_in_executor(
+        thread, load_engine, config.model, config.limits.document_tokens
+    )
     engine, loaded = await loading
     server = await Server.start(config, engine, loaded, thread, replica)
     started(server)

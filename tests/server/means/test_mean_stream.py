@@ -225,6 +225,7 @@ async def test_an_engine_that_fails_voids_what_was_not_durable_and_the_job_goes_
     class Failing:
         name = "packed"
         card = demo_engine.card
+        groups = demo_engine.groups
         fails = True
 
         def run(self, step):
