@@ -7,7 +7,7 @@ codes of errors. Nothing here was compared with huggingface.co itself.
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,12 +54,16 @@ class LocalHub:
     Attributes:
         repositories: By kind and id, for example `models/EleutherAI/pythia-12b`.
         requests: Method and path of each request, in order.
+        on_request: Called with each, before it is answered.
+        status: What every request is refused with; None while the hub works.
         address: What `HF_ENDPOINT` is to be.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []
+        self.on_request: Callable[[str], object] = lambda _: None
+        self.status: int | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Requests)
         self._server.hub = self
         self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -84,10 +88,15 @@ class _Requests(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        # A revision such as refs/pr/1 is one part of a path.
+        parts = [unquote(part) for part in urlsplit(self.path).path.split("/")[1:]]
         hub: LocalHub = self.server.hub
-        hub.requests.append(f"{self.command} {path}")
-        match path.split("/")[1:]:
+        line = f"{self.command} /{'/'.join(parts)}"
+        hub.requests.append(line)
+        hub.on_request(line)
+        if hub.status is not None:
+            return self.refuse(hub.status, "")
+        match parts:
             case ["api", ("models" | "datasets") as kind, owner, name, *rest]:
                 pass
             case ["datasets" as kind, owner, name, "resolve", *rest]:

@@ -205,8 +205,8 @@ def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
     env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     message = fails_by_itself("--model=somebody/no-such-model", env=env)
     assert message == (
-        f"actvec-server: HF_HUB_OFFLINE is set, and the cache {tmp_path}/hub holds nothing of model"
-        " 'somebody/no-such-model': download it without HF_HUB_OFFLINE first"
+        f"actvec-server: HF_HUB_OFFLINE is set, and the cache {tmp_path}/hub does not hold all of"
+        " model 'somebody/no-such-model': download it without HF_HUB_OFFLINE first"
     )
     assert "\n" not in message
 

@@ -18,7 +18,6 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    IncompleteSnapshotError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -32,6 +31,9 @@ log = logging.getLogger(__name__)
 # In the order in which transformers looks for them; each whole, or in shards that an index names.
 MODEL_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+# One of them is in each repository that can be loaded.
+_CONFIGS = ["config.json", "adapter_config.json"]
 
 # Config, tokenizer, chat template and the indexes of shards: in a repository's root, and small.
 _FACTS = ["*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken"]
@@ -87,6 +89,11 @@ def hub_snapshot(
         )
         snapshot = HubSnapshot(commit.resolved, directory)
         log.info("model %s is commit %s, in %s", model, snapshot.commit, directory)
+        if not any((directory / name).is_file() for name in _CONFIGS):
+            raise StartupError(
+                f"model {model!r} at commit {snapshot.commit} has no config.json: it is not in"
+                " transformers' layout"
+            )
         _fetch_weights(model, snapshot, _explicit_weights(directory) or weights)
     return snapshot
 
@@ -124,19 +131,19 @@ def _fetch_weights(model: str, snapshot: HubSnapshot, weights: Sequence[str]) ->
 
 
 def _in_the_cache(snapshot: HubSnapshot) -> str:
-    """What to say of files that are not there, where only the cache was asked."""
-    return f", in {snapshot.directory}; HF_HUB_OFFLINE is set" if _offline() else ""
-
-
-def _offline() -> bool:
-    return bool(constants.is_offline_mode())
+    """What to add about files that are not there, if only the cache was asked."""
+    offline = constants.is_offline_mode()
+    return f", in {snapshot.directory}; HF_HUB_OFFLINE is set" if offline else ""
 
 
 def _shards(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StartupError(f"cannot read {index}: it names no shards ({error!r})") from error
+        raise StartupError(f"cannot read {index}: it is no index of shards ({error!r})") from error
+    if not shards:
+        raise StartupError(f"{index} names no shards")
+    return shards
 
 
 def _fetch(model: str, snapshot: HubSnapshot, names: Sequence[str]) -> list[str]:
@@ -144,7 +151,7 @@ def _fetch(model: str, snapshot: HubSnapshot, names: Sequence[str]) -> list[str]
     wanted = [glob.escape(name) for name in names]
     # With a file that is always there: none at all is a warning of the library.
     snapshot_download(
-        model, revision=snapshot.commit, allow_patterns=["config.json", _TEMPLATES, *wanted]
+        model, revision=snapshot.commit, allow_patterns=[*_CONFIGS, _TEMPLATES, *wanted]
     )
     return [name for name in names if not (snapshot.directory / name).is_file()]
 
@@ -198,9 +205,8 @@ def _refusal(model: str, revision: str | None, error: Exception) -> str:
 
 def _unreachable(model: str, revision: str | None, error: Exception) -> str:
     at = f"revision {revision!r} of model {model!r}" if revision else f"model {model!r}"
-    part = "holds only a part" if isinstance(error, IncompleteSnapshotError) else "holds nothing"
-    cached = f"and the cache {constants.HF_HUB_CACHE} {part} of {at}"
-    if _offline():
+    cached = f"and the cache {constants.HF_HUB_CACHE} does not hold all of {at}"
+    if constants.is_offline_mode():
         return f"HF_HUB_OFFLINE is set, {cached}: download it without HF_HUB_OFFLINE first"
     reason = _first_line(error.__cause__ or error)
     return f"the hub {constants.ENDPOINT} cannot be reached ({reason}), {cached}"
