@@ -1,12 +1,10 @@
 """Hub ids: a model is loaded at one commit, from a local hub or from its cache, or refused."""
 
 import hashlib
-import importlib
 import json
 import shutil
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import pytest
 
@@ -19,7 +17,7 @@ from actvec.server.model import load_model
 from actvec.server.step import StepDocument
 
 from ..conftest import NotStartedError
-from ..local_hub import FIRST, SECOND, LocalHub, Repository
+from ..local_hub import FIRST, SECOND, Repository
 from ..volume import FolderVolume
 from .conftest import random_neox
 
@@ -27,7 +25,7 @@ MODEL = "somebody/tiny"
 TOKEN = "hf_of_the_tests"  # noqa: S105 - of the tests
 # `huggingface_hub` reads its variables when it is imported, which a warm program has done before.
 PROGRAM = (
-    "import importlib, huggingface_hub; importlib.reload(huggingface_hub.constants);"
+    "import importlib, huggingface_hub.constants as constants; importlib.reload(constants);"
     " from actvec.server.main import main; main()"
 )
 FACTS = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
@@ -56,31 +54,11 @@ def sharded(neox_directory, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def at(monkeypatch, tmp_path):
-    """Make a hub's address and other variables those of this process; returns them."""
-
-    def set_variables(hub, **variables):
-        names = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), **variables}
-        for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in names.items():
-            monkeypatch.setenv(name, value)
-        importlib.reload(huggingface_hub.constants)
-        return names
-
-    yield set_variables
-    monkeypatch.undo()
-    importlib.reload(huggingface_hub.constants)
-
-
-@pytest.fixture
-def hub(at, sharded):
+def hub(local_hub, ask_hub, sharded):
     """The hub that this process asks, with one model."""
-    hub = LocalHub()
-    hub.repositories[f"models/{MODEL}"] = Repository(sharded)
-    at(hub)
-    yield hub
-    hub.stop()
+    local_hub.repositories[f"models/{MODEL}"] = Repository(sharded)
+    ask_hub(local_hub)
+    return local_hub
 
 
 @pytest.fixture
@@ -146,25 +124,25 @@ def test_model_loads_at_one_commit(hub, tiny, sharded):
 
 
 @pytest.mark.parametrize("revision", [None, "step3000", "v1", "refs/pr/1", SECOND])
-def test_revision_is_branch_tag_or_commit(hub, tiny, at, revision):
+def test_revision_is_branch_tag_or_commit(hub, tiny, ask_hub, revision):
     tiny.refs = {"main": SECOND, "step3000": SECOND, "v1": SECOND, "refs/pr/1": SECOND}
     found = hub_snapshot(MODEL, revision)
     assert (found.commit, found.directory.name) == (SECOND, SECOND)
     requests = hub.take_requests()
     assert len(resolutions(requests)) == (revision != SECOND)
     assert files_of(requests)[1] == {SECOND}
-    at(hub, HF_HUB_OFFLINE="1")
+    ask_hub(hub, HF_HUB_OFFLINE="1")
     assert hub_snapshot(MODEL, revision) == found
     assert hub.requests == []
 
 
-def test_cached_model_loads_offline(hub, at):
+def test_cached_model_loads_offline(hub, ask_hub):
     online, pools = vectors(MODEL)
     hub.take_requests()
     again = hub_snapshot(MODEL)
     asked = [line for line in hub.take_requests() if "agent-harnesses" not in line]
     assert asked == [f"GET /api/models/{MODEL}"]
-    at(hub, HF_HUB_OFFLINE="1")
+    ask_hub(hub, HF_HUB_OFFLINE="1")
     offline, same = vectors(MODEL)
     assert hub.requests == []
     assert (online, again.commit) == (offline, online.revision)
@@ -182,7 +160,7 @@ def test_cached_model_loads_without_hub(hub, outage):
     assert load_model(MODEL).card.revision == FIRST
 
 
-def test_cache_of_other_programs_loads_offline(hub, at, sharded, tmp_path):
+def test_cache_of_other_programs_loads_offline(hub, ask_hub, sharded, tmp_path):
     """Blobs, a ref and a snapshot of links, without the listing that newer libraries leave."""
     root = tmp_path / "home" / "hub" / "models--somebody--tiny"
     for path in (*sharded.glob("*.json"), *sharded.glob("model-0*.safetensors")):
@@ -193,7 +171,7 @@ def test_cache_of_other_programs_loads_offline(hub, at, sharded, tmp_path):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(f"../../blobs/{blob}")
     write(root, "refs/main", SECOND.encode())
-    at(hub, HF_HUB_OFFLINE="1")
+    ask_hub(hub, HF_HUB_OFFLINE="1")
     card, pools = vectors(MODEL)
     assert (card.revision, hub.requests) == (SECOND, [])
     assert np.array_equal(pools, vectors(sharded)[1])
@@ -202,9 +180,9 @@ def test_cache_of_other_programs_loads_offline(hub, at, sharded, tmp_path):
         load_model(MODEL)
 
 
-def test_gated_model_loads_with_token(hub, tiny, at):
+def test_gated_model_loads_with_token(hub, tiny, ask_hub):
     tiny.gate = TOKEN
-    at(hub, HF_TOKEN=TOKEN)
+    ask_hub(hub, HF_TOKEN=TOKEN)
     assert hub_snapshot(MODEL).commit == FIRST
 
 
@@ -243,15 +221,15 @@ def test_adapter_and_templates_are_fetched(hub, tmp_path):
     assert present == {name for name in names if not name.endswith(".bin")}
 
 
-def test_broken_download_resumes(hub, tiny, at):
+def test_broken_download_resumes(hub, tiny, ask_hub):
     third = "model-00003-of-00006.safetensors"
     tiny.gone = {third}
     with pytest.raises(StartupError, match="a new start resumes the download"):
         hub_snapshot(MODEL)
-    at(hub, HF_HUB_OFFLINE="1")
+    ask_hub(hub, HF_HUB_OFFLINE="1")
     with pytest.raises(StartupError, match="does not hold all of model 'somebody/tiny'"):
         hub_snapshot(MODEL)
-    at(hub)
+    ask_hub(hub)
     tiny.gone, tiny.cut = set(), {third}
     hub.take_requests()
     hub_snapshot(MODEL)
@@ -284,9 +262,9 @@ def test_broken_download_resumes(hub, tiny, at):
     ],
     ids=lambda refused: refused[2],
 )
-def test_refusal_is_one_line(hub, tiny, at, tmp_path, refused):
+def test_refusal_is_one_line(hub, tiny, ask_hub, tmp_path, refused):
     change, variables, message = refused
-    at(hub, **variables)
+    ask_hub(hub, **variables)
     tiny.gate = change.get("gate")
     hub.status = change.get("status")
     if "files" in change:
@@ -300,18 +278,18 @@ def test_refusal_is_one_line(hub, tiny, at, tmp_path, refused):
     assert "\n" not in str(error.value)
 
 
-def test_server_of_hub_id_serves_its_commit(hub, at, start_server):
-    tiny_at = at(hub)
-    server = start_server(f"--model={MODEL}", "--revision=main", env=tiny_at, program=PROGRAM)
+def test_server_of_hub_id_serves_its_commit(hub, ask_hub, start_server):
+    variables = ask_hub(hub)
+    server = start_server(f"--model={MODEL}", "--revision=main", env=variables, program=PROGRAM)
     with Client(server.target) as client:
         info = client.info()
     assert (info.model, info.revision) == (MODEL, FIRST)
     server.stop()
 
 
-def test_server_without_hub_id_ends_in_one_line(hub, at, start_server):
+def test_server_without_hub_id_ends_in_one_line(hub, ask_hub, start_server):
     with pytest.raises(NotStartedError) as ended:
-        start_server("--model=some/nothing", env=at(hub), program=PROGRAM)
+        start_server("--model=some/nothing", env=ask_hub(hub), program=PROGRAM)
     assert (ended.value.code, ended.value.output) == (2, "")
     assert ended.value.log == (
         "actvec-server: the hub has no model 'some/nothing', or it is private and needs a token in"
@@ -320,15 +298,15 @@ def test_server_without_hub_id_ends_in_one_line(hub, at, start_server):
 
 
 @pytest.mark.filterwarnings("ignore:The download function is executing locally")
-def test_worker_on_modal_loads_what_was_downloaded(hub, tiny, at, monkeypatch, tmp_path):
+def test_worker_on_modal_loads_what_was_downloaded(hub, tiny, ask_hub, monkeypatch, tmp_path):
     tiny.gate = TOKEN
-    at(hub, HF_TOKEN=TOKEN)
+    ask_hub(hub, HF_TOKEN=TOKEN)
     monkeypatch.setattr(modal_app, "weights", FolderVolume(tmp_path / "v", tmp_path / "mount"))
     modal_app.download.local(MODEL)
     names, commits = files_of(hub.take_requests())
     assert commits == {FIRST}
     assert {name for name in names if name.endswith(".bin")} == set()
-    at(hub, HF_HUB_OFFLINE="1")
+    ask_hub(hub, HF_HUB_OFFLINE="1")
     volume = {path: path.lstat().st_mtime_ns for path in (tmp_path / "home").rglob("*")}
     assert load_model(MODEL).card.revision == FIRST
     assert hub.requests == []
