@@ -198,7 +198,7 @@ def _refusal(model: str, revision: str | None, error: Exception) -> str:
         case _:
             refusal = (
                 f"cannot download model {model!r} from {constants.ENDPOINT}"
-                f" ({type(error).__name__}: {_first_line(error)}); a new start resumes the download"
+                f" ({type(error).__name__}: {_first_line(error)})"
             )
     return refusal
 
