@@ -1,5 +1,6 @@
 """Real servers on free ports, for every part of the tests."""
 
+import importlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .certificates import Authority
+from .local_hub import LocalHub
 from .warm import SERVER, WarmProcess, WarmStart
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -106,3 +108,34 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs the real tokenizer and C4 documents in {SHARED_DATA}, which is absent")
     return SHARED_DATA
+
+
+@pytest.fixture
+def local_hub() -> Iterator[LocalHub]:
+    """A model hub on this machine, without repositories."""
+    hub = LocalHub()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def ask_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., object]]:
+    """Let this process ask a hub, with an empty cache, and with variables such as `HF_TOKEN`.
+
+    Returns the variables, for other processes.
+    """
+    from huggingface_hub import constants  # noqa: PLC0415 - most tests need none of it
+
+    def ask(hub: LocalHub, **variables: str) -> dict[str, str]:
+        names = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), **variables}
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in names.items():
+            monkeypatch.setenv(name, value)
+        # They are read when it is imported.
+        importlib.reload(constants)
+        return names
+
+    yield ask
+    monkeypatch.undo()
+    importlib.reload(constants)

@@ -5,13 +5,13 @@ import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from actvec.client import MissingExtra, SourceBroken
 from actvec.client.corpora import DataFiles, HubDataset, Sample, WordLimits, fetch_corpus
 
+from ..local_hub import FIRST, SECOND, Repository
 from .c4 import ROWS, SHARDS
 from .fetches import ACTVEC, LEAST, MOST, fetch, rank, read, referee, shards_in_order
 
@@ -71,91 +71,79 @@ def test_without_the_packages_it_says_what_to_install(c4, tmp_path, monkeypatch)
                 fetch(c4, tmp_path / "c.parquet")
 
 
-class Hub:
-    """The stand-in of `hub.py`, which serves a dataset as the hub does."""
+@pytest.fixture
+def c4_on_hub(local_hub, c4_dataset):
+    """The repository of a dataset that is shaped as C4 is."""
+    local_hub.repositories["datasets/allenai/c4"] = Repository(c4_dataset)
+    return local_hub.repositories["datasets/allenai/c4"]
 
-    def __init__(self, folder, home):
-        self.folder = folder
-        self.publish("a" * 40)
-        self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("hub.py"), folder],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.address = self._process.stdout.readline().strip()
-        # The address is read when the packages are imported: a process of its own for each fetch.
-        self._environment = os.environ | {"HF_ENDPOINT": self.address, "HF_HOME": str(home)}
 
-    def publish(self, commit):
-        """Make a commit the newest."""
-        (self.folder / ".commit").write_text(commit)
+@pytest.fixture
+def fetch_from_hub(local_hub, tmp_path):
+    """Run `actvec corpus fetch` of that dataset, by itself: the packages read variables once."""
 
-    def fetch(self, path, *options):
+    def run(path, *options):
         return subprocess.run(
             [
                 *(*ACTVEC, "corpus", "fetch", "--dataset", "allenai/c4", "--config", "en"),
                 *("--min-words", str(LEAST), "--max-words", str(MOST)),
                 *("--save-local", str(path), "--json", *options),
             ],
-            env=self._environment,
+            env=os.environ | {"HF_ENDPOINT": local_hub.address, "HF_HOME": str(tmp_path / "home")},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
 
-    def stop(self):
-        """The requests that it was sent."""
-        self._process.terminate()
-        return self._process.communicate(timeout=10)[0].splitlines()
+    return run
 
 
-@pytest.fixture
-def hub(c4_dataset, tmp_path):
-    hub = Hub(c4_dataset, tmp_path / "home")
-    yield hub
-    hub.stop()
-
-
-def test_a_dataset_of_the_hub_is_read_at_the_commit_that_is_the_newest(hub, tmp_path):
+def test_a_dataset_of_the_hub_is_read_at_the_commit_that_is_the_newest(
+    local_hub, c4_on_hub, fetch_from_hub, tmp_path
+):
     path = tmp_path / "c.jsonl"
-    ended = hub.fetch(path, "--num-samples", "10")
+    ended = fetch_from_hub(path, "--num-samples", "10")
     assert ended.returncode == 0, ended.stderr
     assert read(path) == referee(documents=10, seed=0, candidates=40)
     manifest = json.loads((tmp_path / "c.jsonl.manifest.json").read_text())
-    assert manifest["source"] == {"commit": "a" * 40}
-    hub.publish("b" * 40)
-    again = hub.fetch(path, "--num-samples", "10")
+    assert manifest["source"] == {"commit": FIRST}
+    c4_on_hub.refs, c4_on_hub.folders = {"main": SECOND}, {FIRST: c4_on_hub.folder}
+    again = fetch_from_hub(path, "--num-samples", "10")
     assert json.loads(again.stdout)["cached"], again.stderr
-    asked = [line for line in hub.stop() if "c4-train" in line]
+    asked = [line for line in local_hub.requests if "c4-train" in line]
     assert asked
-    assert all("/resolve/" + "a" * 40 in line for line in asked)
+    assert all(f"/resolve/{FIRST}" in line for line in asked)
 
 
-def test_a_download_that_broke_goes_on_at_the_commit_that_it_began_with(hub, tmp_path):
+def test_a_download_that_broke_goes_on_at_the_commit_that_it_began_with(
+    local_hub, c4_on_hub, fetch_from_hub, tmp_path
+):
     path = tmp_path / "c.jsonl"
     # Shard 2 is the last one read. (The first of a dataset is read for its columns already.)
     seed = next(seed for seed in range(99) if shards_in_order(seed)[-1] == 2)
     options = ["--num-samples", "25", "--seed", str(seed)]
-    (hub.folder / ".gone").write_text("en/c4-train.00002-of-00003.json.gz")
+    c4_on_hub.gone = {"en/c4-train.00002-of-00003.json.gz"}
     # A connection that is cut in mid-file is opened again by the libraries, and not noticed.
-    (hub.folder / ".cut").write_text("en/c4-train.00001-of-00003.json.gz")
-    ended = hub.fetch(path, *options)
+    c4_on_hub.cut = {"en/c4-train.00001-of-00003.json.gz"}
+    ended = fetch_from_hub(path, *options)
     assert ended.returncode == 2
-    assert not (hub.folder / ".cut").exists()
+    assert not c4_on_hub.cut
     assert f"{2 * ROWS} texts were read and are kept" in ended.stderr
     assert "the same command goes on from there" in ended.stderr
-    (hub.folder / ".gone").unlink()
-    hub.publish("b" * 40)
-    ended = hub.fetch(path, *options)
+    c4_on_hub.gone = set()
+    # The commit before is still there.
+    c4_on_hub.refs, c4_on_hub.folders = {"main": SECOND}, {FIRST: c4_on_hub.folder}
+    ended = fetch_from_hub(path, *options)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["resumed_at"] == 2 * ROWS
     assert read(path) == referee(documents=25, seed=seed, candidates=100)
-    assert not any("b" * 40 in line for line in hub.stop())
+    assert not any(SECOND in line for line in local_hub.requests)
 
 
-def test_files_are_read_by_url(hub, tmp_path):
-    folder = f"{hub.address}/datasets/allenai/c4/resolve/main/en"
+@pytest.mark.usefixtures("c4_on_hub")
+def test_files_are_read_by_url(local_hub, tmp_path):
+    folder = f"{local_hub.address}/datasets/allenai/c4/resolve/main/en"
     urls = tuple(f"{folder}/c4-train.{shard:05d}-of-00003.json.gz" for shard in range(SHARDS))
     path = tmp_path / "c.jsonl"
     fetch_corpus(DataFiles(urls), path, words=WordLimits(LEAST, MOST), sample=Sample(10))

@@ -86,8 +86,8 @@ def test_what_computes_has_a_gpu_memory_its_volumes_and_the_token(functions, nam
 @pytest.mark.parametrize("name", [f"{EXTRACTOR}.*", SERVER, *COORDINATORS])
 def test_what_reads_the_weights_does_not_ask_the_hub_and_what_fetches_does(environment, name):
     assert environment(name) == {"HF_HUB_OFFLINE": "1"}
-    for fetching in ("download", "fetch_corpus"):
-        assert not environment(fetching)
+    assert not environment("fetch_corpus")
+    assert environment("download").keys() <= {"HF_TOKEN"}
 
 
 def test_a_first_start_has_time_for_a_download_and_a_server_for_a_day(declared):
@@ -120,6 +120,15 @@ def test_a_snapshot_holds_the_gpu_where_somebody_asks():
         env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "ACTVEC_MODAL_GPU_SNAPSHOT": "1"},
     )
     assert run.stdout.strip() == "{'enable_gpu_snapshot': 'True'}"
+
+
+def test_download_has_the_hub_token_of_this_machine(monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert modal_resources.hub_secrets() == []
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_tests")
+    (secret,) = modal_resources.hub_secrets()
+    (inner,) = [part for part in vars(secret).values() if hasattr(part, "_load_env_dict")]
+    assert inner._load_env_dict() == {"HF_TOKEN": "hf_of_the_tests"}
 
 
 @pytest.mark.parametrize("volume", [modal_resources.weights, modal_resources.data])

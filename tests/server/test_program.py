@@ -191,6 +191,7 @@ def test_a_port_is_not_shared_with_another_server(demo_server, fails):
         (["--layers=7,8"], "no layer 8: the model has blocks 0 to 7"),
         (["--layers=seven"], "'seven' is not a list of block numbers"),
         (["--dtype=int8"], "'int8' is not one of"),
+        (["--revision=v1"], "model 'demo' is not of the hub, and so has no revision 'v1'"),
         (["--hook=mlp_out"], "--hook mlp_out needs --engine lens"),
         (["--step-tokens=100000000"], "--step-tokens 100000000 needs"),
     ],
@@ -201,9 +202,12 @@ def test_what_cannot_be_used_is_one_line(fails, options, message):
 
 def test_a_hub_id_that_cannot_be_had_is_one_line(tmp_path):
     # By itself: huggingface_hub reads its variables when it is imported.
-    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     message = fails_by_itself("--model=somebody/no-such-model", env=env)
-    assert message.startswith("actvec-server: cannot read model 'somebody/no-such-model'")
+    assert message == (
+        f"actvec-server: HF_HUB_OFFLINE is set, and the cache {tmp_path}/hub does not hold all of"
+        " model 'somebody/no-such-model': download it without HF_HUB_OFFLINE first"
+    )
     assert "\n" not in message
 
 

@@ -34,6 +34,7 @@ from actvec.server.modal_resources import (
     ON_A_GPU,
     WEIGHTS,
     data,
+    hub_secrets,
     image,
     weights,
     workers,
@@ -218,13 +219,18 @@ class ActivationVectorServer:
         self._server.stop()
 
 
-@app.function(image=image, volumes={str(WEIGHTS): weights}, timeout=4 * HOUR)
+@app.function(image=image, volumes={str(WEIGHTS): weights}, secrets=hub_secrets(), timeout=4 * HOUR)
 def download(model: str = MODEL) -> None:
-    """Fill the volume of weights, which workers only read."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - in the container only
+    """Fill the volume of weights, which workers only read.
 
-    snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.bin", "*.txt"])
+    Raises:
+        StartupError: the model cannot be had from the hub.
+    """
+    from actvec.server.hub import hub_snapshot  # noqa: PLC0415 - in the container only
+
+    snapshot = hub_snapshot(model)
     weights.commit()
+    print(f"{model} is on the volume at commit {snapshot.commit}")
 
 
 @app.function(image=image, volumes={str(DATA): data}, timeout=4 * HOUR)

@@ -75,6 +75,13 @@ data = modal.Volume.from_name("actvec-data", create_if_missing=True, version=2)
 token = modal.Secret.from_name("actvec-token", required_keys=["ACTVEC_TOKEN"])
 workers = modal.Dict.from_name(f"{APP}-workers", create_if_missing=True)
 
+
+def hub_secrets() -> list[modal.Secret]:
+    """The token that `HF_TOKEN` holds on this machine, for downloads of gated models."""
+    name = "HF_TOKEN"
+    return [modal.Secret.from_dict({name: os.environ[name]})] if os.environ.get(name) else []
+
+
 ON_A_GPU: dict[str, Any] = {
     "image": image,
     "gpu": GPU,

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from actvec.server.decoder import RESID_POST
 from actvec.server.demo import write_demo_model
 from actvec.server.errors import StartupError, first_line
+from actvec.server.hub import hub_snapshot
 from actvec.server.positions import row_thresholds, thresholds
 from actvec.server.revision import directory_revision
 from actvec.server.weights import causal_lm, load_decoder, load_whole
@@ -70,6 +71,21 @@ class ModelCard:
     hook: str = RESID_POST
     batch_invariant: bool = True
     engine_note: str = ""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a model is loaded from.
+
+    Attributes:
+        name: Its name in a stamp.
+        directory: In transformers' layout, on this machine.
+        commit: The hub's commit; None if the directory is not of the hub.
+    """
+
+    name: str
+    directory: str
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,10 +149,10 @@ def load_model(
     device = _usable(device)
     if dtype == "auto":
         dtype = "float32" if torch.device(device).type == "cpu" else "bfloat16"
-    with _located(model) as (name, source):
+    with _located(model, revision) as source:
         try:
-            config = AutoConfig.from_pretrained(source, revision=revision)
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+            config = AutoConfig.from_pretrained(source.directory)
+            tokenizer = AutoTokenizer.from_pretrained(source.directory)
         except Exception as error:
             raise StartupError(f"cannot read model {model!r}: {first_line(error)}") from error
         architecture = causal_lm(config).__name__
@@ -149,10 +165,10 @@ def load_model(
         blocks = min(layers[-1] + 2, n_layers) if whole else layers[-1] + 1
         # Of a large model the hash takes as long as the loading; neither holds Python's lock.
         with ThreadPoolExecutor(1) as beside:
-            found = beside.submit(_revision, config, source)
-            module = load(source, config, blocks=blocks, dtype=dtype, device=device)
+            found = beside.submit(_revision, source)
+            module = load(source.directory, config, blocks=blocks, dtype=dtype, device=device)
         card = ModelCard(
-            model=name,
+            model=source.name,
             revision=found.result(),
             architecture=architecture,
             n_layers=n_layers,
@@ -188,16 +204,21 @@ def _usable(device: str) -> str:
 
 
 @contextmanager
-def _located(model: str) -> Iterator[tuple[str, str]]:
-    """The model's name in a stamp, and what transformers loads it from."""
+def _located(model: str, revision: str | None) -> Iterator[_Source]:
+    """The directory that a model is loaded from: of a hub id its snapshot, downloaded if needed."""
+    path = Path(model).expanduser()
+    if model != "demo" and not path.exists() and _looks_like_hub_id(model):
+        snapshot = hub_snapshot(model, revision)
+        yield _Source(model, str(snapshot.directory), snapshot.commit)
+        return
+    if revision is not None:
+        raise StartupError(
+            f"model {model!r} is not of the hub, and so has no revision {revision!r} to choose"
+        )
     if model == "demo":
         with tempfile.TemporaryDirectory(prefix="actvec-demo-") as directory:
             write_demo_model(Path(directory))
-            yield "demo", directory
-        return
-    path = Path(model).expanduser()
-    if not path.exists() and _looks_like_hub_id(model):
-        yield model, model
+            yield _Source("demo", directory)
         return
     if not path.is_dir():
         raise StartupError(f"no model directory {model!r}")
@@ -205,7 +226,7 @@ def _located(model: str) -> Iterator[tuple[str, str]]:
         raise StartupError(f"{model!r} is not a model directory: it has no config.json")
     if not os.access(path / "config.json", os.R_OK):
         raise StartupError(f"cannot read {path / 'config.json'}: permission denied")
-    yield path.resolve().name, str(path)
+    yield _Source(path.resolve().name, str(path))
 
 
 def _looks_like_hub_id(model: str) -> bool:
@@ -243,6 +264,6 @@ def _context(config: Any) -> int:
     )
 
 
-def _revision(config: Any, source: str) -> str:
+def _revision(source: _Source) -> str:
     """The hub's commit; of a directory `sha256:` and the hash over its files."""
-    return getattr(config, "_commit_hash", None) or directory_revision(Path(source))
+    return source.commit or directory_revision(Path(source.directory))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actvec.client.corpora.hub import fetch_tokenizer
 from actvec.client.corpora.sources import one_line
 from actvec.client.errors import UnsupportedInput
 from actvec.client.extras import import_extra
@@ -29,8 +30,8 @@ class TokenCounter:
                 unless they are told otherwise.
 
         Raises:
-            UnsupportedInput: there is no tokenizer of that name.
-            MissingExtra: `tokenizers` is not installed.
+            UnsupportedInput: there is no tokenizer of that name, here or on the hub.
+            MissingExtra: `tokenizers` or `huggingface_hub` is not installed.
         """
         self.name = name
         self.prepend_bos = prepend_bos
@@ -53,11 +54,9 @@ def _load(name: str) -> "Tokenizer":
     path = Path(name)
     if path.is_dir():
         path = path / "tokenizer.json"
-    on_disk = path.is_file() or path.suffix == ".json"
+    elif not path.is_file() and path.suffix != ".json":
+        path = fetch_tokenizer(name)
     try:
-        if on_disk:
-            return kind.from_str(path.read_text("utf-8"))
-        return kind.from_pretrained(name)
-    except Exception as error:  # tokenizers raises this class itself; the hub has many of its own
-        what = f"the tokenizer {path}" if on_disk else f"a tokenizer of {name} from the hub"
-        raise UnsupportedInput(f"cannot load {what}: {one_line(error)}") from error
+        return kind.from_str(path.read_text("utf-8"))
+    except Exception as error:  # tokenizers raises this class itself
+        raise UnsupportedInput(f"cannot load the tokenizer {path}: {one_line(error)}") from error

@@ -21,6 +21,8 @@ def configure_logging(style: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # The hub's client: a line per request of a download, signed addresses included.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 class TextFormatter(logging.Formatter):
