@@ -19,13 +19,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from actvec.server.attention import PACKED, register_packed_attention
 from actvec.server.demo import write_demo_model
 from actvec.server.errors import StartupError
 from actvec.server.revision import directory_revision
+from actvec.server.tokenizer_loading import find_bos, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RESID_POST = "resid_post"
@@ -64,11 +65,21 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model's card, its transformers module in evaluation mode, and its tokenizer."""
+    """A model's card, its transformers module in evaluation mode, and what makes its ids.
+
+    Attributes:
+        card: What a vector depends on.
+        module: The module.
+        tokenizer: The model's own.
+        bos: Id of the BOS token; None for a model without one.
+        vocabulary: Ids that the embedding has, from 0.
+    """
 
     card: ModelCard
     module: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
+    bos: int | None
+    vocabulary: int
 
 
 def default_layers(n_layers: int) -> tuple[int, ...]:
@@ -112,12 +123,11 @@ def load_model(
     with _located(model) as (name, source):
         try:
             config = AutoConfig.from_pretrained(source, revision=revision)
-            tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
         except (OSError, ValueError, KeyError, StrictDataclassError) as error:
             raise StartupError(f"cannot read model {model!r}: {_first_line(error)}") from error
         architecture = _causal_lm(config).__name__
-        if not isinstance(tokenizer, PreTrainedTokenizerFast):
-            raise StartupError(f"model {model!r} has no fast tokenizer (tokenizer.json)")
+        tokenizer = load_tokenizer(source, revision, model)
+        bos = find_bos(tokenizer, source, revision)
 
         n_layers = _number(config, "num_hidden_layers")
         layers = _checked_layers(layers, n_layers)
@@ -150,7 +160,8 @@ def load_model(
             ).hexdigest(),
             hook=hook,
         )
-    return LoadedModel(card, module, tokenizer)
+        vocabulary = module.get_input_embeddings().num_embeddings
+    return LoadedModel(card, module, tokenizer, bos, vocabulary)
 
 
 def _usable(device: str) -> str:
