@@ -7,7 +7,6 @@ import grpc
 import pytest
 from numpy.testing import assert_array_equal
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from actvec.server.engine import PackedEngine
@@ -16,46 +15,27 @@ from actvec.server.model import load_model
 from actvec.server.tokenizer_loading import find_bos
 from actvec.server.worker import Worker
 from actvec.v1.vectors_pb2 import MODE_SHORT, Document, StreamVectorsRequest, VectorSettings
-from tests.server.calling import collect, extract, floats
-from tests.server.conftest import random_neox
-from tests.server.means.talking import documents, opening, run
 
-WORDS = ["[UNK]", "<s>", "tides", "rise", "and", "fall", "text"]
-SIZE = 8
-BEYOND = "<tool>"
-TIDES = "tides rise and fall"
-IDS = [2, 3, 4, 5]
-ADDS_BOS = processors.TemplateProcessing(
-    single="<s> $A", special_tokens=[("<s>", WORDS.index("<s>"))]
+from ..words_model import (
+    ADDS_BOS,
+    BEYOND,
+    HAS_NO_BOS,
+    NAMES_BOS,
+    SIZE,
+    TIDES,
+    TIDES_IDS,
+    write_words_model,
 )
+from .calling import collect, extract, floats
+from .means.talking import documents, opening, run
 
 
 @pytest.fixture
 def model(tmp_path):
-    """Writes a model directory with a tokenizer of a few words, and returns its path."""
+    """Writes a model of a few words, and returns its directory."""
 
-    def write(tokenizer_config=(), *, bos=None, config=(), processor=None, beyond=False):
-        module = random_neox(
-            vocab_size=SIZE, num_hidden_layers=2, bos_token_id=bos, eos_token_id=None
-        )
-        directory = tmp_path / "model"
-        module.save_pretrained(directory)
-        path = directory / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | dict(config)))
-        backend = Backend(
-            models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]")
-        )
-        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        backend.add_special_tokens(["<s>"])
-        if beyond:
-            backend.add_special_tokens(["<pad>", BEYOND])
-        if processor is not None:
-            backend.post_processor = processor
-        backend.save(str(directory / "tokenizer.json"))
-        (directory / "tokenizer_config.json").write_text(
-            json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"} | dict(tokenizer_config))
-        )
-        return directory
+    def write(tokenizer_config=HAS_NO_BOS, **options):
+        return write_words_model(tmp_path / "model", tokenizer_config, **options)
 
     return write
 
@@ -91,43 +71,41 @@ async def refusal(call):
     return error.value.details()
 
 
-NAMED = {"tokenizer_config": {"bos_token": "<s>"}}
-WITHOUT = {"tokenizer_config": {"bos_token": None}}
-
-
 @pytest.mark.parametrize(
-    ("options", "front"),
+    ("tokenizer_config", "options", "front"),
     [
-        (NAMED, [1]),
-        (NAMED | {"bos": 3}, [1]),
-        ({"bos": 3}, [3]),
-        ({"bos": 0}, [0]),
-        (NAMED | {"processor": ADDS_BOS}, [1]),
-        ({"bos": 1, "processor": ADDS_BOS}, [1]),
-        (WITHOUT, []),
+        (NAMES_BOS, {}, [1]),
+        (NAMES_BOS, {"bos": 3}, [1]),
+        ({}, {"bos": 3}, [3]),
+        ({}, {"bos": 0}, [0]),
+        (NAMES_BOS, {"processor": ADDS_BOS}, [1]),
+        ({}, {"bos": 1, "processor": ADDS_BOS}, [1]),
+        (HAS_NO_BOS, {}, []),
         # As of Qwen, whose config.json has an id that its tokenizer disowns.
-        (WITHOUT | {"bos": 3}, []),
-        ({}, []),
+        (HAS_NO_BOS, {"bos": 3}, []),
+        ({}, {}, []),
     ],
     ids=[
         *("tokenizer", "both", "config", "config 0", "processor", "config and processor"),
         *("none", "disowned", "unnamed"),
     ],
 )
-async def test_bos_comes_once_or_not(model, serve_model, ids_given, options, front):
-    async with serve_model(model(**options)) as (_, stub):
+async def test_bos_comes_once_or_not(  # noqa: PLR0917 - fixtures and cases
+    model, serve_model, ids_given, tokenizer_config, options, front
+):
+    async with serve_model(model(tokenizer_config, **options)) as (_, stub):
         ids_given.clear()
         answer = await extract(stub, TIDES, mode=MODE_SHORT)
         stream_stamp, _ = await collect(
             stub, [StreamVectorsRequest(settings=VectorSettings(mode=MODE_SHORT))]
         )
-    assert ids_given == [front + IDS]
+    assert ids_given == [front + TIDES_IDS]
     assert answer.stamp.prepend_bos == stream_stamp.prepend_bos == bool(front)
-    assert answer.vector.tokens == len(front + IDS)
+    assert answer.vector.tokens == len(front + TIDES_IDS)
 
 
 def test_bos_of_text_part_counts(model):
-    directory = model()
+    directory = model({})
     config = {"model_type": "gemma3", "text_config": {"bos_token_id": 3}}
     (directory / "config.json").write_text(json.dumps(config))
     assert find_bos(AutoTokenizer.from_pretrained(directory), str(directory), None) == 3
@@ -135,7 +113,7 @@ def test_bos_of_text_part_counts(model):
 
 async def test_class_default_is_no_bos(model, serve_model):
     """GPTNeoXConfig's `bos_token_id` is 0 where config.json has none."""
-    directory = model()
+    directory = model({})
     path = directory / "config.json"
     config = json.loads(path.read_text())
     del config["bos_token_id"]
@@ -147,7 +125,7 @@ async def test_class_default_is_no_bos(model, serve_model):
 
 async def test_bos_asked_for_must_exist(model, serve_model):
     settings = VectorSettings(mode=MODE_SHORT, prepend_bos=True)
-    async with serve_model(model(**WITHOUT)) as (_, stub):
+    async with serve_model(model()) as (_, stub):
         for call, field in (
             (extract(stub, TIDES, mode=MODE_SHORT, prepend_bos=True), "settings.prepend_bos"),
             (collect(stub, [StreamVectorsRequest(settings=settings)]), "settings.prepend_bos"),
@@ -156,13 +134,13 @@ async def test_bos_asked_for_must_exist(model, serve_model):
             assert "has no BOS token" in (details := await refusal(call))
             assert details.startswith(f"{field}: is true")
         answer = await extract(stub, TIDES, mode=MODE_SHORT, prepend_bos=False)
-    assert answer.vector.tokens == len(IDS)
+    assert answer.vector.tokens == len(TIDES_IDS)
 
 
 @pytest.mark.parametrize("asked", [None, False])
 async def test_mean_without_bos_centers_by_default(model, serve_model, asked):
     settings = {} if asked is None else {"prepend_bos": asked}
-    async with serve_model(model(**WITHOUT)) as (_, stub):
+    async with serve_model(model()) as (_, stub):
         made = (await run(stub, opening(**settings), documents([TIDES, "tides"])))[-1].finished
         assert not made.prepend_bos
         answer = await extract(stub, TIDES, mode=MODE_SHORT, corpus_mean="latest")
@@ -170,7 +148,7 @@ async def test_mean_without_bos_centers_by_default(model, serve_model, asked):
 
 
 async def test_mean_job_reopens_with_what_default_meant(model, serve_model):
-    async with serve_model(model(**NAMED)) as (_, stub):
+    async with serve_model(model(NAMES_BOS)) as (_, stub):
         first = (await run(stub, opening(), documents([TIDES])))[-1].finished
         again = (await run(stub, opening(prepend_bos=True)))[-1].finished
     assert first.prepend_bos
@@ -179,7 +157,7 @@ async def test_mean_job_reopens_with_what_default_meant(model, serve_model):
 
 async def test_unknown_id_fails_its_document_only(model, serve_model):
     text = f"tides {BEYOND}"
-    async with serve_model(model(**NAMED, beyond=True)) as (_, stub):
+    async with serve_model(model(NAMES_BOS, beyond=True)) as (_, stub):
         alone = await extract(stub, TIDES, mode=MODE_SHORT)
         request = StreamVectorsRequest(
             settings=VectorSettings(mode=MODE_SHORT),
@@ -204,15 +182,15 @@ async def test_unknown_id_fails_its_document_only(model, serve_model):
 
 
 async def test_unknown_id_cut_off_does_no_harm(model, serve_model):
-    directory = model(**NAMED, beyond=True, config={"max_position_embeddings": 3})
+    directory = model(beyond=True, max_position_embeddings=2)
     async with serve_model(directory) as (_, stub):
         answer = await extract(stub, f"tides rise {BEYOND}", mode=MODE_SHORT, truncation=2)
-    assert (answer.vector.tokens, answer.vector.tokens_used) == (4, 3)
+    assert (answer.vector.tokens, answer.vector.tokens_used) == (3, 2)
 
 
 @pytest.mark.parametrize(
     ("tokenizer_config", "options"),
-    [({"bos_token": BEYOND}, {"beyond": True}), ({}, {"config": {"bos_token_id": SIZE}})],
+    [({"bos_token": BEYOND}, {"beyond": True}), ({}, {"bos": SIZE})],
     ids=["tokenizer", "config"],
 )
 async def test_unknown_bos_stops_start(model, serve_model, tokenizer_config, options):
@@ -224,11 +202,11 @@ async def test_unknown_bos_stops_start(model, serve_model, tokenizer_config, opt
 
 
 def test_worker_prepends_bos_if_there_is_one(model, tmp_path):
-    loaded = load_model(str(model(**WITHOUT)))
+    loaded = load_model(str(model()))
     worker = Worker(PackedEngine(loaded), loaded, tmp_path)
     made = worker.get_activation_vector(TIDES)
-    assert (made["tokens"], made["stamp"].get("prepend_bos", False)) == (len(IDS), False)
-    assert len(worker.get_activation_matrix(TIDES)["matrix"]) == len(IDS)
+    assert (made["tokens"], made["stamp"].get("prepend_bos", False)) == (len(TIDES_IDS), False)
+    assert len(worker.get_activation_matrix(TIDES)["matrix"]) == len(TIDES_IDS)
     for call in (worker.get_activation_vector, worker.get_activation_matrix):
         with pytest.raises(RequestError, match=r"^prepend_bos: is true, .* no BOS"):
             call(TIDES, prepend_bos=True)
@@ -253,12 +231,12 @@ def test_class_that_overrides_its_file_is_reported(model, caplog):
 
 @pytest.mark.parametrize("options", [{}, {"beyond": True}, {"processor": ADDS_BOS}])
 def test_file_that_agrees_is_not_reported(model, caplog, options):
-    load_model(str(model(**NAMED, **options)))
+    load_model(str(model(NAMES_BOS, **options)))
     assert not warnings(caplog)
 
 
 def test_special_token_outside_the_file_is_reported(model, caplog):
-    load_model(str(model({"bos_token": "<s>", "eos_token": "<end>"})))
+    load_model(str(model({**NAMES_BOS, "eos_token": "<end>"})))
     (warning,) = warnings(caplog)
     assert "'before <end> after'" in warning
 

@@ -49,7 +49,7 @@ def resolve_bos(asked: bool | None, *, has_bos: bool, field: str) -> bool:
     """
     if asked and not has_bos:
         raise RequestError(
-            field, "is true, and this model's tokenizer has no BOS token; leave it out"
+            field, "is true, and this model's tokenizer has no BOS token; leave it unset"
         )
     return has_bos if asked is None else asked
 
