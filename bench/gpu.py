@@ -47,7 +47,10 @@ def truncated_model(shape: Shape, layers: tuple[int, ...], dtype: str, device: s
         device=device,
         tokenizer_sha256="",
     )
-    return LoadedModel(card, module.eval().requires_grad_(False), load_model("demo").tokenizer)
+    demo = load_model("demo")
+    return LoadedModel(
+        card, module.eval().requires_grad_(False), demo.tokenizer, demo.bos, shape.vocabulary
+    )
 
 
 def whole_model(shape: Shape, card: ModelCard, weights: Weights, attention: str) -> PreTrainedModel:

@@ -87,7 +87,10 @@ class Workload:
         del module
         random = np.random.default_rng(seed)
         words = " ".join(document.text for document in sample_corpus()).split()
-        tokenizer = Tokenizer(load_model("demo").tokenizer, shape.context)
+        demo = load_model("demo")
+        tokenizer = Tokenizer(
+            demo.tokenizer, shape.context, bos=demo.bos, vocabulary=shape.vocabulary
+        )
         # BOS is one of each word's here.
         tokens_per_word = np.mean([len(_tokenized(tokenizer, word)) for word in words]) - 1
         lengths = random.lognormal(np.log(median), 0.8, documents) / tokens_per_word

@@ -75,8 +75,12 @@ def test_unset_settings_travel_as_their_defaults_named():
     assert settings.truncation == vectors_pb2.TRUNCATION_ERROR
     assert settings.encoding == vectors_pb2.VECTOR_ENCODING_FLOAT32
     assert settings.corpus_mean == ""
-    assert settings.prepend_bos
-    assert settings.HasField("prepend_bos")
+    # The server knows whether its tokenizer has one.
+    assert not settings.HasField("prepend_bos")
+    for prepend_bos in (True, False):
+        asked = encode_settings(Settings("short", prepend_bos=prepend_bos))
+        assert asked.HasField("prepend_bos")
+        assert asked.prepend_bos == prepend_bos
 
 
 def test_a_raw_vector_never_passes_for_a_centred_one():
@@ -88,6 +92,18 @@ def test_a_raw_vector_never_passes_for_a_centred_one():
     stamp.corpus_mean_id = "mean"
     with pytest.raises(ProtocolError, match="'mean'"):
         decode_stamp(stamp, Settings("short"))
+
+
+def test_bos_is_as_asked_for():
+    stamp = vectors_pb2.VectorStamp(
+        mode=vectors_pb2.MODE_SHORT, truncation=vectors_pb2.TRUNCATION_ERROR
+    )
+    for stamped in (True, False):
+        stamp.prepend_bos = stamped
+        for asked in (None, stamped):
+            assert decode_stamp(stamp, Settings("short", prepend_bos=asked)).prepend_bos == stamped
+        with pytest.raises(ProtocolError, match=f"prepend_bos={not stamped} was asked for"):
+            decode_stamp(stamp, Settings("short", prepend_bos=not stamped))
 
 
 def test_a_vector_of_another_mode_is_refused():

@@ -60,7 +60,7 @@ def test_an_answer_decodes_or_is_a_protocol_error(amount, decode, proper):
 def test_settings_are_taken_or_name_their_field(amount):
     def check(message):
         try:
-            parse_settings(message)
+            parse_settings(message, has_bos=False)
         except RequestError as error:
             assert error.field.startswith("settings.")
 

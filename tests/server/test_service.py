@@ -258,9 +258,12 @@ async def test_a_call_cancelled_as_its_step_is_answered_takes_no_other_along(
 ):
     steps = threading.Semaphore(0)
     runner = StepRunner(demo_engine, lambda _: steps.release())
+    tokenizer = Tokenizer(
+        demo_model.tokenizer, 100, bos=demo_model.bos, vocabulary=demo_model.vocabulary
+    )
     # Two texts of two tokens are a step, the third is another.
-    extractor = Extractor(runner, Tokenizer(demo_model.tokenizer, 100), Limits(), step_tokens=5)
-    recipe = Recipe(parse_settings(SHORT), None)
+    extractor = Extractor(runner, tokenizer, Limits(), step_tokens=5)
+    recipe = Recipe(parse_settings(SHORT, has_bos=True), None)
     calls = [asyncio.create_task(extractor.extract(text, recipe)) for text in ("a", "b", "c")]
     while extractor.waiting_tokens(interactive=True) < 6:  # noqa: ASYNC110 - nobody sets an event
         await asyncio.sleep(0)

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 from transformers import PreTrainedTokenizerFast
 
+from actvec.server.demo import VOCABULARY
 from actvec.server.errors import RequestError
 from actvec.server.tokens import Tokenizer, Truncation
 
@@ -26,7 +27,7 @@ def plain_ids(demo_model):
 
 @pytest.fixture(scope="module")
 def tokenizer(demo_model):
-    return Tokenizer(demo_model.tokenizer, CONTEXT)
+    return Tokenizer(demo_model.tokenizer, CONTEXT, bos=0, vocabulary=VOCABULARY)
 
 
 def test_bos_comes_first_and_counts(tokenizer, plain_ids):
@@ -60,14 +61,14 @@ def test_a_document_fits_or_fails(tokenizer, plain_ids, text, truncation, prepen
 
 @given(texts)
 def test_the_end_of_a_document_may_be_one_token(demo_model, plain_ids, text):
-    tokenizer = Tokenizer(demo_model.tokenizer, 1)
+    tokenizer = Tokenizer(demo_model.tokenizer, 1, bos=0, vocabulary=VOCABULARY)
     document = tokenizer(text, Truncation.KEEP_END, prepend_bos=False)
     assert document.ids.tolist() == plain_ids(text)[-1:]
 
 
 @pytest.mark.parametrize("truncation", [Truncation.KEEP_START, Truncation.KEEP_END])
 def test_of_a_document_more_than_bos_is_kept_or_it_fails(demo_model, truncation):
-    tokenizer = Tokenizer(demo_model.tokenizer, 1)
+    tokenizer = Tokenizer(demo_model.tokenizer, 1, bos=0, vocabulary=VOCABULARY)
     with pytest.raises(RequestError, match="text: has no token left: BOS"):
         tokenizer("a text", truncation, prepend_bos=True)
 
@@ -86,16 +87,19 @@ def test_the_special_token_written_out_is_read_as_such(tokenizer):
 
 def test_a_tokenizer_without_bos_says_so():
     backend = Backend(models.WordLevel({"[UNK]": 0, "word": 1}, unk_token="[UNK]"))
-    tokenizer = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend), CONTEXT)
-    with pytest.raises(RequestError, match=r"settings\.prepend_bos: .* has no BOS token"):
+    tokenizer = Tokenizer(
+        PreTrainedTokenizerFast(tokenizer_object=backend), CONTEXT, bos=None, vocabulary=2
+    )
+    with pytest.raises(RequestError, match=r"^prepend_bos: .* has no BOS token"):
         tokenizer("word", Truncation.ERROR, prepend_bos=True)
-    assert tokenizer("word", Truncation.ERROR, prepend_bos=False).ids.tolist() == [1]
+    for prepend_bos in (None, False):
+        assert tokenizer("word", Truncation.ERROR, prepend_bos=prepend_bos).ids.tolist() == [1]
 
 
 @pytest.mark.parametrize("prepend_bos", [False, True])
 def test_a_text_of_characters_that_the_tokenizer_drops_is_not_a_document(prepend_bos):
     backend = Backend(models.BPE({"a": 0, "<s>": 1}, []))
-    tokenizer = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>"), 8)
+    tokenizer = Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend), 8, bos=1, vocabulary=2)
     bos = [1] if prepend_bos else []
     known = tokenizer("a?", Truncation.ERROR, prepend_bos=prepend_bos)
     assert known.ids.tolist() == [*bos, 0]
@@ -106,7 +110,7 @@ def test_a_text_of_characters_that_the_tokenizer_drops_is_not_a_document(prepend
 
 def test_other_threads_run_while_a_text_is_tokenized(demo_model):
     """The engine's above all, which asks for the interpreter some hundred times a step."""
-    tokenizer = Tokenizer(demo_model.tokenizer, 1 << 20)
+    tokenizer = Tokenizer(demo_model.tokenizer, 1 << 20, bos=0, vocabulary=VOCABULARY)
     begun, ended = threading.Event(), threading.Event()
 
     def tokenize():

@@ -113,7 +113,7 @@ class AsyncClient:
         mode: Mode,
         center: str | None = None,
         truncation: Truncation = "error",
-        prepend_bos: bool = True,
+        prepend_bos: bool | None = None,
         encoding: Encoding = "float32",
         timeout: float | None = None,  # noqa: ASYNC109 - a deadline that travels
     ) -> Vector:
@@ -125,13 +125,15 @@ class AsyncClient:
             center: The corpus mean to subtract: an id, a name or `latest`; None for a raw vector.
             truncation: What happens to a text over the model's context: it is an `error`, or its
                 `start` or its `end` is kept and the vector says `truncated`.
-            prepend_bos: Whether the tokenizer's BOS token comes first.
+            prepend_bos: Whether the tokenizer's BOS token comes first; by default if it has one, as
+                the stamp says.
             encoding: How the numbers travel; they arrive as float32 in any case.
             timeout: Seconds, instead of the client's.
 
         Raises:
             TypeError: `document` is neither a str nor a Document.
-            InvalidArgument: the text is blank, or has too many tokens.
+            InvalidArgument: the text is blank, has too many tokens or one that the model does not
+                know, or BOS is asked for and the tokenizer has none.
             ResourceExhausted: the text is over a limit in bytes, which is noticed before it is
                 sent, or the server's queue stayed full.
             NotFound: there is no such corpus mean.
@@ -165,7 +167,7 @@ class AsyncClient:
         mode: Mode,
         center: str | None = None,
         truncation: Truncation = "error",
-        prepend_bos: bool = True,
+        prepend_bos: bool | None = None,
         encoding: Encoding = "float32",
         window: int | None = None,
         ordered: bool = False,
@@ -183,7 +185,8 @@ class AsyncClient:
             center: The corpus mean to subtract: an id, a name or `latest`; None for raw vectors.
             truncation: What happens to a text over the model's context: it is an `error`, or its
                 `start` or its `end` is kept and the vector says `truncated`.
-            prepend_bos: Whether the tokenizer's BOS token comes first.
+            prepend_bos: Whether the tokenizer's BOS token comes first; by default if it has one, as
+                the stamp says.
             encoding: How the numbers travel; they arrive as float32 in any case.
             window: Documents in flight at a time, which bounds memory; one of more than 16,384
                 characters counts as several. Default: twice what the server has inside.
@@ -220,7 +223,7 @@ class AsyncClient:
         job: str,
         name: str | None = None,
         truncation: Truncation = "error",
-        prepend_bos: bool = True,
+        prepend_bos: bool | None = None,
         variance: bool = False,
         take_over: bool = False,
         on_progress: OnProgress | None = None,
@@ -239,13 +242,15 @@ class AsyncClient:
             name: Names the finished mean, in the same form; by default the job's name.
             truncation: What happens to a text over the model's context: it is left out (`error`),
                 or its `start` or its `end` is kept.
-            prepend_bos: Whether the tokenizer's BOS token comes first.
+            prepend_bos: Whether the tokenizer's BOS token comes first; by default if it has one, as
+                the mean's record says.
             variance: Whether second moments are kept too, to standardise by.
             take_over: Whether to take the job from another client that has been silent for long.
             on_progress: Called every second or so, in the client's event loop.
 
         Raises:
-            InvalidArgument: a name is not of that form.
+            InvalidArgument: a name is not of that form, or BOS is asked for and the tokenizer has
+                none.
             Aborted: another client is at this job.
             FailedPrecondition: the job was begun with another model or other settings, or every
                 document was left out.

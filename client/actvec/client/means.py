@@ -157,7 +157,7 @@ class MeanSettings:
         name: Name of the finished mean, of the same form.
         truncation: What happens to a document over the context; one that is an `error` is left
             out and counted as skipped.
-        prepend_bos: Whether BOS comes first.
+        prepend_bos: Whether BOS comes first; None for BOS if the tokenizer has one.
         variance: Whether second moments are kept too.
         take_over: Whether to take the job from another client that fell silent.
     """
@@ -165,7 +165,7 @@ class MeanSettings:
     job: str
     name: str
     truncation: Truncation = "error"
-    prepend_bos: bool = True
+    prepend_bos: bool | None = None
     variance: bool = False
     take_over: bool = False
 

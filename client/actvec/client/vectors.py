@@ -172,6 +172,13 @@ Result = Vector | Failure
 class Settings:
     """How documents become vectors: what a call or a stream asks for.
 
+    Attributes:
+        mode: `short` or `long`.
+        center: The corpus mean to subtract: an id, a name or `latest`; None for raw vectors.
+        truncation: What happens to a text over the context: `error`, `start` or `end`.
+        prepend_bos: Whether BOS comes first; None for BOS if the tokenizer has one.
+        encoding: How the numbers travel.
+
     Raises:
         ValueError: a mode, truncation or encoding that does not exist, or an empty `center`.
     """
@@ -179,7 +186,7 @@ class Settings:
     mode: Mode
     center: str | None = None
     truncation: Truncation = "error"
-    prepend_bos: bool = True
+    prepend_bos: bool | None = None
     encoding: Encoding = "float32"
 
     def __post_init__(self) -> None:

@@ -210,6 +210,11 @@ def decode_stamp(stamp: vectors_pb2.VectorStamp, settings: Settings) -> Stamp:
     mode, truncation = _MODE_NAMES.get(stamp.mode), TRUNCATION_NAMES.get(stamp.truncation)
     if mode != settings.mode or truncation != settings.truncation:
         raise ProtocolError(f"mode and truncation {mode} and {truncation} do not match {settings}")
+    if settings.prepend_bos not in {None, stamp.prepend_bos}:
+        raise ProtocolError(
+            f"prepend_bos={settings.prepend_bos} was asked for, but the vectors are stamped with"
+            f" {stamp.prepend_bos}"
+        )
     if bool(stamp.corpus_mean_id) != bool(settings.center):
         raise ProtocolError(
             f"centring by {settings.center!r} was asked for, but the vectors are stamped with the"

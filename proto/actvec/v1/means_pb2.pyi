@@ -45,7 +45,9 @@ class CorpusMeanJob(_message.Message):
     counts it as skipped.
     """
     prepend_bos: _builtins.bool
-    """Whether BOS comes first. Default: true."""
+    """Whether BOS comes first. Default: it does if the tokenizer has one; the mean's record says
+    which. `true` for a tokenizer without BOS is INVALID_ARGUMENT.
+    """
     variance: _builtins.bool
     """Whether second moments are kept too, so that users can standardise. Default: false."""
     take_over: _builtins.bool

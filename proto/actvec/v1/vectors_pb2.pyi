@@ -125,7 +125,9 @@ class VectorSettings(_message.Message):
     corpus_mean: _builtins.str
     """The corpus mean to centre by: an id, a name, or `latest`. Default: empty, a raw vector."""
     prepend_bos: _builtins.bool
-    """Whether the tokenizer's BOS token comes first and counts as a token. Default: true."""
+    """Whether the tokenizer's BOS token comes first and counts as a token. Default: it does if there
+    is one; the stamp says which. `true` for a tokenizer without BOS is INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,
@@ -415,7 +417,7 @@ class VectorStamp(_message.Message):
     CORPUS_MEAN_SHA256_FIELD_NUMBER: _builtins.int
     ACTVEC_VERSION_FIELD_NUMBER: _builtins.int
     prepend_bos: _builtins.bool
-    """Whether BOS came first."""
+    """Whether BOS came first: what was asked for, or whether the tokenizer has one."""
     mode: Global___Mode.ValueType
     """The mode."""
     truncation: Global___Truncation.ValueType

@@ -46,6 +46,11 @@ class Extractor:
         """Tokens of a document that are taken, BOS included."""
         return self._tokenizer.context
 
+    @property
+    def has_bos(self) -> bool:
+        """Whether the tokenizer has a BOS token."""
+        return self._tokenizer.has_bos
+
     def start(self, thread: Executor) -> None:
         """Compute from now on, on this one thread; called on the event loop."""
         self._scheduler.start(thread)

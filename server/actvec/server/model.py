@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from actvec.server.decoder import RESID_POST
 from actvec.server.demo import write_demo_model
@@ -23,6 +23,7 @@ from actvec.server.errors import StartupError, first_line
 from actvec.server.hub import hub_snapshot
 from actvec.server.positions import row_thresholds, thresholds
 from actvec.server.revision import directory_revision
+from actvec.server.tokenizer_loading import find_bos, load_tokenizer
 from actvec.server.weights import causal_lm, load_decoder, load_whole
 
 # What families call the number of positions that a model was made for.
@@ -96,6 +97,8 @@ class LoadedModel:
         card: What a vector depends on.
         module: The text decoder's blocks up to the last target, or the whole model.
         tokenizer: The model's own.
+        bos: Id of the BOS token; None for a model without one.
+        vocabulary: Ids that the embedding has, from 0.
         thresholds: Lengths, ascending, beyond which the model treats a document's tokens otherwise.
         row_thresholds: Those on different sides of which documents cannot share a forward pass.
         attention: transformers' implementation of attention that the model was loaded with.
@@ -104,6 +107,8 @@ class LoadedModel:
     card: ModelCard
     module: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
+    bos: int | None
+    vocabulary: int
     attention: str = "sdpa"
     thresholds: list[int] = field(default_factory=list)
     row_thresholds: list[int] = field(default_factory=list)
@@ -152,12 +157,10 @@ def load_model(
     with _located(model, revision) as source:
         try:
             config = AutoConfig.from_pretrained(source.directory)
-            tokenizer = AutoTokenizer.from_pretrained(source.directory)
         except Exception as error:
             raise StartupError(f"cannot read model {model!r}: {first_line(error)}") from error
         architecture = causal_lm(config).__name__
-        if not isinstance(tokenizer, PreTrainedTokenizerFast):
-            raise StartupError(f"model {model!r} has no fast tokenizer (tokenizer.json)")
+        tokenizer = load_tokenizer(source.directory, model)
         text = config.get_text_config()
         n_layers = _number(text, "num_hidden_layers")
         layers = _checked_layers(layers, n_layers)
@@ -182,14 +185,16 @@ def load_model(
             ).hexdigest(),
             hook=hook,
         )
-    return LoadedModel(
-        card,
-        module,
-        tokenizer,
-        attention=module.config._attn_implementation,
-        thresholds=thresholds(text),
-        row_thresholds=row_thresholds(text),
-    )
+        return LoadedModel(
+            card,
+            module,
+            tokenizer,
+            bos=find_bos(tokenizer, source.directory),
+            vocabulary=module.get_input_embeddings().weight.shape[0],
+            attention=module.config._attn_implementation,
+            thresholds=thresholds(text),
+            row_thresholds=row_thresholds(text),
+        )
 
 
 def _usable(device: str) -> str:

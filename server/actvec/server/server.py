@@ -89,18 +89,20 @@ class Server:
             replica: Where the data directory is shared with other machines.
 
         Raises:
-            StartupError: an address cannot be listened on, a file of the options not be used, or a
-                step not be held in memory.
+            StartupError: an address cannot be listened on, a file of the options not be used, a
+                step not be held in memory, or BOS is an id that the model does not have.
         """
         access = Access.of(config)
         limits = config.limits
         context = min(engine.card.context, limits.document_tokens or engine.card.context)
+        tokenizer = Tokenizer(
+            loaded.tokenizer, context, bos=loaded.bos, vocabulary=loaded.vocabulary
+        )
         step_tokens = await asyncio.get_running_loop().run_in_executor(
             thread, step_budget, engine, limits.step_tokens, context
         )
         observation = Observation(config.watch, step_tokens, SERVICE.full_name)
         runner = StepRunner(engine, observation.stepped)
-        tokenizer = Tokenizer(loaded.tokenizer, context)
         extractor = Extractor(runner, tokenizer, limits, step_tokens)
         try:
             store = MeanStore(config.data_dir / "means", config.limits.store_bytes, replica)

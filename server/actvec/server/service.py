@@ -41,7 +41,8 @@ class ActivationVectorService:
         self, request: vectors_pb2.ExtractVectorRequest
     ) -> vectors_pb2.ExtractVectorResponse:
         """One document to one vector."""
-        recipe = await self._means.recipe(parse_settings(request.settings))
+        settings = parse_settings(request.settings, has_bos=self._extractor.has_bos)
+        recipe = await self._means.recipe(settings)
         return vectors_pb2.ExtractVectorResponse(
             vector=await self._extractor.extract(request.text, recipe),
             stamp=recipe.stamp(self._extractor.card, ACTVEC_VERSION),

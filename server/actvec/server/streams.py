@@ -63,7 +63,8 @@ class VectorStream:
         first = await anext(requests, None)
         if first is None or not first.HasField("settings"):
             raise RequestError("settings", "the first message of a stream must hold the settings")
-        recipe = await self._recipe_for(parse_settings(first.settings))
+        settings = parse_settings(first.settings, has_bos=self._extractor.has_bos)
+        recipe = await self._recipe_for(settings)
         first.ClearField("settings")
         yield StreamVectorsResponse(stamp=recipe.stamp(self._extractor.card, self._version))
         self._reader = reader = asyncio.create_task(self._read(first, requests, recipe))

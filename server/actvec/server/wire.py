@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from actvec.pooling import MODES
 from actvec.server.errors import EncodingRangeError, RequestError
 from actvec.server.model import ModelCard
-from actvec.server.tokens import Truncation
+from actvec.server.tokens import Truncation, resolve_bos
 from actvec.v1 import model_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
@@ -47,7 +47,7 @@ class Settings:
         truncation: What happens to a document over the context.
         encoding: How the numbers travel; not unspecified.
         corpus_mean: Id, name or `latest`; empty for raw vectors.
-        prepend_bos: Whether BOS comes first.
+        prepend_bos: Whether BOS comes first; never where the tokenizer has none.
     """
 
     mode: str
@@ -57,11 +57,15 @@ class Settings:
     prepend_bos: bool
 
 
-def parse_settings(message: vectors_pb2.VectorSettings) -> Settings:
+def parse_settings(message: vectors_pb2.VectorSettings, *, has_bos: bool) -> Settings:
     """Check and take over a request's settings.
 
+    Args:
+        message: The settings.
+        has_bos: Whether the tokenizer has a BOS token.
+
     Raises:
-        RequestError: a value is missing or out of range; names the field.
+        RequestError: a value is missing, out of range or not for this tokenizer; names the field.
     """
     if message.mode not in _MODES:
         raise RequestError("settings.mode", f"is {message.mode}; use MODE_SHORT or MODE_LONG")
@@ -75,7 +79,11 @@ def parse_settings(message: vectors_pb2.VectorSettings) -> Settings:
         truncation=parse_truncation("settings.truncation", message.truncation),
         encoding=_ENCODINGS[message.encoding],
         corpus_mean=message.corpus_mean,
-        prepend_bos=message.prepend_bos if message.HasField("prepend_bos") else True,
+        prepend_bos=resolve_bos(
+            message.prepend_bos if message.HasField("prepend_bos") else None,
+            has_bos=has_bos,
+            field="settings.prepend_bos",
+        ),
     )
 
 

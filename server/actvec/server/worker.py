@@ -19,7 +19,7 @@ from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.store import MeanStore
 from actvec.server.model import LoadedModel
 from actvec.server.recipe import Recipe
-from actvec.server.tokens import TokenizedDocument, Tokenizer, Truncation
+from actvec.server.tokens import TokenizedDocument, Tokenizer, Truncation, resolve_bos
 from actvec.server.wire import Settings, model_stamp
 from actvec.v1.vectors_pb2 import VECTOR_ENCODING_FLOAT32
 
@@ -62,7 +62,9 @@ class Worker:
         self.loaded = loaded
         self.replica = replica
         self._card = engine.card
-        self._tokenizer = Tokenizer(loaded.tokenizer, engine.card.context)
+        self._tokenizer = Tokenizer(
+            loaded.tokenizer, engine.card.context, bos=loaded.bos, vocabulary=loaded.vocabulary
+        )
         store = MeanStore(data_dir / "means", replica=replica)
         # A name is looked up with every call, for another container may have stored a mean since;
         # what an id names never changes, and is kept.
@@ -92,7 +94,7 @@ class Worker:
         pooling_strategy: Strategy = "short",
         center: str | None = None,
         truncation: Cut = "error",
-        prepend_bos: bool = True,
+        prepend_bos: bool | None = None,
     ) -> dict[str, Any]:
         """The vector of a text, and everything that it depends on.
 
@@ -101,7 +103,7 @@ class Worker:
             pooling_strategy: `short` (`[D]` numbers) or `long` (`[4 * D]`).
             center: The corpus mean to subtract: an id, a name or `latest`; None for a raw vector.
             truncation: Whether a text over the context is an `error`, or which side is kept.
-            prepend_bos: Whether the tokenizer's BOS token comes first.
+            prepend_bos: Whether the tokenizer's BOS token comes first; by default where it has one.
 
         Returns:
             `vector` (float32), `shape`, `d_model`, `layers_used`, `activation_types`,
@@ -116,6 +118,7 @@ class Worker:
         """
         if pooling_strategy not in MODES:
             raise RequestError("pooling_strategy", f"is {' or '.join(MODES)}")
+        prepend_bos = resolve_bos(prepend_bos, has_bos=self._tokenizer.has_bos, field="prepend_bos")
         document = self._tokenize(text, truncation, prepend_bos=prepend_bos)
         settings = Settings(
             mode=pooling_strategy,
@@ -145,7 +148,7 @@ class Worker:
         }
 
     def get_activation_matrix(
-        self, text: str, *, truncation: Cut = "error", prepend_bos: bool = True
+        self, text: str, *, truncation: Cut = "error", prepend_bos: bool | None = None
     ) -> dict[str, Any]:
         """The states of a text's tokens before pooling: `matrix` `[T, D]` float32, and the rest.
 
@@ -166,7 +169,9 @@ class Worker:
         """What is loaded: model, revision, layers, widths, context, dtype, device, tokenizer."""
         return asdict(self._card) | {"engine": self.engine.name, "actvec": version("actvec")}
 
-    def _tokenize(self, text: str, truncation: Cut, *, prepend_bos: bool) -> TokenizedDocument:
+    def _tokenize(
+        self, text: str, truncation: Cut, *, prepend_bos: bool | None
+    ) -> TokenizedDocument:
         if truncation not in _CUTS:
             raise RequestError("truncation", f"is {', '.join(get_args(Cut))}")
         return self._tokenizer(text, _CUTS[truncation], prepend_bos=prepend_bos)

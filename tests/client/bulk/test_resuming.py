@@ -101,7 +101,7 @@ def test_without_resume_a_folder_with_a_job_is_refused_and_left_alone(
     [
         ({"mode": "long"}, "mode is 'short' there and 'long' here"),
         ({"truncation": "end"}, "truncation is 'error' there and 'end' here"),
-        ({"prepend_bos": False}, "prepend_bos is True there and False here"),
+        ({"prepend_bos": False}, "prepend_bos is None there and False here"),
         ({"ordered": True}, "ordered is False there and True here"),
         ({"center": "latest"}, "center is None there and 'latest' here"),
         ({"layout": "parquet"}, "format is 'shards' there and 'parquet' here"),

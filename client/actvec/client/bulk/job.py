@@ -41,7 +41,7 @@ class VectorJob:
         mode: Mode,
         center: str | None = None,
         truncation: Truncation = "error",
-        prepend_bos: bool = True,
+        prepend_bos: bool | None = None,
         layout: Layout | None = None,
         ordered: bool = False,
         resume: bool = False,
@@ -57,7 +57,8 @@ class VectorJob:
                 the job is begun, not when it is resumed; None for raw vectors.
             truncation: What happens to a text over the model's context: it is an `error`, or its
                 `start` or its `end` is kept.
-            prepend_bos: Whether the tokenizer's BOS token comes first.
+            prepend_bos: Whether the tokenizer's BOS token comes first; by default if it has one, as
+                the stamp says.
             layout: Which files. Default: `Layout()`, a file a document.
             ordered: Whether vectors are written in the order of the documents.
             resume: Whether to go on with the job that is in the folder. Where there is none, it is

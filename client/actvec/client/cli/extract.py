@@ -47,7 +47,7 @@ def extract(
     mode: Mode,
     center: str | None,
     truncation: Truncation,
-    bos: bool,
+    bos: bool | None,
     out: Path,
     timeout: float,
     as_json: bool,

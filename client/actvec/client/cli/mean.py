@@ -70,7 +70,7 @@ def compute(
     shard: Shard | None,
     job: str | None,
     truncation: Truncation,
-    bos: bool,
+    bos: bool | None,
     variance: bool,
     take_over: bool,
     retry_for: float,

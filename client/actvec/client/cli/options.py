@@ -154,7 +154,9 @@ truncation_option = click.option(
 )
 
 bos_option = click.option(
-    "--bos/--no-bos", default=True, show_default=True, help="Whether the BOS token comes first."
+    "--bos/--no-bos",
+    default=None,
+    help="Whether the BOS token comes first.  [default: if the tokenizer has one]",
 )
 
 

@@ -103,7 +103,7 @@ def stream(
     mode: Mode,
     center: str | None,
     truncation: Truncation,
-    bos: bool,
+    bos: bool | None,
     out: Path,
     format_: Format,
     dtype: Dtype,

@@ -27,7 +27,7 @@ class TokenCounter:
         Args:
             name: A `tokenizer.json`, a folder with one, or a model's id on the hub.
             prepend_bos: Whether a BOS token is counted with each text, as servers put one in front
-                unless they are told otherwise.
+                unless they are told otherwise; give False for a tokenizer without BOS.
 
         Raises:
             UnsupportedInput: there is no tokenizer of that name, here or on the hub.

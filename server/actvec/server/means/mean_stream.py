@@ -14,6 +14,7 @@ from actvec.server.means.checkpoint import FinishedJob, Progress
 from actvec.server.means.jobs import Holding, Jobs
 from actvec.server.means.mean_job import JobDocument, JobSettings, MeanJob
 from actvec.server.means.store import MeanStore, checked_name
+from actvec.server.tokens import resolve_bos
 from actvec.server.wire import Settings, model_stamp, parse_truncation, truncation_message
 from actvec.v1.means_pb2 import (
     CorpusMean,
@@ -177,7 +178,11 @@ class MeanStream:
         if len(request.holder.encode()) > _TEXT_BYTES:
             raise RequestError("open.holder", f"is longer than {_TEXT_BYTES} bytes")
         truncation = parse_truncation("open.truncation", request.truncation)
-        prepend_bos = request.prepend_bos if request.HasField("prepend_bos") else True
+        prepend_bos = resolve_bos(
+            request.prepend_bos if request.HasField("prepend_bos") else None,
+            has_bos=self._extractor.has_bos,
+            field="open.prepend_bos",
+        )
         record = CorpusMean(
             name=name,
             model=model_stamp(self._extractor.card),
