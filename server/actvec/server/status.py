@@ -24,6 +24,7 @@ from actvec.server.errors import (
     MeanCorruptError,
     MeanMismatchError,
     MeanNotFoundError,
+    MessageTooLargeError,
     NotFiniteError,
     RequestError,
     StorageError,
@@ -45,9 +46,10 @@ _MESSAGE_BYTES = 1000
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
     (UnknownMethodError, grpc.StatusCode.UNIMPLEMENTED),
-    # Of health and reflection; bytes for our own service are explained by `boundary`.
+    # Of health and reflection; bytes for our own service are explained by `decoding`.
     (DecodeError, grpc.StatusCode.INVALID_ARGUMENT),
     (TextTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (MessageTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (DoesNotFitError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (EngineError, grpc.StatusCode.INTERNAL),

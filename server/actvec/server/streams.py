@@ -65,8 +65,12 @@ class VectorStream:
             raise RequestError("settings", "the first message of a stream must hold the settings")
         recipe = await self._recipe_for(parse_settings(first.settings))
         first.ClearField("settings")
+        # Whoever reads them lets them go: they live no longer than they wait.
+        beginning = [first]
+        del first
         yield StreamVectorsResponse(stamp=recipe.stamp(self._extractor.card, self._version))
-        self._reader = reader = asyncio.create_task(self._read(first, requests, recipe))
+        reading = self._read(beginning.pop(), requests, recipe)
+        self._reader = reader = asyncio.create_task(reading)
         reader.add_done_callback(lambda _: self._changed.set())
         if self._stopped is not None:
             reader.cancel()
@@ -96,10 +100,12 @@ class VectorStream:
         recipe: Recipe,
     ) -> None:
         await self._accept(first, recipe)
+        del first
         async for request in requests:
             if request.HasField("settings"):
                 raise RequestError("settings", "belong in the first message of a stream only")
             await self._accept(request, recipe)
+            del request
 
     async def _accept(self, request: StreamVectorsRequest, recipe: Recipe) -> None:
         """Queue the documents of one message."""

@@ -12,15 +12,19 @@ import grpc
 from actvec.server.calls.admission import Admission
 from actvec.server.calls.answers import AnswerCounter
 from actvec.server.calls.bearer import Tokens
+from actvec.server.calls.budget import Budget
 from actvec.server.calls.call import REQUEST_ID, Call, CallListener, request_id
 from actvec.server.calls.idle import until_idle
 from actvec.server.config import Limits
-from actvec.server.errors import IdleError, RequestError, UnknownMethodError
+from actvec.server.errors import IdleError, MessageTooLargeError, RequestError, UnknownMethodError
 from actvec.server.status import as_status
 
 # Seconds before a call's deadline in which a cancelled call is taken for one that ran into it: the
 # caller, whose clock is another, cancels it then.
 _CLOCKS_DIFFER = 0.1
+
+# Bytes of a request to health or reflection.
+_SHORT_REQUEST = 1 << 16
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -35,10 +39,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         tokens: Who may call.
         limits: How much at a time.
         listeners: Who is told of calls, refused ones included.
+        budget: The memory that calls may hold.
     """
 
-    def __init__(self, tokens: Tokens, limits: Limits, listeners: Sequence[CallListener]) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        limits: Limits,
+        listeners: Sequence[CallListener],
+        budget: Budget | None = None,
+    ) -> None:
         self._tokens = tokens
+        self._budget = budget or Budget(limits)
         self._admission = Admission(limits)
         self._patience = limits.idle_seconds
         self._listeners = listeners
@@ -87,7 +99,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(
             answer_stream if handler.response_streaming else answer,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_small_only(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -115,7 +127,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with as_status(context):
                 token = self._tokens.check(details.method, metadata)
                 caller = token or _certificate(context) or call.peer.rpartition(":")[0]
-                with self._admission.of_caller(caller, details.method):
+                with (
+                    self._admission.of_caller(caller, details.method),
+                    self._budget.of_call(caller),
+                ):
                     try:
                         with self._admission.of_server(details.method, streaming=streaming):
                             yield count
@@ -162,6 +177,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not done:
             raise _StalledError(writing)
         await writing
+
+
+def _small_only(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Health and reflection parse on the event loop: what they are asked is short.
+
+    Our own methods have no such function and are given bytes; see `decoding`.
+    """
+    if deserialize is None:
+        return None
+
+    def short(raw: bytes) -> Any:
+        if len(raw) > _SHORT_REQUEST:
+            raise MessageTooLargeError(
+                "request", f"has {len(raw)} bytes; {_SHORT_REQUEST} are enough for this method"
+            )
+        return deserialize(raw)
+
+    return short
 
 
 class _StalledError(Exception):
