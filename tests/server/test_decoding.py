@@ -1,6 +1,5 @@
 """Messages of any size: measured before they are parsed, and let go when they are done with."""
 
-import asyncio
 import sys
 import threading
 
@@ -139,10 +138,10 @@ async def test_bytes_are_bounded_by_caller_and_in_all():
     budget = Budget(Limits(caller_bytes=100, memory_bytes=150))
     with budget.of_call("a") as first, budget.of_call("a") as second, budget.of_call("b") as other:
         first.take(60)
-        with pytest.raises(BusyError, match="your calls hold 60 bytes .* needs 41 more; 100"):
+        with pytest.raises(BusyError, match=r"your calls hold 60 bytes .* needs 41 more; 100"):
             second.take(41)
         second.take(40)
-        with pytest.raises(BusyError, match="calls hold 100 bytes .* needs 51 more; 150"):
+        with pytest.raises(BusyError, match=r"calls hold 100 bytes .* needs 51 more; 150"):
             other.take(51)
         first.give(60)
         other.take(51)

@@ -22,7 +22,7 @@ def allow_connections(asked: int | None) -> int:
     wanted = (DEFAULT_CONNECTIONS if asked is None else asked) + OWN_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else hard
-    if asked is not None and wanted > most or most <= OWN_FILES:
+    if (asked is not None and wanted > most) or most <= OWN_FILES:
         raise StartupError(
             f"{wanted - OWN_FILES} connections need {wanted} open files, and this process may have "
             f"{most}: raise that (ulimit -Hn, LimitNOFILE=), or set --connections "

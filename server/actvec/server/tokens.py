@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from actvec.server.errors import RequestError
+from actvec.server.token_bounds import TokenBound
 
 
 class Truncation(Enum):
@@ -45,6 +46,7 @@ class Tokenizer:
         self._backend.no_padding()
         self._bos = tokenizer.bos_token_id
         self.context = context
+        self._bound = TokenBound.of(self._backend)
 
     def __call__(
         self, text: str, truncation: Truncation, *, prepend_bos: bool
@@ -64,23 +66,30 @@ class Tokenizer:
                 "this model's tokenizer has no BOS token; set prepend_bos to false",
             )
         bos = [self._bos] if prepend_bos else []
+        least = len(bos) + (self._bound.least(text) if self._bound else 0)
+        if least > self.context and truncation is Truncation.ERROR:
+            # However its bytes are put together. Tokenizing it would take seconds.
+            raise self._too_long(f"at least {least}")
         # The backend is called directly: the wrapper warns of lengths and may cut to them. And with
         # a batch: its `encode` of one text keeps all other threads waiting, the engine's too.
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
-        ids = encoding.ids
-        if not ids:
+        tokens = len(bos) + len(encoding)
+        if not len(encoding):
             raise RequestError("text", "has no token: this model's tokenizer drops all of it")
-        tokens = len(bos) + len(ids)
+        if tokens > self.context and truncation is Truncation.ERROR:
+            raise self._too_long(f"{tokens}")
+        # A list of them all takes a while in which no other thread runs.
+        ids = encoding.ids
         if tokens > self.context:
-            if truncation is Truncation.ERROR:
-                raise RequestError(
-                    "text",
-                    f"has {tokens} tokens, BOS included; {self.context} fit. "
-                    "Shorten it, or keep one side: truncation `start` or `end` "
-                    "(TRUNCATION_KEEP_START, TRUNCATION_KEEP_END)",
-                )
             room = self.context - len(bos)
             if not room:
                 raise RequestError("text", "has no token left: BOS takes the only one that fits")
             ids = ids[:room] if truncation is Truncation.KEEP_START else ids[-room:]
         return TokenizedDocument(np.array(bos + ids, dtype=np.int64), tokens)
+
+    def _too_long(self, tokens: str) -> RequestError:
+        return RequestError(
+            "text",
+            f"has {tokens} tokens, BOS included; {self.context} fit. Shorten it, or keep one side: "
+            "truncation `start` or `end` (TRUNCATION_KEEP_START, TRUNCATION_KEEP_END)",
+        )

@@ -25,7 +25,7 @@ class Budget:
         tidy: Gives freed memory back to the system; called when much was freed.
     """
 
-    def __init__(self, limits: Limits, tidy: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, limits: Limits, tidy: Callable[[], object] = lambda: None) -> None:
         self._caller_bytes = limits.caller_bytes
         self._memory_bytes = limits.memory_bytes
         self._tidy = tidy
@@ -81,12 +81,13 @@ class Purse:
 
     Attributes:
         held: How many it holds now.
+        caller: What tells its caller from others.
     """
 
     def __init__(self, budget: Budget, caller: str) -> None:
         self.held = 0
+        self.caller = caller
         self._budget = budget
-        self._caller = caller
 
     def take(self, size: int) -> None:
         """Hold so many bytes more.
@@ -94,14 +95,14 @@ class Purse:
         Raises:
             BusyError: the caller, or the server, holds as many as it may.
         """
-        self._budget._take(self._caller, size, self.held)
+        self._budget._take(self.caller, size, self.held)
         self.held += size
 
     def give(self, size: int) -> None:
         """Hold so many fewer; nothing where the call is over and has given back all."""
         size = min(size, self.held)
         self.held -= size
-        self._budget._give(self._caller, size)
+        self._budget._give(self.caller, size)
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
