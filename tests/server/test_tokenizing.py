@@ -13,8 +13,9 @@ from actvec.server.calls.budget import Budget
 from actvec.server.config import Limits
 from actvec.server.errors import RequestError
 from actvec.server.token_bounds import TokenBound
-from actvec.server.tokenizing import Tokenizing, Turns, slices
+from actvec.server.tokenizing import Tokenizing, slices
 from actvec.server.tokens import Tokenizer, Truncation
+from actvec.server.turns import Turns
 from actvec.v1.vectors_pb2 import Document
 
 from .calling import eventually, extract, opened, some_documents

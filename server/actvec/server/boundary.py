@@ -1,8 +1,8 @@
 """The boundary between gRPC and the service: bytes become checked messages, errors become statuses.
 
 grpc parses messages on the event loop, however large, and answers bytes that do not parse with
-INTERNAL and no reason. Here it hands over the bytes, and `decoding` makes messages of them. Methods that a service does not have are left
-to grpc, which answers UNIMPLEMENTED.
+INTERNAL and no reason. Here it hands over the bytes, and `decoding` makes messages of them. Methods
+that a service does not have are left to grpc, which answers UNIMPLEMENTED.
 """
 
 from collections.abc import AsyncIterator, Callable

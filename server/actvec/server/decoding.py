@@ -111,7 +111,7 @@ class Decoder:
         """Count the fields of a message of any size; see `fields`."""
         count = _Count()
         try:
-            self._check_fields(count, raw, 0, len(raw), self._shape, "")
+            self._count_fields(count, _Part(raw, 0, len(raw)), self._shape, "")
         except _MalformedError:
             raise self._no_message() from None
         return count.fields
@@ -135,7 +135,7 @@ class Decoder:
     def explain(self, raw: bytes) -> RequestError:
         """What is wrong with bytes that are no message."""
         try:
-            path = next(_not_utf8(raw, 0, len(raw), self._shape, ""), None)
+            path = next(_not_utf8(_Part(raw, 0, len(raw)), self._shape, ""), None)
         except _MalformedError:
             path = None
         if path is None:
@@ -145,11 +145,9 @@ class Decoder:
     def _no_message(self) -> RequestError:
         return RequestError("request", f"is not a {self._name} message")
 
-    def _check_fields(
-        self, count: "_Count", raw: bytes, begin: int, end: int, shape: "_Shape", path: str
-    ) -> None:
+    def _count_fields(self, count: "_Count", part: "_Part", shape: "_Shape", path: str) -> None:
         """Count the fields of a message and of those in it, and refuse too many."""
-        for number, kind, start, stop in _fields(raw, begin, end):
+        for number, kind, start, stop in _fields(part):
             count.fields += 1
             if count.fields > self._most_fields:
                 raise MessageTooLargeError(
@@ -168,7 +166,8 @@ class Decoder:
                         "send the rest in another",
                     )
             if field.shape is not None:
-                self._check_fields(count, raw, start, stop, field.shape, f"{path}{field.name}.")
+                inner = _Part(part.raw, start, stop)
+                self._count_fields(count, inner, field.shape, f"{path}{field.name}.")
 
 
 class _Count:
@@ -216,16 +215,25 @@ class _Field(NamedTuple):
     shape: _Shape | None
 
 
+class _Part(NamedTuple):
+    """Bytes from `begin` to `end` of a message: all of it, or a message in it."""
+
+    raw: bytes
+    begin: int
+    end: int
+
+
 class _MalformedError(Exception):
     """Bytes are not fields."""
 
 
-def _fields(raw: bytes, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def _fields(part: _Part) -> Iterator[tuple[int, int, int, int]]:
     """The fields of a message: number, kind, and where what it holds begins and ends.
 
     What is in a group, of which our contract has none, is passed over with it.
     """
-    at, groups = begin, 0
+    raw, at, end = part
+    groups = 0
     while at < end:
         tag = raw[at]
         at += 1
@@ -274,10 +282,10 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
     raise _MalformedError
 
 
-def _not_utf8(raw: bytes, begin: int, end: int, shape: _Shape, path: str) -> Iterator[str]:
+def _not_utf8(part: _Part, shape: _Shape, path: str) -> Iterator[str]:
     """The paths, for example `documents[3].text`, of the strings that are not UTF-8."""
     items: Counter[int] = Counter()
-    for number, kind, start, stop in _fields(raw, begin, end):
+    for number, kind, start, stop in _fields(part):
         field = shape.fields.get(number)
         if field is None or kind != _DELIMITED:
             continue
@@ -286,8 +294,8 @@ def _not_utf8(raw: bytes, begin: int, end: int, shape: _Shape, path: str) -> Ite
             name = f"{name}[{items[number]}]"
             items[number] += 1
         if field.shape is not None:
-            yield from _not_utf8(raw, start, stop, field.shape, f"{name}.")
-        elif field.string and not _is_utf8(raw[start:stop]):
+            yield from _not_utf8(_Part(part.raw, start, stop), field.shape, f"{name}.")
+        elif field.string and not _is_utf8(part.raw[start:stop]):
             yield name
 
 

@@ -1,5 +1,6 @@
 """The one place where errors become gRPC statuses and document errors."""
 
+import errno
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 # Bytes of a message. A status travels in headers, percent-encoded and in its details once more, and
 # gRPC replaces it by one of its own where they come to 8 KiB.
 _MESSAGE_BYTES = 1000
+
+# What the system says where it has no more files, memory or buffers.
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 
 # The first class that matches counts.
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
@@ -110,6 +114,13 @@ class Status:
 
 def status_of(error: Exception) -> Status:
     """The status of an error. What callers cannot help is logged, the unforeseen in full."""
+    scarce = _scarce(error)
+    if scarce is not None:
+        log.error("%s: %s", scarce.strerror, error)
+        return Status(
+            grpc.StatusCode.UNAVAILABLE,
+            f"the server has too little of something for now ({scarce.strerror}); try again",
+        )
     for kind, code in _CODES:
         if isinstance(error, kind):
             if isinstance(error, StorageError):
@@ -120,6 +131,21 @@ def status_of(error: Exception) -> Status:
     log.error("a call or document failed", exc_info=error)
     message = f"internal error ({type(error).__name__}); the server's log has the details"
     return Status(grpc.StatusCode.INTERNAL, message)
+
+
+def _scarce(error: BaseException | None) -> OSError | None:
+    """The error of the system below an error where it says that it has no more for now.
+
+    Connections of others may have taken it: whatever it kept from being done, what was asked for
+    and what is stored are well.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _SCARCE:
+            return error
+        error = error.__cause__
+    return None
 
 
 def _shown(message: str) -> str:
