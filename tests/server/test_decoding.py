@@ -86,9 +86,7 @@ async def test_a_broken_string_is_named(size):
     with pytest.raises(RequestError, match=r"documents\[1\]\.text: is not UTF-8"):
         await VECTORS.one(good + b"\x12\x03\x12\x01\xff")
     for cut in (good[:-1], good + b"\x12\x05a", b"\x0f" * size):
-        with pytest.raises(
-            RequestError, match=r"is not a actvec\.v1\.StreamVectorsRequest message"
-        ):
+        with pytest.raises(RequestError, match=r"is not a .*StreamVectorsRequest message"):
             await VECTORS.one(cut)
 
 

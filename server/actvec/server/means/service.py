@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 
 from actvec.server.calls.budget import purse
@@ -111,7 +111,9 @@ class MeanService:
         _check_apart([record.id for record in records])
         return await self._turns.run(partial(self._store.merge, records, name), purse().caller)
 
-    async def download(self, name: str) -> AsyncIterator[means_pb2.DownloadCorpusMeanResponse]:
+    async def download(
+        self, name: str
+    ) -> AsyncGenerator[means_pb2.DownloadCorpusMeanResponse, None]:
         """The record, then the file, a piece at a time."""
         record = await self.get(name)
         path = self._store.path(record)
@@ -132,9 +134,10 @@ class MeanService:
             raise RequestError("upload", "the first message must hold name, size and hash")
         name, size, sha256 = self._announced(first.upload)
         del first
-        await asyncio.to_thread(self._store.check_room, sha256, size + self._arriving_bytes)
+        # What is on its way needs room, too.
         self._arriving_bytes += size
         try:
+            await asyncio.to_thread(self._store.check_room, sha256, self._arriving_bytes)
             with arriving(self._store.directory, name, size, sha256) as file:
                 async for request in requests:
                     await asyncio.to_thread(file.write, request.chunk)

@@ -28,7 +28,7 @@ def check_file(path: Path, record: CorpusMean) -> None:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise MeanCorruptError(f"the file of mean {record.id} cannot be read: {error}") from error
+        raise _unreadable(record, error) from error
     if sha256 != record.sha256:
         raise MeanCorruptError(
             f"the file of mean {record.id} ({record.name}) is not what was stored: its SHA-256 "
@@ -41,6 +41,7 @@ def read_piece(path: Path, record: CorpusMean, start: int) -> bytes:
 
     Raises:
         MeanNotFoundError: the mean was deleted meanwhile.
+        MeanCorruptError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -50,6 +51,12 @@ def read_piece(path: Path, record: CorpusMean, start: int) -> bytes:
         raise MeanNotFoundError(
             f"mean {record.name} ({record.id}) was deleted while it was downloaded"
         ) from error
+    except OSError as error:
+        raise _unreadable(record, error) from error
+
+
+def _unreadable(record: CorpusMean, error: OSError) -> MeanCorruptError:
+    return MeanCorruptError(f"the file of mean {record.id} cannot be read: {error}")
 
 
 class Arriving:
