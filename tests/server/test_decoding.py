@@ -1,12 +1,13 @@
 """Messages of any size: measured before they are parsed, and let go when they are done with."""
 
+import asyncio
 import sys
 import threading
 
 import pytest
 
 from actvec.server import decoding
-from actvec.server.calls.budget import Budget, purse
+from actvec.server.calls.budget import Budget, Tidying, purse
 from actvec.server.config import Limits
 from actvec.server.decoding import Decoder
 from actvec.server.errors import BusyError, MessageTooLargeError, RequestError
@@ -160,6 +161,26 @@ async def test_what_was_freed_is_given_back():
             with call.holding(200 << 20):
                 pass
     assert times == [0, 0]
+
+
+async def test_tidying_waits_and_is_not_repeated():
+    times, over = [], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def tidy():
+        times.append(threading.current_thread() is threading.main_thread())
+        loop.call_soon_threadsafe(over.set)
+
+    tidying = Tidying(tidy, seconds=0.01)
+    for _ in range(5):
+        tidying()
+    assert not times
+    await over.wait()
+    assert times == [False]
+    over.clear()
+    tidying()
+    await over.wait()
+    assert times == [False, False]
 
 
 async def test_a_stream_refuses_a_message_of_too_many_documents(serve):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from actvec.server.calls.access import Access
-from actvec.server.calls.budget import Budget
+from actvec.server.calls.budget import Budget, Tidying
 from actvec.server.calls.interceptor import CallInterceptor
 from actvec.server.config import ServerConfig
 from actvec.server.endpoint import Endpoint
@@ -109,9 +109,7 @@ class Server:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
         jobs = Jobs(config.data_dir / "jobs", extractor, limits.lease_seconds, replica)
         service = ActivationVectorService(engine, extractor, store, jobs)
-        # On a thread: the event loop stands still no longer than it asks for memory itself.
-        loop = asyncio.get_running_loop()
-        budget = Budget(limits, lambda: loop.run_in_executor(None, give_back_memory))
+        budget = Budget(limits, Tidying(give_back_memory))
         interceptors = [
             CallInterceptor(access.tokens, config.limits, observation.listeners, budget),
             *observation.interceptors,

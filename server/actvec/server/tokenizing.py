@@ -45,7 +45,9 @@ class Tokenizing:
 
     def __init__(self) -> None:
         self._unary: Turns = Turns("actvec-tokenizer-unary")
-        self._bulk = [Turns(f"actvec-tokenizer-{n}") for n in range(len(_SIZES) + 1)]
+        self._bulk = [
+            Turns(f"actvec-tokenizer-{size}", aside=size > 0) for size in range(len(_SIZES) + 1)
+        ]
 
     async def run(
         self, function: Callable[[], R], characters: int, *, interactive: bool = False

@@ -5,6 +5,7 @@ checked or merged, vectors that nobody has read. Where there is not enough it is
 it has taken is given back when it ends, however it ends.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,30 @@ class Budget:
         if self._given >= _TIDY_BYTES:
             self._given = 0
             self._tidy()
+
+
+class Tidying:
+    """Tidies a while after it is told to, on a thread, and no more often: nobody has memory then.
+
+    Args:
+        tidy: Called on a thread.
+        seconds: How long to wait, in which others may want what was freed.
+    """
+
+    def __init__(self, tidy: Callable[[], None], seconds: float = 5.0) -> None:
+        self._tidy = tidy
+        self._seconds = seconds
+        self._due = False
+
+    def __call__(self) -> None:
+        """Tidy soon. Called on the event loop."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(self._seconds, self._begin)
+
+    def _begin(self) -> None:
+        self._due = False
+        asyncio.get_running_loop().run_in_executor(None, self._tidy)
 
 
 class Purse:

@@ -138,11 +138,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         # Others have its place. What it does not read stays in memory as long as
                         # its connection, and counts for its caller: gRPC has no way to drop it, and
                         # says how a call ended after all that was written.
-                        try:
-                            await stalled.writing
-                        except grpc.aio.BaseError:
-                            # The connection is gone: there is nobody to tell.
-                            raise asyncio.CancelledError from None
+                        await _written(stalled.writing)
                         raise IdleError(
                             f"no answer was taken for {self._patience:g} seconds"
                         ) from None
@@ -176,7 +172,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         if not done:
             raise _StalledError(writing)
+        await _written(writing)
+
+
+async def _written(writing: "asyncio.Future[None]") -> None:
+    """Return when a response is written."""
+    try:
         await writing
+    except grpc.aio.BaseError:
+        # The call or its connection is gone: there is nobody to tell.
+        raise asyncio.CancelledError from None
 
 
 def _small_only(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:

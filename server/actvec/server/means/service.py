@@ -46,7 +46,7 @@ class MeanService:
         self._d_model = extractor.card.d_model
         self._centrings = Centrings(store, self._model, self._d_model)
         # One whole mean in memory at a time, whoever uploads and merges; and one to center by.
-        self._turns = Turns("actvec-means")
+        self._turns = Turns("actvec-means", aside=True)
         self._centring = Turns("actvec-centring")
         self._arriving_bytes = 0
 
