@@ -7,7 +7,8 @@ METRICS_PORT BYTES`.
 import asyncio
 import contextlib
 import hashlib
-import socket
+import os
+import random
 import sys
 import time
 from collections import Counter
@@ -93,8 +94,8 @@ async def broken_message(crowd: Crowd) -> str:
 async def empty_documents(crowd: Crowd) -> str:
     """Empty documents in messages as large as may be, and in such as are taken."""
     large = b"\x12\x00" * (crowd.size // 2 - 100)
-    taken = [b"\x12\x00" * 4096] * 8
-    return await _call(crowd, "StreamVectors", SETTINGS, *taken, large)
+    taken = b"\x12\x00" * 4096
+    return await _call(crowd, "StreamVectors", SETTINGS, taken, large)
 
 
 async def fields_of_nobody(crowd: Crowd) -> str:
@@ -240,8 +241,11 @@ def seconds_of_small_calls(target: str, amount: int) -> list[float]:
 
 
 async def _all_at_once(crowd: Crowd) -> None:
+    """Keep at it, each with pauses of up to two seconds, so that they do not keep step."""
+
     async def keep_at(attack: Attack) -> None:
         while True:
+            await asyncio.sleep(2 * random.random())  # noqa: S311 - a pause, not a secret
             with contextlib.suppress(OSError):
                 await attack(crowd)
 
@@ -252,5 +256,6 @@ async def _all_at_once(crowd: Crowd) -> None:
 
 
 if __name__ == "__main__":
-    socket.setdefaulttimeout(60)
+    # Attackers have machines of their own; here they have what the server leaves of its own.
+    os.nice(19)
     asyncio.run(_all_at_once(Crowd(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

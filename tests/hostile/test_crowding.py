@@ -1,4 +1,4 @@
-"""Legal requests that are meant to leave nothing for anybody else: others are served all the same."""
+"""Legal requests that are meant to leave nothing for others, who are served all the same."""
 
 import asyncio
 import os
@@ -37,6 +37,9 @@ MEMORY = 512 << 20
 @pytest.fixture(scope="module")
 def crowded(start_server):
     server = start_server(
+        # A small call waits for a step or two of others': of small ones here.
+        "--document-tokens=256",
+        "--step-tokens=256",
         "--idle-seconds=2",
         "--silent-seconds=1",
         "--connections=1500",
@@ -118,7 +121,7 @@ def test_small_calls_are_answered_under_all_attacks_at_once(crowded, crowd, amou
 
 
 def test_silence_takes_no_files_of_others(crowded, crowd, amount):
-    """More silent connections than a process may open files, and a mean that is stored meanwhile."""
+    """More silent connections than files may be open by default, and the store is read meanwhile."""
 
     async def crowd_out():
         attempts = amount(short=200, long=1100)
