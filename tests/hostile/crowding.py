@@ -94,7 +94,7 @@ async def broken_message(crowd: Crowd) -> str:
 async def empty_documents(crowd: Crowd) -> str:
     """Empty documents in messages as large as may be, and in such as are taken."""
     large = b"\x12\x00" * (crowd.size // 2 - 100)
-    taken = b"\x12\x00" * 4096
+    taken = b"\x12\x00" * 512
     return await _call(crowd, "StreamVectors", SETTINGS, taken, large)
 
 

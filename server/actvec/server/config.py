@@ -41,8 +41,8 @@ class Limits:
         message_documents: Documents of one request message.
         stream_documents: Documents of one stream that are in the server at a time.
         caller_documents: Documents of all calls of one caller that may be in the server at a time.
-        caller_bytes: Bytes that all calls of one caller may hold in memory at a time: messages,
-            vectors that were not read, files of means that are checked or merged.
+        caller_bytes: Bytes that all calls of one caller may hold in memory at a time: messages and
+            pieces of means.
         memory_bytes: The same of all callers.
         streams: Streams that are open at a time.
         calls: Unary calls that run at a time.

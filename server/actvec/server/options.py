@@ -196,8 +196,7 @@ _LIMITS = (
     ),
     _limit(
         "--caller-bytes",
-        "Bytes of memory that the calls of one caller hold at a time: messages, vectors not read, "
-        "means checked or merged.",
+        "Bytes of memory that the calls of one caller hold at a time: messages, pieces of means.",
     ),
     _limit("--memory-bytes", "The same of all callers."),
     _limit("--streams", "Streams open at a time."),

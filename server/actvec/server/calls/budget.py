@@ -1,8 +1,7 @@
 """How many bytes calls hold in memory, of everybody and of one caller.
 
-What a call is about to hold, it takes from its purse first: a message, the file of a mean that is
-checked or merged, vectors that nobody has read. Where there is not enough it is refused, and what
-it has taken is given back when it ends, however it ends.
+What a call is about to hold, it takes from its purse first: a message, a piece of a mean. If there
+is not enough it is refused, and what it has taken is given back when it ends, however it ends.
 """
 
 import asyncio
