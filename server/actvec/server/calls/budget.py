@@ -14,7 +14,7 @@ from actvec.server.config import Limits
 from actvec.server.errors import BusyError
 
 # Bytes that are given back until the heap is told to give them to the system, too.
-_TIDY_BYTES = 256 << 20
+_TIDY_BYTES = 64 << 20
 
 
 class Budget:
