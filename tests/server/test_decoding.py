@@ -1,6 +1,7 @@
 """Messages of any size: measured before they are parsed, and let go when they are done with."""
 
 import asyncio
+import gc
 import sys
 import threading
 
@@ -246,3 +247,26 @@ async def test_a_caller_holds_no_more_than_its_bytes(serve, held_engine):
         assert "grpc-retry-pushback-ms" in dict(error.trailing_metadata())
         held_engine.release()
         first.cancel()
+
+
+async def test_an_error_keeps_no_message(serve, monkeypatch):
+    raws = []
+    walk = Decoder.walk
+
+    def noted(self, raw):
+        raws.append(raw)
+        return walk(self, raw)
+
+    monkeypatch.setattr(Decoder, "walk", noted)
+    async with serve(message_documents=100) as (_, stub):
+        for _ in range(3):
+            call = await opened(stub)
+            await call.write(StreamVectorsRequest(documents=[Document(text="x" * 50)] * 101))
+            assert (await error_of(call)).code() is EXHAUSTED
+        gc.disable()
+        try:
+            # `raws`, and the argument
+            await eventually(lambda: max(map(sys.getrefcount, raws)) == 2)
+        finally:
+            gc.enable()
+    assert len(raws) == 3

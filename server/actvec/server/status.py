@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -148,6 +149,15 @@ def _scarce(error: BaseException | None) -> OSError | None:
     return None
 
 
+def _let_go(error: BaseException | None) -> None:
+    """Clear what the frames of an error hold: gRPC keeps it for a while, and so a whole message."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
 def _shown(message: str) -> str:
     """A message without its middle where it is long: it ends with what to do."""
     raw = message.encode("utf-8", "replace")
@@ -167,6 +177,7 @@ async def as_status(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncItera
         raise
     except Exception as error:
         status = status_of(error)
+        _let_go(error)
         # What was set before, such as the request's id, goes along.
         trailers = (*context.trailing_metadata(), *status.trailing_metadata())
         await context.abort(status.code, status.message, trailers)

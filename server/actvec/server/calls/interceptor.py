@@ -78,15 +78,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def argument(requests: AsyncIterator[Any]) -> Any:
             return requests if handler.request_streaming else await self._first(requests)
 
-        async def answer(requests: AsyncIterator[Any], context: Any) -> None:
+        async def answer(_: AsyncIterator[Any], context: Any) -> None:
             async with passing(context) as count:
-                response = await behaviour(await argument(requests), context)
+                response = await behaviour(await argument(_Messages(context)), context)
                 await self._write(response, context)
                 count(response)
 
-        async def answer_stream(requests: AsyncIterator[Any], context: Any) -> None:
+        async def answer_stream(_: AsyncIterator[Any], context: Any) -> None:
             async with passing(context) as count:
-                responses = behaviour(await argument(requests), context)
+                responses = behaviour(await argument(_Messages(context)), context)
                 if inspect.isawaitable(responses):
                     # It writes by itself, as the watching of health does.
                     await responses
@@ -173,6 +173,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if not done:
             raise _StalledError(writing)
         await _written(writing)
+
+
+class _Messages(AsyncIterator[Any]):
+    """What a client sends. A generator, such as gRPC's own, would keep a message that it yields."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    async def __anext__(self) -> Any:
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return message
 
 
 async def _written(writing: "asyncio.Future[None]") -> None:
