@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from actvec.server.boundary import _Explainer
+from actvec.server.decoding import Decoder
 from actvec.server.errors import RequestError
 from actvec.v1 import means_pb2, model_pb2, service_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import MODE_SHORT, Document, VectorSettings
@@ -108,15 +108,19 @@ def test_any_bytes_to_any_method_end_with_a_status(target, amount, path):
 
 @pytest.mark.parametrize("method", PROPER)
 def test_bytes_that_are_no_message_are_explained(amount, method):
-    explain = _Explainer(service_pb2.DESCRIPTOR)
     kind = type(PROPER[method][0])
+    decoder = Decoder(kind.DESCRIPTOR, most_documents=1000)
 
     def check(data):
         try:
-            kind.FromString(data)
+            message = kind.FromString(data)
         except DecodeError:
-            error = explain(data, kind.DESCRIPTOR)
-            assert isinstance(error, RequestError)
-            assert error.field
+            with pytest.raises(RequestError) as error:
+                decoder.parse(data)
+            assert error.value.field
+        else:
+            assert decoder.parse(data) == message
+            # What protobuf takes, the walk over larger messages understands.
+            decoder.walk(data)
 
     explore(raw(kind), check, amount(short=50, long=1000))

@@ -9,12 +9,15 @@ import grpc
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from safetensors import SafetensorError
+from safetensors import deserialize as real
 from safetensors.numpy import save
 
 from actvec.server.demo import WIDTH
 from actvec.server.errors import MeanMismatchError, RequestError
 from actvec.server.means.format import decode
 from actvec.server.means.store import MeanStore
+from actvec.server.means.views import deserialize
 from actvec.v1.means_pb2 import (
     CorpusMean,
     CorpusMeanUpload,
@@ -125,6 +128,22 @@ def test_a_file_that_is_no_mean_is_a_request_error(amount):
         assert np.isfinite(found.mean).all()
 
     explore(FILES, check, amount(short=150, long=2000))
+
+
+def test_views_are_what_safetensors_finds(amount):
+    def check(content):
+        try:
+            theirs = {name: (t["dtype"], t["shape"], bytes(t["data"])) for name, t in real(content)}
+        except (SafetensorError, ValueError):
+            with pytest.raises(ValueError, match=r"\w"):
+                deserialize(content)
+            return
+        ours = {
+            name: (t["dtype"], t["shape"], bytes(t["data"])) for name, t in deserialize(content)
+        }
+        assert ours == theirs
+
+    explore(FILES, check, amount(short=300, long=5000))
 
 
 def test_a_file_is_stored_as_it_is_or_refused(amount, tmp_path):

@@ -266,7 +266,10 @@ def _no_connection(details: str, target: str) -> str:
             return f"{message.format(target=target)} ({details})"
     if "Socket closed" in details:
         wants = "a certificate of this client" if target.startswith("https:") else "TLS (https://)"
-        return f"the server at {target} closes the connection; perhaps it wants {wants} ({details})"
+        return (
+            f"the server at {target} closes the connection; perhaps it wants {wants}, or holds as "
+            f"many connections as it takes ({details})"
+        )
     return (
         f"no actvec server answers at {target}; start one with `actvec-server`, or name another"
         f" with --target / ACTVEC_TARGET ({details})"

@@ -44,17 +44,23 @@ class Limits:
         document_tokens: Tokens of one document, BOS included; None for the model's context.
         text_bytes: Bytes of UTF-8 of one text.
         message_bytes: Bytes of one request message.
+        message_documents: Documents of one request message.
         stream_documents: Documents of one stream that are in the server at a time.
         caller_documents: Documents of all calls of one caller that may be in the server at a time.
+        caller_bytes: Bytes that all calls of one caller may hold in memory at a time: messages and
+            pieces of means.
+        memory_bytes: The same of all callers.
         streams: Streams that are open at a time.
         calls: Unary calls that run at a time.
-        connections: Connections that are open at a time.
+        connections: Connections that are open at a time; None for 4096, or fewer where the process
+            may not open so many files.
         upload_bytes: Bytes of the file of an uploaded mean.
         store_bytes: Bytes of all means in the store.
         commit_seconds: Time between two commits of a job that makes a mean.
         lease_seconds: Silence of a job's client after which another may take the job over.
-        idle_seconds: Time after which a stream in which nothing happens, a client that takes no
-            results and a connection without calls are cut.
+        idle_seconds: Time after which a stream in which nothing happens and a client that takes no
+            results are cut.
+        silent_seconds: Time after which a connection is cut that makes no call.
         connection_seconds: Time after which a connection takes no more calls; those that run are
             finished, and clients open another.
     """
@@ -64,16 +70,20 @@ class Limits:
     document_tokens: int | None = None
     text_bytes: int = 4 << 20
     message_bytes: int = 16 << 20
+    message_documents: int = 4096
     stream_documents: int = 512
     caller_documents: int = 1 << 18
+    caller_bytes: int = 2 << 30
+    memory_bytes: int = 4 << 30
     streams: int = 1024
     calls: int = 512
-    connections: int = 4096
+    connections: int | None = None
     upload_bytes: int = 4 << 30
     store_bytes: int = 100 << 30
     commit_seconds: float = 5.0
     lease_seconds: float = 30.0
     idle_seconds: float = 600.0
+    silent_seconds: float = 15.0
     connection_seconds: float = 3600.0
 
 

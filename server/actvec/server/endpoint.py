@@ -12,6 +12,7 @@ from actvec.server.boundary import service_handler
 from actvec.server.calls.access import Access
 from actvec.server.config import ServerConfig
 from actvec.server.errors import StartupError
+from actvec.server.open_files import allow_connections
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Endpoint:
         port: Its number.
 
     Raises:
-        StartupError: the address cannot be listened on.
+        StartupError: the address cannot be listened on, or so many connections not be held.
     """
 
     def __init__(
@@ -38,7 +39,8 @@ class Endpoint:
     ) -> None:
         self._names = ("", descriptor.full_name)
         self._server = grpc.aio.server(interceptors=interceptors, options=_options(config))
-        self._server.add_generic_rpc_handlers((service_handler(service, descriptor),))
+        handler = service_handler(service, descriptor, config.limits.message_documents)
+        self._server.add_generic_rpc_handlers((handler,))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         _add_reflection(
@@ -87,10 +89,13 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.max_allowed_incoming_connections", allow_connections(limits.connections)),
+        # A connection is given so long to say anything, and so long to make a call: whoever holds
+        # one in silence keeps others out.
+        ("grpc.server_handshake_timeout_ms", _milliseconds(limits.silent_seconds)),
+        ("grpc.max_connection_idle_ms", _milliseconds(limits.silent_seconds)),
         # What is beyond waits on the client's side.
         ("grpc.max_concurrent_streams", limits.calls),
-        ("grpc.max_connection_idle_ms", _milliseconds(limits.idle_seconds)),
         # Calls that run are finished, however long they take.
         ("grpc.max_connection_age_ms", _milliseconds(limits.connection_seconds)),
         ("grpc.keepalive_time_ms", 30_000),

@@ -56,6 +56,10 @@ class TextTooLargeError(RequestError):
     """A text has more bytes than the server takes."""
 
 
+class MessageTooLargeError(RequestError):
+    """A message has more parts than the server takes in one."""
+
+
 class NotFiniteError(PicklableError):
     """A document's states are not finite: it has no vector.
 

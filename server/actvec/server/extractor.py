@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
+from functools import partial
 
 from actvec.server.config import Limits
 from actvec.server.errors import RequestError, TextTooLargeError
@@ -11,15 +12,13 @@ from actvec.server.recipe import Recipe
 from actvec.server.runner import StepRunner
 from actvec.server.scheduler import Lane, Scheduler
 from actvec.server.step import StepDocument
+from actvec.server.tokenizing import Tokenizing, slices
 from actvec.server.tokens import TokenizedDocument, Tokenizer
 from actvec.server.wire import Settings
 from actvec.v1 import vectors_pb2
 
 # Characters that are tokenized in less time than another thread takes to wake.
 _SHORT_TEXT = 500
-
-# Documents of a message that are tokenized at a time.
-_SLICE = 64
 
 EngineLane = Lane[StepDocument, Pools]
 
@@ -37,9 +36,7 @@ class Extractor:
         self._scheduler: Scheduler[StepDocument, Pools] = Scheduler(
             runner, step_tokens=step_tokens, queued_tokens=limits.queued_tokens
         )
-        # Unary calls have their own, so that they do not wait behind messages full of documents.
-        self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer")
-        self._tokenizing_one = ThreadPoolExecutor(1, thread_name_prefix="actvec-tokenizer-unary")
+        self._tokenizing = Tokenizing()
 
     @property
     def max_tokens(self) -> int:
@@ -62,9 +59,7 @@ class Extractor:
     async def drain(self) -> None:
         """Compute what waits, then leave the engine's thread and end the tokenizers'."""
         await self._scheduler.drain()
-        # Not waited for, which would stop the event loop: there is nobody who wants what they do.
-        for tokenizing in (self._tokenizing, self._tokenizing_one):
-            tokenizing.shutdown(wait=False, cancel_futures=True)
+        self._tokenizing.close()
 
     def lane(self, *, interactive: bool = False) -> EngineLane:
         """A lane for one call."""
@@ -82,10 +77,9 @@ class Extractor:
         They are tokenized off the event loop, and a few at a time, as they are asked for: a message
         may hold more than a stream has room for, and other streams wait for the same thread.
         """
-        for start in range(0, len(documents), _SLICE):
-            some = documents[start : start + _SLICE]
-            tokens = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing, self._tokenize_each, [one.text for one in some], settings
+        for some, texts in slices(documents):
+            tokens = await self._tokenizing.run(
+                partial(self._tokenize_each, texts, settings), sum(map(len, texts))
             )
             for pair in zip(some, tokens, strict=True):
                 yield pair
@@ -103,8 +97,8 @@ class Extractor:
         if len(text) <= _SHORT_TEXT:
             document = self._tokenize_one(text, recipe.settings)
         else:
-            document = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing_one, self._tokenize_one, text, recipe.settings
+            document = await self._tokenizing.run(
+                partial(self._tokenize_one, text, recipe.settings), len(text), interactive=True
             )
         if isinstance(document, RequestError):
             raise document

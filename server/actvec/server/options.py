@@ -199,15 +199,25 @@ _LIMITS = (
     ),
     _limit("--text-bytes", "Bytes of UTF-8 of one text."),
     _limit("--message-bytes", "Bytes of one request message."),
+    _limit("--message-documents", "Documents of one request message."),
     _limit("--stream-documents", "Documents of one stream in the server at a time."),
     _limit(
         "--caller-documents",
         "Documents of one caller in the server at a time: each of its streams counts for "
         "--stream-documents. A caller is a token, else a certificate, else an address.",
     ),
+    _limit(
+        "--caller-bytes",
+        "Bytes of memory that the calls of one caller hold at a time: messages, pieces of means.",
+    ),
+    _limit("--memory-bytes", "The same of all callers."),
     _limit("--streams", "Streams open at a time."),
     _limit("--calls", "Unary calls at a time."),
-    _limit("--connections", "Connections open at a time."),
+    _limit(
+        "--connections",
+        "Connections open at a time.  [default: 4096, fewer where the process may not open so many "
+        "files]",
+    ),
     _limit("--upload-bytes", "Bytes of the file of an uploaded mean."),
     _limit("--store-bytes", "Bytes of all stored means."),
     _limit("--commit-seconds", "Seconds between two commits of a mean.", click.FloatRange(0)),
@@ -218,7 +228,12 @@ _LIMITS = (
     ),
     _limit(
         "--idle-seconds",
-        "Seconds in which nothing happens until a stream is ended, or a connection without calls.",
+        "Seconds in which nothing happens until a stream is ended.",
+        click.FloatRange(0, min_open=True),
+    ),
+    _limit(
+        "--silent-seconds",
+        "Seconds without a call until a connection is cut.",
         click.FloatRange(0, min_open=True),
     ),
     _limit(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from actvec.server.calls.access import Access
+from actvec.server.calls.budget import Budget, Tidying
 from actvec.server.calls.interceptor import CallInterceptor
 from actvec.server.config import ServerConfig
 from actvec.server.endpoint import Endpoint
@@ -16,7 +17,7 @@ from actvec.server.extractor import Extractor
 from actvec.server.means.jobs import Jobs
 from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.store import MeanStore
-from actvec.server.memory import keep_freed_memory, step_budget
+from actvec.server.memory import give_back_memory, keep_freed_memory, step_budget
 from actvec.server.model import LoadedModel
 from actvec.server.observe.observation import Observation
 from actvec.server.runner import StepRunner
@@ -110,8 +111,9 @@ class Server:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
         jobs = Jobs(config.data_dir / "jobs", extractor, limits.lease_seconds, replica)
         service = ActivationVectorService(engine, extractor, store, jobs)
+        budget = Budget(limits, Tidying(give_back_memory))
         interceptors = [
-            CallInterceptor(access.tokens, config.limits, observation.listeners),
+            CallInterceptor(access.tokens, config.limits, observation.listeners, budget),
             *observation.interceptors,
         ]
         endpoint = Endpoint(config, access, service, SERVICE, interceptors)

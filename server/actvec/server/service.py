@@ -99,8 +99,9 @@ class ActivationVectorService:
         self, request: means_pb2.DownloadCorpusMeanRequest
     ) -> AsyncIterator[means_pb2.DownloadCorpusMeanResponse]:
         """A mean's file."""
-        async for response in self._means.download(request.corpus_mean):
-            yield response
+        async with aclosing(self._means.download(request.corpus_mean)) as responses:
+            async for response in responses:
+                yield response
 
     async def UploadCorpusMean(
         self, requests: AsyncIterator[means_pb2.UploadCorpusMeanRequest]
@@ -119,6 +120,7 @@ class ActivationVectorService:
         """Wait until what was taken is computed and, for means, durable."""
         await self._jobs.drain()
         await self._extractor.drain()
+        self._means.close()
 
     @asynccontextmanager
     async def _running(self, stream: VectorStream | MeanStream) -> AsyncIterator[None]:

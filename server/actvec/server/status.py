@@ -1,6 +1,8 @@
 """The one place where errors become gRPC statuses and document errors."""
 
+import errno
 import logging
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from actvec.server.errors import (
     MeanCorruptError,
     MeanMismatchError,
     MeanNotFoundError,
+    MessageTooLargeError,
     NotFiniteError,
     RequestError,
     StorageError,
@@ -41,13 +44,17 @@ log = logging.getLogger(__name__)
 # gRPC replaces it by one of its own where they come to 8 KiB.
 _MESSAGE_BYTES = 1000
 
+# What the system says where it has no more files, memory or buffers.
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+
 # The first class that matches counts.
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
     (UnknownMethodError, grpc.StatusCode.UNIMPLEMENTED),
-    # Of health and reflection; bytes for our own service are explained by `boundary`.
+    # Of health and reflection; bytes for our own service are explained by `decoding`.
     (DecodeError, grpc.StatusCode.INVALID_ARGUMENT),
     (TextTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (MessageTooLargeError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (RequestError, grpc.StatusCode.INVALID_ARGUMENT),
     (DoesNotFitError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (EngineError, grpc.StatusCode.INTERNAL),
@@ -108,6 +115,13 @@ class Status:
 
 def status_of(error: Exception) -> Status:
     """The status of an error. What callers cannot help is logged, the unforeseen in full."""
+    scarce = _scarce(error)
+    if scarce is not None:
+        log.error("%s: %s", scarce.strerror, error)
+        return Status(
+            grpc.StatusCode.UNAVAILABLE,
+            f"the server has too little of something for now ({scarce.strerror}); try again",
+        )
     for kind, code in _CODES:
         if isinstance(error, kind):
             if isinstance(error, StorageError):
@@ -118,6 +132,30 @@ def status_of(error: Exception) -> Status:
     log.error("a call or document failed", exc_info=error)
     message = f"internal error ({type(error).__name__}); the server's log has the details"
     return Status(grpc.StatusCode.INTERNAL, message)
+
+
+def _scarce(error: BaseException | None) -> OSError | None:
+    """The error of the system below an error where it says that it has no more for now.
+
+    Connections of others may have taken it: whatever it kept from being done, what was asked for
+    and what is stored are well.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _SCARCE:
+            return error
+        error = error.__cause__
+    return None
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear what the frames of an error hold: gRPC keeps it for a while, and so a whole message."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _shown(message: str) -> str:
@@ -139,6 +177,7 @@ async def as_status(context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncItera
         raise
     except Exception as error:
         status = status_of(error)
+        _let_go(error)
         # What was set before, such as the request's id, goes along.
         trailers = (*context.trailing_metadata(), *status.trailing_metadata())
         await context.abort(status.code, status.message, trailers)

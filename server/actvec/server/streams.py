@@ -66,8 +66,12 @@ class VectorStream:
         settings = parse_settings(first.settings, has_bos=self._extractor.has_bos)
         recipe = await self._recipe_for(settings)
         first.ClearField("settings")
+        # Whoever reads them lets them go: they live no longer than they wait.
+        beginning = [first]
+        del first
         yield StreamVectorsResponse(stamp=recipe.stamp(self._extractor.card, self._version))
-        self._reader = reader = asyncio.create_task(self._read(first, requests, recipe))
+        reading = self._read(beginning.pop(), requests, recipe)
+        self._reader = reader = asyncio.create_task(reading)
         reader.add_done_callback(lambda _: self._changed.set())
         if self._stopped is not None:
             reader.cancel()
@@ -97,10 +101,12 @@ class VectorStream:
         recipe: Recipe,
     ) -> None:
         await self._accept(first, recipe)
+        del first
         async for request in requests:
             if request.HasField("settings"):
                 raise RequestError("settings", "belong in the first message of a stream only")
             await self._accept(request, recipe)
+            del request
 
     async def _accept(self, request: StreamVectorsRequest, recipe: Recipe) -> None:
         """Queue the documents of one message."""

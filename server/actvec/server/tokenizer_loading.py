@@ -90,7 +90,7 @@ def find_bos(tokenizer: PreTrainedTokenizerFast, source: str) -> int | None:
 
 
 def _compare_with_file(
-    tokenizer: PreTrainedTokenizerFast, source: str, revision: str | None, model: str
+    tokenizer: PreTrainedTokenizerFast, source: str, model: str
 ) -> None:
     """Warn of the first text of which a model's `tokenizer.json` makes other ids.
 

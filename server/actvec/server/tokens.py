@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from actvec.server.errors import RequestError, StartupError
+from actvec.server.token_bounds import TokenBound
 
 
 class Truncation(Enum):
@@ -91,6 +92,7 @@ class Tokenizer:
         self._front = [] if bos is None else [bos]
         self._vocabulary = vocabulary
         self.context = context
+        self._bound = TokenBound.of(self._backend)
 
     @property
     def has_bos(self) -> bool:
@@ -116,21 +118,21 @@ class Tokenizer:
             raise RequestError("text", "is empty or blank; a document needs at least one word")
         with_bos = resolve_bos(prepend_bos, has_bos=self.has_bos, field="prepend_bos")
         bos = self._front if with_bos else []
+        least = len(bos) + (self._bound.least(text) if self._bound else 0)
+        if least > self.context and truncation is Truncation.ERROR:
+            # However its bytes are put together. Tokenizing it would take seconds.
+            raise self._too_long(f"at least {least}", with_bos=with_bos)
         # The backend is called directly: the wrapper warns of lengths and may cut to them. And with
         # a batch: its `encode` of one text keeps all other threads waiting, the engine's too.
         (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
-        ids = encoding.ids
-        if not ids:
+        tokens = len(bos) + len(encoding)
+        if not len(encoding):
             raise RequestError("text", "has no token: this model's tokenizer drops all of it")
-        tokens = len(bos) + len(ids)
+        if tokens > self.context and truncation is Truncation.ERROR:
+            raise self._too_long(f"{tokens}", with_bos=with_bos)
+        # A list of them all takes a while in which no other thread runs.
+        ids = encoding.ids
         if tokens > self.context:
-            if truncation is Truncation.ERROR:
-                raise RequestError(
-                    "text",
-                    f"has {tokens} tokens{', BOS included' if bos else ''}; {self.context} fit. "
-                    "Shorten it, or keep one side: truncation `start` or `end` "
-                    "(TRUNCATION_KEEP_START, TRUNCATION_KEEP_END)",
-                )
             room = self.context - len(bos)
             if not room:
                 raise RequestError("text", "has no token left: BOS takes the only one that fits")
@@ -151,3 +153,11 @@ class Tokenizer:
                 f"model does not know: its embedding has {self._vocabulary} ids; take it out of "
                 "the text",
             )
+
+    def _too_long(self, tokens: str, *, with_bos: bool) -> RequestError:
+        return RequestError(
+            "text",
+            f"has {tokens} tokens{', BOS included' if with_bos else ''}; {self.context} fit. "
+            "Shorten it, or keep one side: truncation `start` or `end` "
+            "(TRUNCATION_KEEP_START, TRUNCATION_KEEP_END)",
+        )

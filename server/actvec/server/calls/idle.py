@@ -36,4 +36,7 @@ async def until_idle(
             following.cancel()
         if message is None:
             return
+        # Not kept alive from here while the next one is awaited.
+        del following
         yield message
+        del message

@@ -12,15 +12,19 @@ import grpc
 from actvec.server.calls.admission import Admission
 from actvec.server.calls.answers import AnswerCounter
 from actvec.server.calls.bearer import Tokens
+from actvec.server.calls.budget import Budget
 from actvec.server.calls.call import REQUEST_ID, Call, CallListener, request_id
 from actvec.server.calls.idle import until_idle
 from actvec.server.config import Limits
-from actvec.server.errors import IdleError, RequestError, UnknownMethodError
+from actvec.server.errors import IdleError, MessageTooLargeError, RequestError, UnknownMethodError
 from actvec.server.status import as_status
 
 # Seconds before a call's deadline in which a cancelled call is taken for one that ran into it: the
 # caller, whose clock is another, cancels it then.
 _CLOCKS_DIFFER = 0.1
+
+# Bytes of a request to health or reflection.
+_SHORT_REQUEST = 1 << 16
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -35,10 +39,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         tokens: Who may call.
         limits: How much at a time.
         listeners: Who is told of calls, refused ones included.
+        budget: The memory that calls may hold.
     """
 
-    def __init__(self, tokens: Tokens, limits: Limits, listeners: Sequence[CallListener]) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        limits: Limits,
+        listeners: Sequence[CallListener],
+        budget: Budget | None = None,
+    ) -> None:
         self._tokens = tokens
+        self._budget = budget or Budget(limits)
         self._admission = Admission(limits)
         self._patience = limits.idle_seconds
         self._listeners = listeners
@@ -66,15 +78,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def argument(requests: AsyncIterator[Any]) -> Any:
             return requests if handler.request_streaming else await self._first(requests)
 
-        async def answer(requests: AsyncIterator[Any], context: Any) -> None:
+        async def answer(_: AsyncIterator[Any], context: Any) -> None:
             async with passing(context) as count:
-                response = await behaviour(await argument(requests), context)
+                response = await behaviour(await argument(_Messages(context)), context)
                 await self._write(response, context)
                 count(response)
 
-        async def answer_stream(requests: AsyncIterator[Any], context: Any) -> None:
+        async def answer_stream(_: AsyncIterator[Any], context: Any) -> None:
             async with passing(context) as count:
-                responses = behaviour(await argument(requests), context)
+                responses = behaviour(await argument(_Messages(context)), context)
                 if inspect.isawaitable(responses):
                     # It writes by itself, as the watching of health does.
                     await responses
@@ -87,7 +99,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(
             answer_stream if handler.response_streaming else answer,
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_small_only(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -115,7 +127,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with as_status(context):
                 token = self._tokens.check(details.method, metadata)
                 caller = token or _certificate(context) or call.peer.rpartition(":")[0]
-                with self._admission.of_caller(caller, details.method):
+                with (
+                    self._admission.of_caller(caller, details.method),
+                    self._budget.of_call(caller),
+                ):
                     try:
                         with self._admission.of_server(details.method, streaming=streaming):
                             yield count
@@ -123,11 +138,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         # Others have its place. What it does not read stays in memory as long as
                         # its connection, and counts for its caller: gRPC has no way to drop it, and
                         # says how a call ended after all that was written.
-                        try:
-                            await stalled.writing
-                        except grpc.aio.BaseError:
-                            # The connection is gone: there is nobody to tell.
-                            raise asyncio.CancelledError from None
+                        await _written(stalled.writing)
                         raise IdleError(
                             f"no answer was taken for {self._patience:g} seconds"
                         ) from None
@@ -161,7 +172,47 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             raise
         if not done:
             raise _StalledError(writing)
+        await _written(writing)
+
+
+class _Messages(AsyncIterator[Any]):
+    """What a client sends. A generator, such as gRPC's own, would keep a message that it yields."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    async def __anext__(self) -> Any:
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return message
+
+
+async def _written(writing: "asyncio.Future[None]") -> None:
+    """Return when a response is written."""
+    try:
         await writing
+    except grpc.aio.BaseError:
+        # The call or its connection is gone: there is nobody to tell.
+        raise asyncio.CancelledError from None
+
+
+def _small_only(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Health and reflection parse on the event loop: what they are asked is short.
+
+    Our own methods have no such function and are given bytes; see `decoding`.
+    """
+    if deserialize is None:
+        return None
+
+    def short(raw: bytes) -> Any:
+        if len(raw) > _SHORT_REQUEST:
+            raise MessageTooLargeError(
+                "request", f"has {len(raw)} bytes; {_SHORT_REQUEST} are enough for this method"
+            )
+        return deserialize(raw)
+
+    return short
 
 
 class _StalledError(Exception):

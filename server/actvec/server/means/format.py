@@ -13,14 +13,22 @@ from typing import Any
 import numpy as np
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import RequestError
+from actvec.server.means.views import deserialize
 from actvec.v1.means_pb2 import CorpusMean
 
 _METADATA = "actvec"
+
+# The dtypes that numpy has.
+_DTYPES = {
+    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+    "BOOL": "|b1",
+}
 
 # Documents that a mean may claim: more than anybody has, and no sum of counts overflows.
 MOST_DOCUMENTS = 1 << 40
@@ -65,10 +73,7 @@ def decode(content: bytes) -> MeanTensors:
     Raises:
         RequestError: this is no safetensors file of that layout, or a number is not finite.
     """
-    try:
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise RequestError("chunk", f"is not a safetensors file: {error}") from error
+    tensors = _tensors(content)
     mean = _mean(tensors.get("corpus_mean"))
     counts = _counts(tensors.get("counts"), len(mean))
     accumulator = None
@@ -80,6 +85,23 @@ def decode(content: bytes) -> MeanTensors:
         if not same:
             raise RequestError("chunk", "has sums and counts of another mean than its corpus_mean")
     return MeanTensors(mean, counts, accumulator, _record(content))
+
+
+def _tensors(content: bytes) -> dict[str, NDArray[Any]]:
+    """The tensors of a file, views of its bytes; those whose dtype numpy has not are none.
+
+    Raises:
+        RequestError: this is no safetensors file.
+    """
+    try:
+        found = deserialize(content)
+    except ValueError as error:
+        raise RequestError("chunk", f"is not a safetensors file: {error}") from error
+    return {
+        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        for name, tensor in found
+        if tensor["dtype"] in _DTYPES
+    }
 
 
 def _mean(tensor: NDArray[np.generic] | None) -> NDArray[np.float32]:

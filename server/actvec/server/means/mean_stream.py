@@ -61,7 +61,8 @@ class MeanStream:
             raise RequestError("open", "the first message of a stream must open the job")
         settings, tokenizing = self._parse(first.open)
         holding = Holding(first.open.holder, self.stop)
-        take_over = first.open.take_over
+        take_over, explicit = first.open.take_over, first.open.explicit_finish
+        del first
         job = await self._jobs.open(settings, holding, self._store, take_over=take_over)
         if isinstance(job, FinishedJob):
             async for response in self._already_finished(requests, settings, job):
@@ -69,7 +70,7 @@ class MeanStream:
             return
         try:
             yield StreamCorpusMeanResponse(opened=_commit_message(job.committed))
-            reading = self._read(requests, job, tokenizing, explicit=first.open.explicit_finish)
+            reading = self._read(requests, job, tokenizing, explicit=explicit)
             self._reader = reader = asyncio.create_task(reading)
             if self._stopped is not None:
                 reader.cancel()
@@ -124,27 +125,36 @@ class MeanStream:
         explicit: bool,
     ) -> bool:
         """Take documents until the client half-closes; returns whether the mean is finished."""
-        finish = not explicit
         async for request in requests:
             job.last_message = time.monotonic()
-            kind = request.WhichOneof("message")
-            if kind == "finish":
-                if request.finish.documents != job.next_sequence:
-                    raise RequestError(
-                        "finish.documents",
-                        f"is {request.finish.documents}; the job has {job.next_sequence}",
-                    )
+            if await self._take(request, job, settings):
                 return True
-            if kind == "skip":
-                await job.add(_left_out(request.skip))
-            elif kind == "documents":
-                documents = request.documents.documents
-                async for document, content in self._extractor.tokenized(documents, settings):
-                    digest = hashlib.sha256(document.text.encode()).digest()
-                    await job.add(JobDocument(document.sequence, document.id, digest, content))
-            else:
-                raise RequestError(kind or "message", "belongs in the first message only")
-        return finish
+            # Not kept alive while the next one is awaited.
+            del request
+        return not explicit
+
+    async def _take(
+        self, request: StreamCorpusMeanRequest, job: MeanJob, settings: Settings
+    ) -> bool:
+        """Do as one message says; returns whether it is the last."""
+        kind = request.WhichOneof("message")
+        if kind == "finish":
+            if request.finish.documents != job.next_sequence:
+                raise RequestError(
+                    "finish.documents",
+                    f"is {request.finish.documents}; the job has {job.next_sequence}",
+                )
+            return True
+        if kind == "skip":
+            await job.add(_left_out(request.skip))
+        elif kind == "documents":
+            documents = request.documents.documents
+            async for document, content in self._extractor.tokenized(documents, settings):
+                digest = hashlib.sha256(document.text.encode()).digest()
+                await job.add(JobDocument(document.sequence, document.id, digest, content))
+        else:
+            raise RequestError(kind or "message", "belongs in the first message only")
+        return False
 
     async def _already_finished(
         self,

@@ -52,7 +52,11 @@ def checked_name(field: str, name: str) -> str:
 
 
 class MeanStore:
-    """Means in a directory. Methods touch the disk: call them off the event loop."""
+    """Means in a directory. Methods touch the disk: call them off the event loop.
+
+    Attributes:
+        directory: Where they are.
+    """
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class MeanStore:
             capacity: Bytes of all of them.
             replica: Where they are shared with other machines.
         """
-        self._directory = directory
+        self.directory = self._directory = directory
         self._capacity = capacity
         self._replica = replica
         directory.mkdir(parents=True, exist_ok=True)
@@ -141,6 +145,10 @@ class MeanStore:
                 "differs. It is not used; delete it and compute or upload it again"
             )
         return content
+
+    def path(self, record: CorpusMean) -> Path:
+        """Where the file of a mean is, whatever is in it."""
+        return self._file(record.id)
 
     def save(self, accumulator: MeanAccumulator, record: CorpusMean) -> CorpusMean:
         """Store a computed mean; returns its record, completed.

@@ -4,8 +4,6 @@ Every name begins with `actvec_`; beside them stand prometheus_client's own `pro
 """
 
 from collections.abc import Callable, Mapping
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,12 +12,10 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
-    start_http_server,
 )
 
 from actvec.server.calls.answers import Answers
 from actvec.server.calls.call import Call
-from actvec.server.errors import StartupError
 from actvec.server.runner import StepReport
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -114,29 +110,3 @@ class Metrics:
         return Histogram(
             f"actvec_{name}", description, labels, registry=self._registry, buckets=buckets
         )
-
-
-class MetricsPort:
-    """Answers Prometheus over HTTP, on a thread of its own.
-
-    Raises:
-        StartupError: the address cannot be listened on.
-    """
-
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        try:
-            server, thread = start_http_server(port, host, registry)
-        except OSError as error:
-            raise StartupError(
-                f"cannot serve metrics on {host}:{port}: {error.strerror}. Choose another "
-                "--metrics-port, or 0 for a free one"
-            ) from error
-        self._server: WSGIServer = server
-        self._thread: Thread = thread
-        self.port = int(server.server_port)
-
-    def close(self) -> None:
-        """Answer no more."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -11,7 +11,8 @@ from actvec.server.config import WatchOptions
 from actvec.server.engine import Engine
 from actvec.server.extractor import Extractor
 from actvec.server.observe.log import CallLog
-from actvec.server.observe.metrics import Metrics, MetricsPort
+from actvec.server.observe.metrics import Metrics
+from actvec.server.observe.port import MetricsPort
 from actvec.server.observe.traces import Traces
 from actvec.server.observe.usage import Usage
 from actvec.server.runner import StepReport

@@ -1,0 +1,215 @@
+"""Files of means on their way: in pieces, and one whole at a time."""
+
+import asyncio
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from actvec.server.demo import WIDTH
+from actvec.server.means import transfers
+from actvec.server.means.store import MeanStore
+from actvec.v1.means_pb2 import (
+    DeleteCorpusMeanRequest,
+    DownloadCorpusMeanRequest,
+    MergeCorpusMeansRequest,
+)
+
+from ..calling import error_of, eventually, mean_file, upload_messages
+
+
+@pytest.fixture
+def looked_up(monkeypatch):
+    """How often the store was asked for records."""
+    times = []
+
+    def noted(method):
+        real = getattr(MeanStore, method)
+        monkeypatch.setattr(MeanStore, method, lambda *a: times.append(method) or real(*a))
+
+    noted("find")
+    noted("records")
+    return times
+
+
+def summed_file(value: int) -> bytes:
+    """A mean of one document that can be merged."""
+    states = np.full((3, WIDTH), value, dtype=np.float64)
+    return save(
+        {
+            "corpus_mean": np.ascontiguousarray(states.T.astype(np.float32)),
+            "counts": np.ones(3, dtype=np.int64),
+            "sums": states,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("means", "message"),
+    [
+        (["a"] * 900, "each once"),
+        (["a"], "two or more"),
+        ([], "two or more"),
+        ([f"m{n}" for n in range(1001)], "are 1001; merge at most 1000"),
+    ],
+    ids=["repeated", "alone", "none", "many"],
+)
+async def test_a_merge_is_checked_before_anything_is_found(serve, looked_up, means, message):
+    async with serve() as (_, stub):
+        request = MergeCorpusMeansRequest(name="all", corpus_means=means)
+        error = await error_of(stub.MergeCorpusMeans(request))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert message in error.details()
+    assert not looked_up
+
+
+async def test_means_to_merge_are_found_in_one_look(serve, looked_up):
+    async with serve() as (_, stub):
+        ids = []
+        for value in range(1, 6):
+            messages = upload_messages(summed_file(value), f"m{value}")
+            ids.append((await stub.UploadCorpusMean(messages)).corpus_mean.id)
+        looked_up.clear()
+        request = MergeCorpusMeansRequest(name="all", corpus_means=[*ids[:3], "m4", "m5"])
+        assert (await stub.MergeCorpusMeans(request)).corpus_mean.documents == 5
+        assert len(looked_up) == 1
+        # One mean by two names is one mean twice.
+        request = MergeCorpusMeansRequest(name="more", corpus_means=[ids[0], "m1"])
+        assert "each once" in (await error_of(stub.MergeCorpusMeans(request))).details()
+        request = MergeCorpusMeansRequest(name="more", corpus_means=[ids[0], "nobody's"])
+        assert (await error_of(stub.MergeCorpusMeans(request))).code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_download_comes_in_pieces(serve, monkeypatch):
+    monkeypatch.setattr(transfers, "PIECE_BYTES", 1000)
+    monkeypatch.setattr("actvec.server.means.service.PIECE_BYTES", 1000)
+    content = mean_file(positions=9)
+    async with serve() as (_, stub):
+        record = (await stub.UploadCorpusMean(upload_messages(content))).corpus_mean
+        call = stub.DownloadCorpusMean(DownloadCorpusMeanRequest(corpus_mean=record.id))
+        parts = [part async for part in call]
+    assert parts[0].corpus_mean == record
+    assert b"".join(part.chunk for part in parts[1:]) == content
+    assert {len(part.chunk) for part in parts[1:-1]} == {1000}
+
+
+def open_files() -> list[str]:
+    return [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()]
+
+
+async def test_unread_downloads_hold_a_piece_each(serve, monkeypatch):
+    """No file is read ahead of its reader, nor kept open for it."""
+    read = []
+    read_piece = transfers.read_piece
+    monkeypatch.setattr(
+        "actvec.server.means.service.read_piece",
+        lambda *a: read.append(a[-1]) or read_piece(*a),
+    )
+    mean = np.ones((WIDTH, 1 << 16), dtype=np.float32)
+    content = save({"corpus_mean": mean})
+    assert len(content) > 30 * transfers.PIECE_BYTES
+    async with serve() as (_, stub):
+        record = (await stub.UploadCorpusMean(_pieces(content))).corpus_mean
+        calls = [
+            stub.DownloadCorpusMean(DownloadCorpusMeanRequest(corpus_mean=record.id))
+            for _ in range(4)
+        ]
+        for call in calls:
+            assert (await call.read()).HasField("corpus_mean")
+        await eventually(lambda: len(read) >= 4)
+        await asyncio.sleep(0.05)
+        assert max(read) <= 16 * transfers.PIECE_BYTES
+        assert not any(record.id in file for file in open_files())
+        for call in calls:
+            call.cancel()
+
+
+def _pieces(content: bytes):
+    first, _ = upload_messages(content)
+    yield first
+    for start in range(0, len(content), 1 << 20):
+        yield type(first)(chunk=content[start : start + (1 << 20)])
+
+
+async def test_a_mean_deleted_in_mid_download_says_so(serve, monkeypatch):
+    monkeypatch.setattr(transfers, "PIECE_BYTES", 1000)
+    monkeypatch.setattr("actvec.server.means.service.PIECE_BYTES", 1000)
+    deleted = asyncio.Event()
+    read_piece = transfers.read_piece
+
+    def slow(path, record, start):
+        while start and path.exists():
+            threading.Event().wait(0.01)
+        return read_piece(path, record, start)
+
+    monkeypatch.setattr("actvec.server.means.service.read_piece", slow)
+    async with serve() as (_, stub):
+        await stub.UploadCorpusMean(upload_messages(mean_file(positions=9)))
+        call = stub.DownloadCorpusMean(DownloadCorpusMeanRequest(corpus_mean="m"))
+        await call.read()
+        await stub.DeleteCorpusMean(DeleteCorpusMeanRequest(corpus_mean="m"))
+        deleted.set()
+        error = await error_of(call)
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert "deleted while it was downloaded" in error.details()
+
+
+async def test_a_damaged_mean_is_not_downloaded(serve, tmp_path):
+    async with serve() as (_, stub):
+        record = (await stub.UploadCorpusMean(upload_messages(mean_file()))).corpus_mean
+        file = tmp_path / "means" / f"{record.id}.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        call = stub.DownloadCorpusMean(DownloadCorpusMeanRequest(corpus_mean="m"))
+        assert (await error_of(call)).code() is grpc.StatusCode.DATA_LOSS
+
+
+async def test_uploads_are_checked_one_at_a_time(serve, monkeypatch, tmp_path):
+    at_once, most = 0, 0
+    upload = MeanStore.upload
+
+    def counted(self, *args):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        threading.Event().wait(0.02)
+        try:
+            return upload(self, *args)
+        finally:
+            at_once -= 1
+
+    monkeypatch.setattr(MeanStore, "upload", counted)
+    async with serve() as (_, stub):
+        await asyncio.gather(
+            *(
+                stub.UploadCorpusMean(upload_messages(summed_file(value), f"m{value}"))
+                for value in range(1, 6)
+            )
+        )
+        assert most == 1
+        assert not list((tmp_path / "means").glob(".partial-*"))
+
+
+async def test_uploads_on_their_way_count_for_the_store(serve, tmp_path):
+    content = mean_file()
+    async with serve(store_bytes=len(content) + 100) as (_, stub):
+        first = stub.UploadCorpusMean()
+        announced, chunk = upload_messages(content)
+        await first.write(announced)
+        await eventually(lambda: list((tmp_path / "means").glob(".partial-*")))
+        other = mean_file(positions=3)
+
+        async def refused():
+            error = await error_of(stub.UploadCorpusMean(upload_messages(other, "other")))
+            return error.details()
+
+        assert "the store of means holds 0 bytes" in await refused()
+        await first.write(chunk)
+        await first.done_writing()
+        assert (await first).corpus_mean.sha256 == hashlib.sha256(content).hexdigest()
