@@ -13,14 +13,30 @@ from typing import Any
 import numpy as np
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import RequestError
 from actvec.v1.means_pb2 import CorpusMean
 
 _METADATA = "actvec"
+
+# The tensors that are read, of whatever else a file holds, with their dtypes in our files; and the
+# dtypes that numpy has.
+_TENSORS = {
+    "corpus_mean": "F32",
+    "counts": "I64",
+    "sums": "F64",
+    "corpus_variance": "F32",
+    "square_sums": "F64",
+}
+_DTYPES = {
+    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+    "BOOL": "|b1",
+}
 
 # Documents that a mean may claim: more than anybody has, and no sum of counts overflows.
 MOST_DOCUMENTS = 1 << 40
@@ -36,12 +52,14 @@ class MeanTensors:
             elsewhere without them.
         accumulator: The exact sums; None for a mean made elsewhere.
         record: What the file says of itself; empty for a mean made elsewhere.
+        variance: `corpus_variance` as the file has it, not checked; None without one.
     """
 
     mean: NDArray[np.float32]
     counts: NDArray[np.int64] | None
     accumulator: MeanAccumulator | None
     record: CorpusMean
+    variance: NDArray[Any] | None = None
 
 
 def encode(accumulator: MeanAccumulator, record: CorpusMean) -> bytes:
@@ -65,10 +83,7 @@ def decode(content: bytes) -> MeanTensors:
     Raises:
         RequestError: this is no safetensors file of that layout, or a number is not finite.
     """
-    try:
-        tensors = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise RequestError("chunk", f"is not a safetensors file: {error}") from error
+    tensors = _tensors(content)
     mean = _mean(tensors.get("corpus_mean"))
     counts = _counts(tensors.get("counts"), len(mean))
     accumulator = None
@@ -79,7 +94,29 @@ def decode(content: bytes) -> MeanTensors:
             same = np.allclose(accumulator.mean(), mean, rtol=1e-5)
         if not same:
             raise RequestError("chunk", "has sums and counts of another mean than its corpus_mean")
-    return MeanTensors(mean, counts, accumulator, _record(content))
+    record = _record(content)
+    return MeanTensors(mean, counts, accumulator, record, tensors.get("corpus_variance"))
+
+
+def _tensors(content: bytes) -> dict[str, NDArray[Any]]:
+    """Those of a file's tensors that are read.
+
+    Raises:
+        RequestError: this is no safetensors file, or one of them has a dtype that numpy has not.
+    """
+    try:
+        found = dict(deserialize(content))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise RequestError("chunk", f"is not a safetensors file: {error}") from error
+    tensors = {}
+    for name in _TENSORS.keys() & found.keys():
+        dtype, shape, data = (found[name][key] for key in ("dtype", "shape", "data"))
+        if dtype not in _DTYPES:
+            raise RequestError(
+                "chunk", f"has {name} as {dtype} {shape}; convert it to {_TENSORS[name]}"
+            )
+        tensors[name] = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+    return tensors
 
 
 def _mean(tensor: NDArray[np.generic] | None) -> NDArray[np.float32]:
