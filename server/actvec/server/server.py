@@ -62,6 +62,7 @@ class Server:
         endpoint: Endpoint,
         service: ActivationVectorService,
         runner: StepRunner,
+        *,
         ownership: Ownership | None,
     ) -> None:
         self.port = endpoint.port
@@ -81,6 +82,7 @@ class Server:
         loaded: LoadedModel,
         thread: Executor,
         replica: Replica = NO_REPLICA,
+        *,
         ownership: Ownership | None = None,
     ) -> "Server":
         """Listen and serve; health is SERVING when this returns.
@@ -103,7 +105,7 @@ class Server:
         if ownership is None and replica is NO_REPLICA:
             ownership = Ownership.take(config.data_dir)
         try:
-            return await cls._start(config, engine, loaded, thread, replica, ownership)
+            return await cls._start(config, engine, loaded, thread, replica, ownership=ownership)
         except BaseException:
             if ownership is not None:
                 ownership.release()
@@ -117,6 +119,7 @@ class Server:
         loaded: LoadedModel,
         thread: Executor,
         replica: Replica,
+        *,
         ownership: Ownership | None,
     ) -> "Server":
         access = Access.of(config)
@@ -152,7 +155,7 @@ class Server:
             *(card.model, card.revision, ",".join(map(str, card.layers)), card.device, card.dtype),
             *(step_tokens, config.data_dir),
         )
-        return cls(access, observation, endpoint, service, runner, ownership)
+        return cls(access, observation, endpoint, service, runner, ownership=ownership)
 
     def reload(self) -> None:
         """Read tokens and certificates again; what cannot be used is logged and left as it was."""
@@ -235,7 +238,7 @@ async def serve(
         if ownership is not None:
             ownership.release()
         raise
-    server = await Server.start(config, engine, loaded, thread, replica, ownership)
+    server = await Server.start(config, engine, loaded, thread, replica, ownership=ownership)
     started(server)
     # One line on standard output, for people and for programs that started us.
     print(f"actvec-server ready on {config.address(server.port)}", flush=True)

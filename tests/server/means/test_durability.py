@@ -1,5 +1,7 @@
 """In which order means and jobs reach the disk, and what a kill between two steps leaves."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -93,7 +95,7 @@ def test_a_store_killed_while_it_deletes_keeps_no_half(tmp_path):
     store = MeanStore(tmp_path)
     saved(store, "one")
     record = saved(store, "two", seed=2)
-    for _ in moments(lambda: store.delete(record)):
+    for _ in moments(partial(store.delete, record)):
         found = {record.name for record in MeanStore(tmp_path).records()}
         assert found in ({"one"}, {"one", "two"})
         check_pairs(tmp_path, found)

@@ -59,8 +59,8 @@ DAMAGES = pytest.mark.parametrize("damage", [cut, noise, folder, unreadable])
 def job(tmp_path):
     directory = JobDirectory(tmp_path / "job")
     directory.create(SETTINGS)
-    for documents in (1, 2):
-        directory.save(progress(documents))
+    for count in (1, 2):
+        directory.save(progress(count))
     return directory
 
 
@@ -68,16 +68,18 @@ def checkpoints(tmp_path):
     return sorted((tmp_path / "job").glob("checkpoint-*"))
 
 
+@pytest.mark.usefixtures("job")
 @DAMAGES
-def test_a_damaged_checkpoint_falls_back(job, tmp_path, monkeypatch, damage):
+def test_a_damaged_checkpoint_falls_back(tmp_path, monkeypatch, damage):
     damage(checkpoints(tmp_path)[-1], monkeypatch)
     again = JobDirectory(tmp_path / "job")
     assert again.settings() == SETTINGS
     assert again.load().next_sequence == 1
 
 
+@pytest.mark.usefixtures("job")
 @DAMAGES
-def test_two_whole_checkpoints_are_kept_after_damage(job, tmp_path, monkeypatch, damage):
+def test_two_whole_checkpoints_are_kept_after_damage(tmp_path, monkeypatch, damage):
     """The damaged one, though it is the farthest, is not one of them."""
     with monkeypatch.context() as disk:
         damage(checkpoints(tmp_path)[-1], disk)
@@ -85,8 +87,8 @@ def test_two_whole_checkpoints_are_kept_after_damage(job, tmp_path, monkeypatch,
         again.settings()
         again.load()
         # Other documents than before, which have not come so far yet.
-        for documents in (1, 1):
-            more = progress(documents)
+        for count in (1, 1):
+            more = progress(count)
             more.corpus = os.urandom(32)
             again.save(more)
     whole = [path for path in checkpoints(tmp_path) if path.is_file() and "00001-" in path.name]
@@ -98,8 +100,9 @@ def test_two_whole_checkpoints_are_kept_after_damage(job, tmp_path, monkeypatch,
         shutil.rmtree(tmp_path / "copy")
 
 
+@pytest.mark.usefixtures("job")
 @DAMAGES
-def test_damaged_settings_come_from_the_checkpoint(job, tmp_path, monkeypatch, damage):
+def test_damaged_settings_come_from_the_checkpoint(tmp_path, monkeypatch, damage):
     damage(tmp_path / "job" / "settings.json", monkeypatch)
     again = JobDirectory(tmp_path / "job")
     assert again.settings() == SETTINGS
@@ -113,16 +116,20 @@ def test_damaged_settings_of_a_finished_job_come_from_its_end(job, tmp_path, mon
     assert JobDirectory(tmp_path / "job").settings() == SETTINGS
 
 
-def test_mended_settings_are_written_again(job, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("job")
+def test_mended_settings_are_written_again(tmp_path, monkeypatch):
     noise(tmp_path / "job" / "settings.json", monkeypatch)
     JobDirectory(tmp_path / "job").settings()
     assert (tmp_path / "job" / "settings.json").read_text() == SETTINGS
 
 
-def test_damaged_settings_without_a_copy_are_reported(job, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("job")
+def test_damaged_settings_without_a_copy_are_reported(tmp_path, monkeypatch):
     for path in (tmp_path / "job" / "settings.json", *checkpoints(tmp_path)):
         noise(path, monkeypatch)
-    with pytest.raises(JobCorruptError, match="no checkpoint has a copy of them.*another job name"):
+    with pytest.raises(
+        JobCorruptError, match=r"no checkpoint has a copy of them.*another job name"
+    ):
         JobDirectory(tmp_path / "job").settings()
 
 
@@ -132,7 +139,8 @@ def test_damaged_settings_without_progress_are_none(tmp_path, monkeypatch):
     assert JobDirectory(tmp_path / "job").settings() is None
 
 
-def test_a_checkpoint_of_other_settings_is_not_resumed(job, tmp_path):
+@pytest.mark.usefixtures("job")
+def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):
     """As a removal that was cut short may leave it."""
     (tmp_path / "job" / "settings.json").unlink()
     again = JobDirectory(tmp_path / "job")
@@ -149,18 +157,24 @@ def test_a_damaged_end_of_a_job_is_reported(job, tmp_path, monkeypatch, damage):
         JobDirectory(tmp_path / "job").finished()
 
 
+@pytest.fixture
+def damaged(tmp_path, monkeypatch):
+    """Damages the newest file of the job that matches a pattern."""
+    return lambda damage, pattern: damage(
+        max((tmp_path / "jobs" / "job").glob(pattern)), monkeypatch
+    )
+
+
 @pytest.mark.parametrize("pattern", ["checkpoint-*", "settings.json"])
 @DAMAGES
-async def test_a_job_with_a_damaged_file_goes_on(
-    serve, tmp_path, monkeypatch, caplog, damage, pattern
-):
+async def test_a_job_with_a_damaged_file_goes_on(serve, damaged, caplog, damage, pattern):
     async with serve() as (_, stub):
         _, expected = await mean_of(stub, TEXTS, "whole")
         await run(stub, opening(explicit_finish=True), documents(TEXTS[:3]))
         await run(stub, opening(explicit_finish=True), documents(TEXTS[3:6], 3))
         # It is opened once what was sent before is committed.
         await run(stub, opening(explicit_finish=True))
-        damage(max((tmp_path / "jobs" / "job").glob(pattern)), monkeypatch)
+        damaged(damage, pattern)
         resumed = await run(stub, opening(explicit_finish=True))
         done = resumed[0].opened.next_sequence
         assert done == (6 if pattern == "settings.json" else 3)

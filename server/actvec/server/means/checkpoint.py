@@ -1,8 +1,8 @@
 """Where a job stands, durable: sums and how far they go, in files that prove themselves.
 
 A checkpoint's name holds its SHA-256, so that a cut or altered one is recognized; the one before is
-kept for that case, and serves as well if the newest cannot be read at all. The job's settings are in
-every checkpoint too, so that they outlive their own file.
+kept for that case, and serves as well if the newest cannot be read at all. Every checkpoint also
+holds the job's settings, which so outlive their own file.
 """
 
 import contextlib

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from actvec.pooling import MeanAccumulator
 from actvec.server.config import Limits
 from actvec.server.errors import (
@@ -86,7 +88,9 @@ class MeanStore:
         """
         for path in self._directory.glob("*.safetensors"):
             if _FILE.fullmatch(path.name) and not path.with_suffix(".json").exists():
-                log.warning("%s has no record and is removed: it was never stored, or deleted", path)
+                log.warning(
+                    "%s has no record and is removed: it was never stored, or deleted", path
+                )
                 path.unlink(missing_ok=True)
 
     def records(self) -> list[CorpusMean]:
@@ -253,7 +257,7 @@ class MeanStore:
             write_whole(self._file(record.id), content)
             with self._numbering:
                 number = 1 + max((entry.number for entry in self._entries()), default=0)
-                record.created_at.GetCurrentTime()
+                set_now(record.created_at)
                 entry = Entry(number, record)
                 write_whole(self._file(record.id, "json"), entry.encode())
         self._replica.push(self._directory)
@@ -269,6 +273,11 @@ class MeanStore:
 
     def _file(self, mean: str, suffix: str = "safetensors") -> Path:
         return self._directory / f"{mean}.{suffix}"
+
+
+def set_now(time: Timestamp) -> None:
+    """Set a time to that of the clock, which people read; nothing is ordered by it."""
+    time.GetCurrentTime()
 
 
 def _id_of(sha256: str) -> str:

@@ -86,8 +86,7 @@ def _check_variance(tensors: MeanTensors) -> None:
     ):
         raise RequestError(
             "chunk",
-            "has a corpus_variance that is not finite numbers from 0 on, float32 "
-            f"{list(shape)}",
+            f"has a corpus_variance that is not finite numbers from 0 on, float32 {list(shape)}",
         )
 
 
