@@ -20,6 +20,7 @@ from actvec.server.means.store import MeanStore
 from actvec.server.memory import give_back_memory, keep_freed_memory, step_budget
 from actvec.server.model import LoadedModel
 from actvec.server.observe.observation import Observation
+from actvec.server.ownership import Ownership
 from actvec.server.runner import StepRunner
 from actvec.server.service import ActivationVectorService
 from actvec.server.tokens import Tokenizer
@@ -62,6 +63,8 @@ class Server:
         endpoint: Endpoint,
         service: ActivationVectorService,
         runner: StepRunner,
+        *,
+        ownership: Ownership | None,
     ) -> None:
         self.port = endpoint.port
         self.metrics_port = observation.metrics_port
@@ -70,6 +73,7 @@ class Server:
         self._endpoint = endpoint
         self._service = service
         self._runner = runner
+        self._ownership = ownership
 
     @classmethod
     async def start(
@@ -79,8 +83,12 @@ class Server:
         loaded: LoadedModel,
         thread: Executor,
         replica: Replica = NO_REPLICA,
+        *,
+        ownership: Ownership | None = None,
     ) -> "Server":
         """Listen and serve; health is SERVING when this returns.
+
+        A data directory without a replica is the server's own until it has ended.
 
         Args:
             config: What to serve, and how.
@@ -88,11 +96,34 @@ class Server:
             loaded: Its model.
             thread: Of one thread, which runs the engine; on a CPU the one that loaded it.
             replica: Where the data directory is shared with other machines.
+            ownership: The hold on the data directory, which the server takes over; None takes it
+                here.
 
         Raises:
             StartupError: an address cannot be listened on, a file of the options not be used, a
-                step not be held in memory, or BOS is an id that the model does not have.
+                step not be held in memory, BOS be an id that the model does not have, or another
+                server uses the data directory.
         """
+        if ownership is None and replica is NO_REPLICA:
+            ownership = Ownership.take(config.data_dir)
+        try:
+            return await cls._start(config, engine, loaded, thread, replica, ownership=ownership)
+        except BaseException:
+            if ownership is not None:
+                ownership.release()
+            raise
+
+    @classmethod
+    async def _start(
+        cls,
+        config: ServerConfig,
+        engine: Engine,
+        loaded: LoadedModel,
+        thread: Executor,
+        replica: Replica,
+        *,
+        ownership: Ownership | None,
+    ) -> "Server":
         access = Access.of(config)
         limits = config.limits
         context = min(engine.card.context, limits.document_tokens or engine.card.context)
@@ -107,6 +138,8 @@ class Server:
         extractor = Extractor(runner, tokenizer, limits, step_tokens)
         try:
             store = MeanStore(config.data_dir / "means", config.limits.store_bytes, replica)
+            if ownership is not None:
+                store.sweep()
         except OSError as error:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
         jobs = Jobs(config.data_dir / "jobs", extractor, limits.lease_seconds, replica)
@@ -127,7 +160,7 @@ class Server:
             *(card.model, card.revision, ",".join(map(str, card.layers)), card.device, card.dtype),
             *(step_tokens, config.data_dir),
         )
-        return cls(access, observation, endpoint, service, runner)
+        return cls(access, observation, endpoint, service, runner, ownership=ownership)
 
     def reload(self) -> None:
         """Read tokens and certificates again; what cannot be used is logged and left as it was."""
@@ -165,6 +198,7 @@ class Server:
             ) from error
         finally:
             self._observation.close()
+            self._let_go()
 
     async def abandon(self) -> None:
         """Say NOT_SERVING and cut all calls: the engine will answer none of them."""
@@ -172,6 +206,11 @@ class Server:
         self._service.refuse()
         await self._endpoint.close(_WATCHERS_HEAR)
         self._observation.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._ownership is not None:
+            self._ownership.release()
 
 
 async def serve(
@@ -195,11 +234,18 @@ async def serve(
     """
     keep_freed_memory()
     thread = engine_thread()
-    loading = asyncio.get_running_loop().run_in_executor(
-        thread, load_engine, config.model, config.limits.document_tokens
-    )
-    engine, loaded = await loading
-    server = await Server.start(config, engine, loaded, thread, replica)
+    # Before a model is loaded, which may take minutes.
+    ownership = Ownership.take(config.data_dir) if replica is NO_REPLICA else None
+    try:
+        loading = asyncio.get_running_loop().run_in_executor(
+            thread, load_engine, config.model, config.limits.document_tokens
+        )
+        engine, loaded = await loading
+    except BaseException:
+        if ownership is not None:
+            ownership.release()
+        raise
+    server = await Server.start(config, engine, loaded, thread, replica, ownership=ownership)
     started(server)
     # One line on standard output, for people and for programs that started us.
     print(f"actvec-server ready on {config.address(server.port)}", flush=True)

@@ -89,9 +89,7 @@ def find_bos(tokenizer: PreTrainedTokenizerFast, source: str) -> int | None:
     return None
 
 
-def _compare_with_file(
-    tokenizer: PreTrainedTokenizerFast, source: str, model: str
-) -> None:
+def _compare_with_file(tokenizer: PreTrainedTokenizerFast, source: str, model: str) -> None:
     """Warn of the first text of which a model's `tokenizer.json` makes other ids.
 
     transformers builds some classes of tokenizers (Qwen2's, Llama's) from the vocabulary alone,

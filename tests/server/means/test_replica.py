@@ -28,6 +28,8 @@ from actvec.v1.vectors_pb2 import ModelStamp
 from ...volume import FolderVolume
 
 MODEL = ModelStamp(model="m", revision="r", tokenizer_sha256="t", layers=[1, 2], hook="resid_post")
+SETTINGS = '{"name": "first"}'
+OTHER_SETTINGS = '{"name": "second"}'
 TEXTS = [f"In {year} the bridge was closed for repairs." for year in range(1700, 1760)]
 
 
@@ -134,14 +136,14 @@ def test_means_of_others_that_cannot_be_seen_are_an_error_and_not_an_older_lates
 def test_a_job_goes_on_where_another_worker_left_it(machines):
     one, other = machines
     job = JobDirectory(one.local / "jobs" / "a", one.replica)
-    job.create("settings")
+    job.create(SETTINGS)
     accumulator = MeanAccumulator(4)
     for count in (1, 2, 3):
         accumulator.add(np.full((count, 4), count, dtype=np.float32))
         job.save(Progress(accumulator, count))
     there = JobDirectory(other.local / "jobs" / "a", other.replica)
     there.refresh()
-    assert there.settings() == "settings"
+    assert there.settings() == SETTINGS
     progress = there.load()
     assert progress is not None
     assert progress.next_sequence == 3
@@ -160,14 +162,14 @@ def test_a_job_that_another_worker_begins_anew_is_the_new_one_everywhere(machine
     here, there = (
         JobDirectory(machine.local / "jobs" / "a", machine.replica) for machine in machines
     )
-    here.create("settings")
+    here.create(SETTINGS)
     here.finish(3, "first")
     there.refresh()
     there.remove()
-    there.create("other settings")
+    there.create(OTHER_SETTINGS)
     there.finish(5, "second")
     here.refresh()
-    assert (here.settings(), here.finished()) == ("other settings", FinishedJob(5, "second"))
+    assert (here.settings(), here.finished()) == (OTHER_SETTINGS, FinishedJob(5, "second"))
 
 
 @pytest.fixture

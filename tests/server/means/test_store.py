@@ -26,6 +26,7 @@ from actvec.v1.means_pb2 import CorpusMean
 from actvec.v1.vectors_pb2 import TRUNCATION_KEEP_START, ModelStamp
 
 D = 6
+SETTINGS = '{"name": "first"}'
 MODEL = ModelStamp(model="m", revision="r", tokenizer_sha256="t", layers=[1, 2], hook="resid_post")
 OTHER = ModelStamp(model="m", revision="r", tokenizer_sha256="t", layers=[2, 3], hook="resid_post")
 
@@ -245,7 +246,7 @@ class TestCheckpoints:
     @pytest.fixture
     def directory(self, tmp_path):
         directory = JobDirectory(tmp_path / "job")
-        directory.create("settings")
+        directory.create(SETTINGS)
         return directory
 
     @staticmethod
@@ -255,7 +256,7 @@ class TestCheckpoints:
         return progress
 
     def test_a_new_job_has_none(self, directory):
-        assert directory.settings() == "settings"
+        assert directory.settings() == SETTINGS
         assert directory.load() is None
         assert directory.finished() is None
 
@@ -294,7 +295,7 @@ class TestCheckpoints:
     def test_a_directory_that_cannot_be_written_is_an_error_of_the_call(self, tmp_path):
         (tmp_path / "job").write_text("a file where the directory should be")
         with pytest.raises(StorageError, match="cannot store job job"):
-            JobDirectory(tmp_path / "job").create("settings")
+            JobDirectory(tmp_path / "job").create(SETTINGS)
 
     def test_parts_of_progress_add_up(self):
         whole = Progress(MeanAccumulator(D))

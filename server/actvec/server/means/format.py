@@ -22,7 +22,15 @@ from actvec.v1.means_pb2 import CorpusMean
 
 _METADATA = "actvec"
 
-# The dtypes that numpy has.
+# The tensors that are read, of whatever else a file holds, with their dtypes in our files; and the
+# dtypes that numpy has.
+_TENSORS = {
+    "corpus_mean": "F32",
+    "counts": "I64",
+    "sums": "F64",
+    "corpus_variance": "F32",
+    "square_sums": "F64",
+}
 _DTYPES = {
     **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
     **{f"I{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
@@ -44,12 +52,14 @@ class MeanTensors:
             elsewhere without them.
         accumulator: The exact sums; None for a mean made elsewhere.
         record: What the file says of itself; empty for a mean made elsewhere.
+        variance: `corpus_variance` as the file has it, not checked; None without one.
     """
 
     mean: NDArray[np.float32]
     counts: NDArray[np.int64] | None
     accumulator: MeanAccumulator | None
     record: CorpusMean
+    variance: NDArray[Any] | None = None
 
 
 def encode(accumulator: MeanAccumulator, record: CorpusMean) -> bytes:
@@ -84,24 +94,29 @@ def decode(content: bytes) -> MeanTensors:
             same = np.allclose(accumulator.mean(), mean, rtol=1e-5)
         if not same:
             raise RequestError("chunk", "has sums and counts of another mean than its corpus_mean")
-    return MeanTensors(mean, counts, accumulator, _record(content))
+    record = _record(content)
+    return MeanTensors(mean, counts, accumulator, record, tensors.get("corpus_variance"))
 
 
 def _tensors(content: bytes) -> dict[str, NDArray[Any]]:
-    """The tensors of a file, views of its bytes; those whose dtype numpy has not are none.
+    """Those of a file's tensors that are read.
 
     Raises:
-        RequestError: this is no safetensors file.
+        RequestError: this is no safetensors file, or one of them has a dtype that numpy has not.
     """
     try:
-        found = deserialize(content)
+        found = dict(deserialize(content))  # type: ignore[no-untyped-call]
     except ValueError as error:
         raise RequestError("chunk", f"is not a safetensors file: {error}") from error
-    return {
-        name: np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        for name, tensor in found
-        if tensor["dtype"] in _DTYPES
-    }
+    tensors = {}
+    for name in _TENSORS.keys() & found.keys():
+        dtype, shape, data = (found[name][key] for key in ("dtype", "shape", "data"))
+        if dtype not in _DTYPES:
+            raise RequestError(
+                "chunk", f"has {name} as {dtype} {shape}; convert it to {_TENSORS[name]}"
+            )
+        tensors[name] = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
+    return tensors
 
 
 def _mean(tensor: NDArray[np.generic] | None) -> NDArray[np.float32]:

@@ -7,7 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from actvec.pooling import MeanAccumulator
-from actvec.server.errors import JobCorruptError, JobHeldError, JobMismatchError, JobWaitsError
+from actvec.server.errors import (
+    JobCorruptError,
+    JobHeldError,
+    JobMismatchError,
+    JobWaitsError,
+    StorageError,
+)
 from actvec.server.extractor import Extractor
 from actvec.server.means.checkpoint import FinishedJob, JobDirectory, Progress
 from actvec.server.means.mean_job import JobSettings, MeanJob
@@ -96,6 +102,8 @@ class Jobs:
     def end(self, name: str, holding: Holding) -> None:
         """Let a job go, once what it has taken is computed and durable."""
         holding.ending = True
+        # A commit that failed before now has ended the call, whose error is in the log.
+        reported = holding.job is not None and holding.job.failed
 
         async def wind_down() -> None:
             try:
@@ -103,6 +111,9 @@ class Jobs:
                     await holding.job.commit()
             except JobWaitsError as error:
                 log.warning("job %s is let go: %s", name, error)
+            except StorageError as error:
+                if not reported:
+                    log.error("job %s is let go as its last commit left it: %s", name, error)
             except Exception:
                 # The client was told, or will find the commit before.
                 log.exception("job %s is let go as its last commit left it", name)

@@ -126,6 +126,11 @@ class MeanJob:
         return self._committed
 
     @property
+    def failed(self) -> bool:
+        """Whether a commit failed: nothing of this hold becomes durable any more."""
+        return self._failure is not None
+
+    @property
     def uncommitted(self) -> int:
         """Documents that were taken since the last chunk was sealed."""
         return self._chunk.documents

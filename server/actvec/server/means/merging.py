@@ -25,19 +25,30 @@ def merged(
         skipped: Left out beside what their records say.
 
     Raises:
-        MeanMismatchError: they do not fit together, or have no exact sums.
+        MeanMismatchError: they do not fit together, are of the same documents, or have no exact
+            sums.
         Exception: what `load` raises.
     """
     first = records[0]
+    corpora: dict[str, str] = {}
     total = MeanAccumulator(first.d_model, variance=all(r.has_variance for r in records))
     for record in records:
         if not same_states(record.model, first.model) or _settings(record) != _settings(first):
             raise MeanMismatchError(
                 f"means {first.name} and {record.name} are of other models, layers or settings"
             )
-        accumulator = load(record).accumulator
+        tensors = load(record)
+        accumulator = tensors.accumulator
         if accumulator is None:
             raise MeanMismatchError(f"mean {record.name} has no sums and counts to merge")
+        # An uploaded mean's record has no digest, but the server that made it wrote one into it.
+        if corpus := record.corpus_sha256 or tensors.record.corpus_sha256:
+            if corpus in corpora:
+                raise MeanMismatchError(
+                    f"means {corpora[corpus]} and {record.name} are of the same documents: merged, "
+                    "each would count twice"
+                )
+            corpora[corpus] = record.name
         total.merge(accumulator)
         if total.documents > MOST_DOCUMENTS:
             raise MeanMismatchError(f"a mean is of at most {MOST_DOCUMENTS} documents")

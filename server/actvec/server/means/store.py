@@ -1,17 +1,19 @@
 """The store of means: a directory of safetensors files, each with its record beside it.
 
 A mean is its two files: `ID.safetensors` and, written after it, `ID.json`, the record that the
-contract answers with. What has no record is not there. The id is the beginning of the file's
+contract answers with. A file without a record is no mean. The id is the beginning of the file's
 SHA-256, so that one content has one id, and every load is checked against it.
 """
 
+import contextlib
 import hashlib
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from google.protobuf.json_format import MessageToJson, Parse, ParseError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.config import Limits
@@ -20,11 +22,14 @@ from actvec.server.errors import (
     MeanMismatchError,
     MeanNotFoundError,
     RequestError,
+    StorageError,
     StorageFullError,
 )
+from actvec.server.means.entry import Entry
 from actvec.server.means.format import MeanTensors, decode, encode
 from actvec.server.means.merging import merged, same_states
 from actvec.server.means.replica import NO_REPLICA, Replica
+from actvec.server.means.uploading import uploaded_record
 from actvec.server.means.whole import remove_partial, storing, sync_directory, write_whole
 from actvec.v1.means_pb2 import CorpusMean
 from actvec.v1.vectors_pb2 import ModelStamp
@@ -34,6 +39,7 @@ log = logging.getLogger(__name__)
 LATEST = "latest"
 _ID_LENGTH = 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FILE = re.compile(r"[0-9a-f]{16}\.safetensors")
 
 
 def checked_name(field: str, name: str) -> str:
@@ -74,8 +80,22 @@ class MeanStore:
         self.directory = self._directory = directory
         self._capacity = capacity
         self._replica = replica
+        self._numbering = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True)
         remove_partial(directory)
+
+    def sweep(self) -> None:
+        """Remove files without a record, which a server leaves that is killed at the wrong moment.
+
+        Between the two files of a mean, that is, or the two of a removal. Only who owns the
+        directory may: to others, a mean that is being stored looks the same.
+        """
+        for path in self._directory.glob("*.safetensors"):
+            if _FILE.fullmatch(path.name) and not path.with_suffix(".json").exists():
+                log.warning(
+                    "%s has no record and is removed: it was never stored, or deleted", path
+                )
+                path.unlink(missing_ok=True)
 
     def records(self) -> list[CorpusMean]:
         """All records, newest first.
@@ -84,11 +104,8 @@ class MeanStore:
             StorageError: those of other machines cannot be read.
         """
         self._replica.pull(self._directory)
-        records = list(self._records())
-        records.sort(
-            key=lambda record: (record.created_at.ToNanoseconds(), record.id), reverse=True
-        )
-        return records
+
+        return [entry.record for entry in sorted(self._entries(), key=Entry.age, reverse=True)]
 
     def find(self, name: str, model: ModelStamp) -> CorpusMean:
         """The record of an id, of the newest mean of a name, or of `latest`.
@@ -98,9 +115,9 @@ class MeanStore:
             StorageError: those of other machines cannot be read.
         """
         # An id names one content for ever: what is here need not be looked for elsewhere.
-        for record in self._records():
-            if name == record.id:
-                return record
+        for entry in self._entries():
+            if name == entry.record.id:
+                return entry.record
         records = self.records()
         for record in records:
             if name in {record.id, record.name}:
@@ -163,7 +180,8 @@ class MeanStore:
         """Store a file from elsewhere under a name, its bytes unchanged.
 
         Raises:
-            RequestError: it is no mean's file, or of another width than `d_model`.
+            RequestError: it is no mean's file, of another width than `d_model`, or says of itself
+                what cannot be.
             MeanMismatchError: the same file is stored under another name.
             StorageError: the disk is full or cannot be written.
         """
@@ -172,32 +190,41 @@ class MeanStore:
             raise RequestError(
                 "chunk", f"has states of {tensors.mean.shape[1]} numbers; this model has {d_model}"
             )
-        record = tensors.record
+        record = uploaded_record(tensors)
         record.name = name
-        record.d_model = d_model
-        record.max_tokens = len(tensors.mean)
-        record.has_counts = tensors.counts is not None
-        sums = tensors.accumulator
-        record.has_variance = sums is not None and sums.squares is not None
-        if tensors.counts is not None:
-            record.documents = int(tensors.counts[0])
-            record.tokens = int(tensors.counts.sum())
         self._replica.pull(self._directory)
-        stored = self._file(hashlib.sha256(content).hexdigest()[:_ID_LENGTH], "json")
-        if stored.exists():
-            there = Parse(stored.read_text(), CorpusMean(), ignore_unknown_fields=True)
-            if there.name != name:
-                raise MeanMismatchError(
-                    f"this file is here already, as mean {there.id} ({there.name}); one file has "
-                    "one name. Use that, or delete it first"
-                )
+        record.sha256 = hashlib.sha256(content).hexdigest()
+        for entry in self._entries():
+            if entry.record.id == _id_of(record.sha256):
+                return self._mend(entry.record, content, name)
         return self._put(content, record)
+
+    def _mend(self, stored: CorpusMean, content: bytes, name: str) -> CorpusMean:
+        """A mean that is uploaded again: its record stays, a file that was damaged is replaced.
+
+        Raises:
+            MeanMismatchError: it is stored under another name.
+            StorageError: the disk is full or cannot be written.
+        """
+        if stored.name != name:
+            raise MeanMismatchError(
+                f"this file is here already, as mean {stored.id} ({stored.name}); one file has "
+                "one name. Use that, or delete it first"
+            )
+        try:
+            self.content(stored)
+        except MeanCorruptError:
+            with storing(f"mean {name}"):
+                write_whole(self._file(stored.id), content)
+            self._replica.push(self._directory)
+        return stored
 
     def merge(self, records: list[CorpusMean], name: str) -> CorpusMean:
         """Merge means of the same model and settings, exactly.
 
         Raises:
-            MeanMismatchError: they do not fit together, or have no exact sums.
+            MeanMismatchError: they do not fit together, are of the same documents, or have no exact
+                sums.
             MeanCorruptError: a file was altered.
             StorageError: the disk is full or cannot be written.
         """
@@ -211,7 +238,7 @@ class MeanStore:
         """
         if self._file(_id_of(sha256)).exists():
             return
-        used = sum(path.stat().st_size for path in self._directory.glob("*.safetensors"))
+        used = sum(entry.record.size_bytes for entry in self._entries())
         if used + size > self._capacity:
             raise StorageFullError(
                 f"the store of means holds {used} bytes and takes {self._capacity}; these are "
@@ -231,22 +258,34 @@ class MeanStore:
         record.id = _id_of(record.sha256)
         record.size_bytes = len(content)
         self.check_room(record.sha256, record.size_bytes)
-        record.created_at.GetCurrentTime()
+        # The numbers of other machines; without them, what is known here has to do.
+        with contextlib.suppress(StorageError):
+            self._replica.pull(self._directory)
         with storing(f"mean {record.name}"):
             write_whole(self._file(record.id), content)
-            write_whole(self._file(record.id, "json"), MessageToJson(record).encode())
+            with self._numbering:
+                number = 1 + max((entry.number for entry in self._entries()), default=0)
+                set_now(record.created_at)
+                entry = Entry(number, record)
+                write_whole(self._file(record.id, "json"), entry.encode())
         self._replica.push(self._directory)
         return record
 
-    def _records(self) -> Iterator[CorpusMean]:
+    def _entries(self) -> Iterator[Entry]:
+        """All records that can be read, in no order."""
         for path in self._directory.glob("*.json"):
             try:
-                yield Parse(path.read_text(), CorpusMean(), ignore_unknown_fields=True)
-            except (OSError, ParseError, UnicodeDecodeError) as error:
+                yield Entry.decode(path.read_bytes())
+            except (OSError, ValueError) as error:
                 log.warning("the record %s of a mean cannot be read: %s", path, error)
 
     def _file(self, mean: str, suffix: str = "safetensors") -> Path:
         return self._directory / f"{mean}.{suffix}"
+
+
+def set_now(time: Timestamp) -> None:
+    """Set a time to that of the clock, which people read; nothing is ordered by it."""
+    time.GetCurrentTime()
 
 
 def _id_of(sha256: str) -> str:
