@@ -187,3 +187,41 @@ def test_json_arrays_are_refused(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(UnsupportedInput, match="one JSON array; write one object per line"):
         open_documents(tmp_path / "c.json")
+
+
+def test_stream_takes_other_columns(actvec, tmp_path):
+    path, out = written(tmp_path / "c.jsonl", RECORDS), tmp_path / "out"
+    command = ("stream", path, "--mode=short", "--out", out)
+    code, _, errors = actvec(*command, "--column=content")
+    assert code == 2
+    assert "no column 'content'; there are: body, uid, id" in errors
+    assert not out.exists()
+    assert actvec(*command, "--column=body", "--id-column=uid")[0] == 0
+    rows = [json.loads(one.read_text()) for one in out.glob("*_metadata.json")]
+    assert {row["id"] for row in rows} == {"0", "1", "2"}
+    code, _, errors = actvec(*command, "--column=body", "--resume")
+    assert code == 2
+    assert "input columns is" in errors
+
+
+def test_mean_takes_other_columns(actvec, tmp_path):
+    path = written(tmp_path / "c.parquet", RECORDS)
+    command = ("mean", "compute", path, "--name=of-a-column", "--json")
+    assert actvec(*command)[0] == 2
+    code, output, _ = actvec(*command, "--column=body")
+    assert (code, json.loads(output)["documents"]) == (0, 3)
+
+
+def test_stream_of_standard_input_says_it_cannot_resume(actvec, tmp_path, monkeypatch):
+    def stream():
+        stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(LINES)))
+        monkeypatch.setattr(sys, "stdin", stdin)
+        return actvec("stream", "-", "--mode=short", "--out", tmp_path / "out", "--resume")
+
+    code, output, errors = stream()
+    assert code == 0
+    assert "2 vectors" in output
+    assert "- can be read only once: this job cannot be resumed" in errors
+    code, _, errors = stream()
+    assert code == 2
+    assert "its input is a pipe" in errors
