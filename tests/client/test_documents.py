@@ -152,15 +152,14 @@ def test_lines_are_read_one_at_a_time(tmp_path):
     ("name", "message"),
     [
         ("corpus.csv", "no supported kind"),
-        ("corpus.txt", "extract --file"),
-        ("corpus.json", "no supported kind"),
+        ("corpus.txt", "a single text"),
     ],
 )
 def test_other_files_are_refused_listing_what_is_supported(tmp_path, name, message):
     (tmp_path / name).write_text("x")
     with pytest.raises(UnsupportedInput, match=message) as error:
         open_documents(tmp_path / name)
-    assert "a folder of .txt files, or a .jsonl, .jsonl.gz or .parquet file" in str(error.value)
+    assert "a folder of .txt files, JSON lines (.jsonl, .json, also .gz or .zst" in str(error.value)
 
 
 def test_nothing_there_and_nothing_in_it_are_told_apart(tmp_path):
@@ -263,9 +262,9 @@ def test_parquet_that_breaks_off_says_so_after_what_could_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"content": ["a"], "id": ["b"]}, "no column `text`, but content, id; rename"),
-        ({"text": [1]}, "column `text` holds int64, not strings"),
-        ({"text": ["a"], "id": [0.5]}, "column `id` holds double, not strings or integers"),
+        ({"content": ["a"], "id": ["b"]}, "no column 'text'; there are: content, id"),
+        ({"text": [1]}, "column 'text' holds int64, not strings"),
+        ({"text": ["a"], "id": [0.5]}, "column 'id' holds double, not strings or integers"),
     ],
 )
 def test_parquet_without_texts_is_refused(tmp_path, columns, message):

@@ -133,6 +133,12 @@ class SourceBroken(ActvecError):
     code = "UNAVAILABLE"
 
 
+class SourceDamaged(SourceBroken):
+    """A file of a corpus is damaged or was cut short; reading it again does not help."""
+
+    code = "DATA_LOSS"
+
+
 class InvalidTarget(InvalidArgument, ValueError):
     """The address of the server is not HOST:PORT."""
 

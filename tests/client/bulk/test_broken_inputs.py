@@ -16,7 +16,7 @@ class FailingDisk(LinesSource):
     """Lines that cannot be read on from some document, until the disk is healed."""
 
     def __init__(self, path, breaks_at):
-        super().__init__(path, compressed=False)
+        super().__init__(path)
         self.breaks_at = breaks_at
 
     def scan(self, skip=frozenset()):
@@ -61,7 +61,7 @@ class AwayFor(LinesSource):
     """Lines of which one document cannot be had, with a code, until there is none."""
 
     def __init__(self, path, index, code):
-        super().__init__(path, compressed=False)
+        super().__init__(path)
         self.index, self.code = index, code
 
     def scan(self, skip=frozenset()):

@@ -8,12 +8,13 @@ import click
 from actvec.client.cli.options import (
     Server,
     bos_option,
+    column_options,
     json_option,
     shard_option,
     talks_to_server,
 )
 from actvec.client.cli.progress import show_mean_progress
-from actvec.client.documents import Shard, open_documents
+from actvec.client.documents import Columns, Shard, open_documents
 from actvec.client.errors import InvalidArgument
 from actvec.client.means import CorpusMean, MeanProgress
 from actvec.client.vectors import Truncation
@@ -37,6 +38,7 @@ def mean() -> None:
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Names the mean: letters, digits, '.', '_' and '-'.")
 @shard_option
+@column_options
 @click.option("--job", help="Names the job on the server.  [default: the mean's name]")
 @click.option(
     "--truncation",
@@ -68,6 +70,7 @@ def compute(
     source: Path,
     name: str,
     shard: Shard | None,
+    columns: Columns,
     job: str | None,
     truncation: Truncation,
     bos: bool | None,
@@ -82,7 +85,7 @@ def compute(
     run the same command again after a crash of either side and it goes on from there, each document
     counted exactly once. Documents that are left out are counted by reason, and the exit code is 1.
     """
-    documents = open_documents(source, shard)
+    documents = open_documents(source, shard, columns)
     durable = 0
     try:
         with (

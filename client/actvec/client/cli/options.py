@@ -10,7 +10,7 @@ import click
 
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
 from actvec.client.cli.waiting import WaitingLines
-from actvec.client.documents import Shard, read_text
+from actvec.client.documents import Columns, Shard, read_text
 from actvec.client.errors import InvalidArgument
 from actvec.client.place import Waking
 from actvec.client.sync import Client
@@ -211,6 +211,25 @@ shard_option = click.option(
     help="Only the I-th of N parts of INPUT, for N machines that share the work: every N-th"
     " document. The parts together are each document once.",
 )
+
+
+def column_options(command: Command) -> Callable[..., Any]:
+    """`--column` and `--id-column`, which a verb takes as `columns`."""
+
+    def with_columns(*args: Any, column: str, id_column: str, **kwargs: Any) -> Any:
+        return command(*args, columns=Columns(column, id_column), **kwargs)
+
+    # The wrapper keeps the command's name, help and the options it has already.
+    wrapped = functools.update_wrapper(with_columns, command)
+    for name, holds, default in (("id-column", "id", "id"), ("column", "text", "text")):
+        wrapped = click.option(
+            f"--{name}",
+            metavar="NAME",
+            default=default,
+            show_default=True,
+            help=f"The field or column of INPUT that holds the {holds} of a document.",
+        )(wrapped)
+    return wrapped
 
 
 def vector_options(command: Command) -> Command:

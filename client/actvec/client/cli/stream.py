@@ -19,13 +19,14 @@ from actvec.client.bulk import (
 )
 from actvec.client.cli.options import (
     Server,
+    column_options,
     json_option,
     shard_option,
     talks_to_server,
     vector_options,
 )
 from actvec.client.cli.progress import describe, show_progress
-from actvec.client.documents import Shard, open_documents
+from actvec.client.documents import Columns, Shard, open_documents
 from actvec.client.files import FILE_DTYPE, Dtype
 from actvec.client.vectors import Mode, Truncation
 
@@ -63,6 +64,7 @@ from actvec.client.vectors import Mode, Truncation
     help=f"Vectors of a shard or Parquet file; memory holds one file.  [default: {ROWS_PER_FILE}]",
 )
 @shard_option
+@column_options
 @click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
 @click.option(
     "--resume",
@@ -109,6 +111,7 @@ def stream(
     dtype: Dtype,
     rows_per_file: int | None,
     shard: Shard | None,
+    columns: Columns,
     ordered: bool,
     resume: bool,
     save_every: float,
@@ -118,9 +121,10 @@ def stream(
 ) -> None:
     """Turn the documents of INPUT into vectors on disk.
 
-    INPUT is a folder of .txt files, or a .jsonl, .jsonl.gz or .parquet file with a `text` and,
-    where you like, an `id` a line or row. Documents that fail are listed in errors.jsonl in the
-    output folder, the others are kept, and the exit code is 1.
+    INPUT is a folder of .txt files; JSON lines (.jsonl or .json, also .gz or .zst) with a `text`
+    and an optional `id` per line; or a .parquet file with such columns. `-` reads JSON lines from
+    standard input. Documents that fail are listed in errors.jsonl in the output folder, the others
+    are kept, and the exit code is 1.
 
     The folder's manifest.json says what the job is. A job that was killed goes on with --resume;
     without it, a folder that holds a job already is refused. Other files in the folder stay, save
@@ -128,8 +132,11 @@ def stream(
     """
     if format_ == "files" and rows_per_file is not None:
         raise click.UsageError("--rows-per-file is for --format shards and --format parquet")
+    documents = open_documents(source, shard, columns)
+    if resume and documents.size is None:
+        click.echo(f"{source} can be read only once: this job cannot be resumed", err=True)
     job = VectorJob(
-        open_documents(source, shard),
+        documents,
         out,
         mode=mode,
         center=center,

@@ -3,22 +3,28 @@
 A document that cannot be read is a `Failure`, and the others follow. A file that cannot be read on
 is an exception, `SourceBroken`, after what could be read: its end is not the corpus' end.
 
-Three kinds of input: a folder of `.txt` files, JSON lines (`.jsonl`, `.jsonl.gz`) with a `text`
-and, where given, an `id`, and Parquet with columns of these names. Text is UTF-8.
+Three kinds of input: a folder of `.txt` files, JSON lines (`.jsonl` or `.json`, also `.gz` and
+`.zst`, or standard input) with a `text` and an optional `id`, and Parquet with such columns. Text
+is UTF-8.
 """
 
-import errno
-import os
 from pathlib import Path
 
 from actvec.client.documents.folder import FolderSource, read_text
 from actvec.client.documents.lines import LinesSource
+from actvec.client.documents.opening import (
+    STDIN,
+    compression_of,
+    is_repeatable,
+    require_readable,
+)
 from actvec.client.documents.parquet import ParquetSource
 from actvec.client.documents.shard import Shard, ShardSource
-from actvec.client.documents.source import DocumentSource, Located
+from actvec.client.documents.source import Columns, DocumentSource, Located
 from actvec.client.errors import UnsupportedInput
 
 __all__ = [
+    "Columns",
     "DocumentSource",
     "FolderSource",
     "LinesSource",
@@ -30,51 +36,70 @@ __all__ = [
     "read_text",
 ]
 
-_SUPPORTED = "a folder of .txt files, or a .jsonl, .jsonl.gz or .parquet file"
+_SUPPORTED = (
+    "a folder of .txt files, JSON lines (.jsonl, .json, also .gz or .zst; - for standard input), or"
+    " a .parquet file"
+)
 
 
-def open_documents(path: str | Path, shard: Shard | None = None) -> DocumentSource:
-    """The documents of a folder of `.txt` or of a `.jsonl`, `.jsonl.gz` or `.parquet` file.
+def open_documents(
+    path: str | Path, shard: Shard | None = None, columns: Columns | None = None
+) -> DocumentSource:
+    """The documents of a folder of `.txt`, of JSON lines or of a `.parquet` file.
 
     A text file's id is its name without `.txt`; files come in the order of their names. The id of
     a line or row is its `id`, a string or an integer, or the number of the line or row from 1;
     blank lines are skipped.
 
     Args:
-        path: Where they are.
+        path: The folder or the file: `.jsonl` or `.json`, also with `.gz` or `.zst`, or
+            `.parquet`. `-` is standard input, JSON lines, compressed or not. Standard input and
+            named pipes can be read only once.
         shard: Which part of them; None for all.
+        columns: The fields or columns that hold texts and ids; None for `text` and `id`.
 
     Raises:
-        UnsupportedInput: there is nothing at `path`, or nothing that can be read.
-        MissingExtra: Parquet needs pyarrow, which is not installed.
+        UnsupportedInput: there is nothing at `path`, nothing that can be read, or no field of that
+            name in the first documents.
+        MissingExtra: Parquet and Zstandard need pyarrow, which is not installed.
+
+    Example:
+        >>> for document in open_documents("corpus.jsonl.zst", columns=Columns(text="body")):
+        ...     print(document)
     """
-    source = _open(Path(path))
+    source = _open(Path(path), columns or Columns())
+    source.check()
     return source if shard is None else ShardSource(source, shard)
 
 
-def _open(path: Path) -> DocumentSource:
+def _open(path: Path, columns: Columns) -> DocumentSource:
+    if path == STDIN:
+        return LinesSource(path, columns=columns)
     try:
         if path.is_dir():
-            return _open_folder(path)
-        # Not opened to find out: a pipe can be opened once only.
-        path.stat()
-        if not os.access(path, os.R_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return _open_folder(path, columns)
+        require_readable(path)
+        repeatable = is_repeatable(path)
     except OSError as error:
         raise UnsupportedInput(f"cannot read {path}: {error.strerror}") from error
+    compression = compression_of(path.name)
+    if compression is not None:
+        return LinesSource(path, compression, columns)
     name = path.name.lower()
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        return LinesSource(path, compressed=name.endswith(".gz"))
     if name.endswith(".parquet"):
-        return ParquetSource(path)
+        if not repeatable:
+            raise UnsupportedInput(f"{path} is no regular file, and Parquet is read from its end")
+        return ParquetSource(path, columns)
     if name.endswith(".txt"):
         raise UnsupportedInput(
-            f"{path} is a single text, take `actvec extract --file` for that; or give {_SUPPORTED}"
+            f"{path} is a single text, which is extracted and not streamed; or give {_SUPPORTED}"
         )
     raise UnsupportedInput(f"{path} is of no supported kind; give {_SUPPORTED}")
 
 
-def _open_folder(folder: Path) -> DocumentSource:
+def _open_folder(folder: Path, columns: Columns) -> DocumentSource:
+    if columns != Columns():
+        raise UnsupportedInput(f"{folder} is a folder: texts in files have no columns to name")
     # Names only: sorting needs all of them, and they are small beside the texts.
     names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".txt")
     if not names:

@@ -1,4 +1,4 @@
-"""A folder of `.txt` files, a document a file."""
+"""A folder of `.txt` files, one document per file."""
 
 import hashlib
 from array import array
@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from actvec.client.documents.opening import not_a_file
 from actvec.client.documents.source import DocumentSource, Located, decode
 from actvec.client.vectors import Document, Failure
 
@@ -76,6 +77,10 @@ def _size(path: Path) -> int:
 
 def _read_file(path: Path) -> Document | Failure:
     try:
+        # A pipe or a device may have no end.
+        if kind := not_a_file(path.stat().st_mode):
+            message = f"{path} is {kind}, not a file"
+            return Failure(path.stem, "INVALID_ARGUMENT", message, "text")
         return Document(path.stem, read_text(path))
     except OSError as error:
         return Failure(path.stem, "UNAVAILABLE", f"cannot read {path}: {error.strerror}", "text")

@@ -2,13 +2,12 @@
 
 import abc
 import hashlib
-import stat
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from actvec.client.errors import SourceBroken
+from actvec.client.documents.opening import is_repeatable
 from actvec.client.vectors import Document, Failure
 
 
@@ -27,6 +26,29 @@ class Located:
     document: Document | Failure
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Which fields of a line, or columns of a row, make a document.
+
+    Attributes:
+        text: Holds the text.
+        id: Holds the id, a string or an integer. A document without one is called by the number
+            of its line or row, from 1; None gives all of them such ids. A name other than `id`
+            must exist.
+    """
+
+    text: str = "text"
+    id: str | None = "id"
+
+    def required(self) -> list[str]:
+        """The names without which a corpus was not meant."""
+        return [self.text] if self.id in (None, "id") else [self.text, self.id]
+
+    def identity(self) -> dict[str, Any]:
+        """What they add to the identity of a source: nothing if they are the usual ones."""
+        return {} if self == Columns() else {"columns": asdict(self)}
+
+
 class DocumentSource(abc.ABC):
     """Documents on disk. Each iteration reads anew.
 
@@ -39,6 +61,14 @@ class DocumentSource(abc.ABC):
 
     def __iter__(self) -> Iterator[Document | Failure]:
         return (located.document for located in self.scan())
+
+    def check(self) -> None:
+        """Look at the first documents of a source that can be read again.
+
+        Raises:
+            UnsupportedInput: the fields that should hold texts or ids do not exist; the message
+                names those that do.
+        """
 
     @property
     @abc.abstractmethod
@@ -58,8 +88,9 @@ class DocumentSource(abc.ABC):
         """The documents in order, save for those whose numbers are in `skip`.
 
         Raises:
-            SourceBroken: the source cannot be read to its end, which is so for every shard of it
-                and whatever is skipped: nobody knows what would have followed.
+            SourceBroken: the source cannot be read to its end. Every shard of it raises this,
+                whatever is skipped: nobody knows what would have followed.
+            UnsupportedInput: a pipe whose first documents do not have the fields that were named.
         """
 
     @abc.abstractmethod
@@ -73,29 +104,30 @@ class DocumentSource(abc.ABC):
         """
 
 
+def missing_columns(columns: Columns, fields: Iterable[str]) -> str | None:
+    """A reason that names the fields there are, if one that `columns` requires is not there."""
+    fields = list(fields)
+    for name in columns.required():
+        if name not in fields:
+            return f"no column {name!r}; there are: {', '.join(fields) or 'none'}"
+    return None
+
+
 def file_identity(path: Path, kind: str) -> dict[str, Any] | None:
     """The identity of a single file; None of a pipe.
 
     Raises:
         OSError: it cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    if not is_repeatable(path):
         return None
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"kind": kind, "bytes": file.tell(), "sha256": digest}
 
 
-def source_broken(path: Path, where: str, error: Exception) -> SourceBroken:
-    """The end of a file before its end."""
-    return SourceBroken(
-        f"{path}, {where}: from here on the file cannot be read: {error}. Run again where a disk or"
-        " a network failed; a file that was cut short is to be made or fetched again"
-    )
-
-
-def parse_id(value: object, *, default: str) -> str:
-    """A document's id from what stands in a file.
+def parse_id(value: object, *, name: str, default: str) -> str:
+    """A document's id from the field `name` of a file.
 
     Raises:
         ValueError: it is neither a string nor an integer nor nothing.
@@ -106,7 +138,7 @@ def parse_id(value: object, *, default: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise ValueError(f"`id` is a string or an integer, not {json_type(value)}")
+    raise ValueError(f"`{name}` is a string or an integer, not {json_type(value)}")
 
 
 def decode(data: bytes) -> str:
