@@ -26,7 +26,7 @@ def test_shown_escapes_what_terminals_obey(text: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["naïve", "日本\u3000語", "می\u200cخواهم", "👩\u200d🔬 ok", r"C:\new", "a b\xa0c"]
+    "text", ["naïve", "日本\u3000語", "क\u094d\u200cष", "👩\u200d🔬 ok", r"C:\new", "a b\xa0c"]
 )
 def test_shown_keeps_every_script(text: str) -> None:
     assert shown(text) == text
