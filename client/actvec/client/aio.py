@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from actvec.client import means_wire, wire
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
@@ -14,6 +14,8 @@ from actvec.client.means import CorpusMean, MeanFile, MeanSettings
 from actvec.client.model import Limits, ModelInfo
 from actvec.client.place import Waking
 from actvec.client.results import ResultStream
+from actvec.client.runtime import check_runtime
+from actvec.client.seconds import checked_seconds
 from actvec.client.servers import Servers
 from actvec.client.streaming import StreamOptions, VectorStream
 from actvec.client.vectors import Document, Encoding, Mode, Settings, Truncation, Vector
@@ -24,8 +26,8 @@ from actvec.v1 import means_pb2, model_pb2, vectors_pb2
 class AsyncClient:
     """Turns documents into activation vectors on an actvec server.
 
-    It connects at the first call, in the event loop of that call, and belongs to that loop. Its
-    methods may run concurrently.
+    It connects at the first call, in the event loop of that call, and belongs to that loop and to
+    that process: close it before the process is forked. Its methods may run concurrently.
 
         async with AsyncClient("127.0.0.1:50051") as client:
             vector = await client.extract("Some text.", mode="short")
@@ -39,8 +41,8 @@ class AsyncClient:
         *,
         token: str | None = None,
         tls: TlsFiles | None = None,
-        timeout: float = 60.0,
-        retry_for: float = 300.0,
+        timeout: float | None = 60.0,
+        retry_for: float | None = 300.0,
         workers: int | None = None,
         waking: Waking | None = None,
     ) -> None:
@@ -53,8 +55,10 @@ class AsyncClient:
                 only.
             tls: Certificates other than the public authorities', for TLS.
             timeout: Seconds that a call may take, retries included, once the server is awake, and
-                that the file of a mean may be without a chunk; streams have no such limit.
-            retry_for: Seconds without progress after which a broken stream is given up.
+                that the file of a mean may be without a chunk; streams have no such limit. None
+                or infinity for no limit.
+            retry_for: Seconds without progress after which a broken stream is given up; 0 to give
+                up at once, None or infinity never to.
             workers: How many workers of a deployment are to be there: `stream` is spread over all,
                 and those that are missing are started. Default: those that are, or one.
             waking: How long a server that is asleep is waited for. Default: `Waking()`.
@@ -65,11 +69,16 @@ class AsyncClient:
                 `workers` of a single server, a deployment without a token.
             InsecureToken: a token for a server on another machine, without TLS.
             MissingExtra: `target` is on Modal, and modal is not installed.
+            ValueError: a time is negative or NaN, or `timeout` is 0.
+            TypeError: a time is no number.
+            FailedPrecondition: gRPC would hang here: this process was forked while a client was
+                connected, or gevent or eventlet has replaced its threads.
         """
+        check_runtime()
+        self._timeout = checked_seconds("timeout", timeout)
+        self._retry_for = checked_seconds("retry_for", retry_for, zero=True)
         self._servers = Servers(target, token, tls or TlsFiles(), workers, waking or Waking())
         self._connection = self._servers.first
-        self._timeout = timeout
-        self._retry_for = retry_for
         self._info: ModelInfo | None = None
 
     async def __aenter__(self) -> Self:
@@ -91,7 +100,7 @@ class AsyncClient:
         """What the server serves: model, layers, widths, limits, versions.
 
         Args:
-            timeout: Seconds, instead of the client's.
+            timeout: Seconds, instead of the client's; infinity for no limit.
 
         Raises:
             ServerUnavailable: no server answers.
@@ -101,7 +110,7 @@ class AsyncClient:
             await self._connection.unary(
                 lambda stub: stub.GetModelInfo,
                 model_pb2.GetModelInfoRequest(),
-                self._timeout if timeout is None else timeout,
+                self._seconds(timeout),
             )
         )
         return self._info
@@ -128,7 +137,7 @@ class AsyncClient:
             prepend_bos: Whether the tokenizer's BOS token comes first; by default if it has one, as
                 the stamp says.
             encoding: How the numbers travel; they arrive as float32 in any case.
-            timeout: Seconds, instead of the client's.
+            timeout: Seconds, instead of the client's; infinity for no limit.
 
         Raises:
             TypeError: `document` is neither a str nor a Document.
@@ -151,7 +160,7 @@ class AsyncClient:
             vectors_pb2.ExtractVectorRequest(
                 text=document.text, settings=wire.encode_settings(settings)
             ),
-            self._timeout if timeout is None else timeout,
+            self._seconds(timeout),
         )
         return wire.decode_vector(
             response.vector,
@@ -363,6 +372,15 @@ class AsyncClient:
         parts = means_wire.encode_file(content, name)
         answer = await self._connection.upload_mean(parts, self._timeout)
         return means_wire.decode_mean(answer.corpus_mean)
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else checked_seconds("timeout", timeout)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a client cannot be copied or sent to another process; send its address, and make a"
+            " client there"
+        )
 
     async def _ask_limits(self) -> Limits:
         return (await self.info()).limits

@@ -1,6 +1,7 @@
 """One channel to one server: unary calls with retries, and streams to be opened."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 import grpc.aio
 
+from actvec.client import runtime
 from actvec.client.channel import Metadata, Target, TlsFiles, open_channel
 from actvec.client.errors import (
     ActvecError,
@@ -18,6 +20,7 @@ from actvec.client.errors import (
     is_break,
     is_busy,
 )
+from actvec.client.home import Home
 from actvec.client.place import Place, Waking
 from actvec.client.retry import Backoff
 from actvec.client.transfer import coming_on
@@ -51,9 +54,13 @@ class Connection:
         metadata: What every call brings.
         tls: How it is encrypted.
         waking: How long a server is waited for that says it is asleep.
+
+    Attributes:
+        home: The event loop that it belongs to.
     """
 
     def __init__(self, place: Place, metadata: Metadata, tls: TlsFiles, waking: Waking) -> None:
+        self.home = Home()
         self._place = place
         self._metadata = metadata
         self._tls = tls
@@ -84,7 +91,8 @@ class Connection:
         Args:
             method: Which.
             request: What it is sent.
-            seconds: How long it may take, all in all, once the server is found and awake.
+            seconds: How long it may take, all in all, once the server is found and awake; may be
+                infinite.
             repeatable: Whether it may be sent again where it may have been done already.
 
         Raises:
@@ -93,7 +101,8 @@ class Connection:
 
         async def attempt(stub: Stub, remaining: float) -> Response:
             call = method(stub)
-            return decoded(await call(request, timeout=remaining, metadata=self._metadata))
+            timeout = None if math.isinf(remaining) else remaining
+            return decoded(await call(request, timeout=timeout, metadata=self._metadata))
 
         return await self._repeat(attempt, seconds, repeatable=repeatable)
 
@@ -210,7 +219,7 @@ class Connection:
         if self._place.moves and channel is not None:
             self._channel = None
             # Other calls may still be at it.
-            self.adopt(asyncio.create_task(channel.close(_LAST_CALLS)))
+            self.adopt(asyncio.create_task(_close(channel, _LAST_CALLS)))
 
     def raise_if_closed(self) -> None:
         """Tell a call that `close` cancelled from a task that its caller cancelled.
@@ -235,14 +244,22 @@ class Connection:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Cancel what is in flight and disconnect."""
+        """Cancel what is in flight and disconnect.
+
+        Raises:
+            FailedPrecondition: its event loop is another one.
+        """
+        there = not self._closed and self.home.is_there()
         self._closed = True
+        if not there:
+            self._channel = None
+            return
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         channel, self._channel = self._channel, None
         if channel is not None:
-            await channel.close()
+            await _close(channel)
 
     async def _find(self) -> Target:
         """Where the server is; `close` ends the search."""
@@ -255,11 +272,14 @@ class Connection:
             raise
 
     async def _stub(self) -> "Stub":
+        if not self._closed:
+            self.home.check()
         async with self._opening:
             if self._closed:
                 raise _closed_error()
             if self._channel is None:
                 self._channel = open_channel(await self._find(), self._tls)
+                runtime.opened(self._channel)
             return service_pb2_grpc.ActivationVectorServiceStub(self._channel)
 
 
@@ -272,6 +292,11 @@ def decoded(response: Response | None) -> Response:
     if response is None:
         raise ProtocolError("the server's answer is missing, or is no message of actvec.v1")
     return response
+
+
+async def _close(channel: grpc.aio.Channel, grace: float | None = None) -> None:
+    await channel.close(grace)
+    runtime.closed(channel)
 
 
 def _each(items: Iterable[Item], and_then: Callable[[], None]) -> Iterator[Item]:

@@ -51,11 +51,13 @@ class ResultStream:
         """Results that are ready, at least one; empty at the end.
 
         Raises:
+            FailedPrecondition: the event loop is another one than at the first result.
             ActvecError: the stream cannot go on.
             Exception: whatever the documents' iterable raised.
         """
         if self._closed:
             return []
+        self._connection.home.check()
         task = self._task or self._start()
         if batch := await self._stream.take():
             return batch
@@ -69,7 +71,7 @@ class ResultStream:
         """Cancel what is in flight, and wait for its end. May be called twice."""
         self._closed = True
         self._batch.clear()
-        if self._task is not None:
+        if self._task is not None and self._connection.home.is_there():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 

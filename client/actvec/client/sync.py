@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from actvec.client.aio import AsyncClient
 from actvec.client.channel import DEFAULT_TARGET, TlsFiles
@@ -29,7 +29,8 @@ class Client:
     """Turns documents into activation vectors on an actvec server.
 
     An `AsyncClient` in a thread of its own, so it works where an event loop already runs, as in a
-    notebook. Its methods may be called from several threads.
+    notebook. Its methods may be called from several threads, but not in a process that was forked
+    from its own: start processes by the method "spawn", or close it before the fork.
 
         with Client("127.0.0.1:50051") as client:
             vector = client.extract("Some text.", mode="short")
@@ -43,8 +44,8 @@ class Client:
         *,
         token: str | None = None,
         tls: TlsFiles | None = None,
-        timeout: float = 60.0,
-        retry_for: float = 300.0,
+        timeout: float | None = 60.0,
+        retry_for: float | None = 300.0,
         workers: int | None = None,
         waking: Waking | None = None,
     ) -> None:
@@ -81,7 +82,7 @@ class Client:
         """What the server serves: model, layers, widths, limits, versions.
 
         Args:
-            timeout: Seconds, instead of the client's.
+            timeout: Seconds, instead of the client's; infinity for no limit.
 
         Raises:
             ServerUnavailable: no server answers.
@@ -197,6 +198,9 @@ class Client:
     def upload_mean(self, content: bytes, *, name: str) -> CorpusMean:
         """Store a mean's file; see `AsyncClient.upload_mean`."""
         return self._loop.run(self._client.upload_mean(content, name=name))
+
+    def __reduce__(self) -> NoReturn:
+        self._client.__reduce__()
 
     def _iterate(self, results: ResultStream) -> Generator[Result, None, None]:
         try:
