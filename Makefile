@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak hostile docs lint proto bench clean
+.PHONY: help install demo test zoo soak hostile docs lint proto bench clean
 FAULTS ?= 200
 SEED ?= 1
 SOAK_MINUTES ?= 20
@@ -35,6 +35,9 @@ demo: $(INSTALLED) ## serve the demo model, turn the sample corpus into vectors 
 # them out keeps those of few and long tests for the end, when the other processes have nothing to do.
 test: $(INSTALLED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+zoo: $(INSTALLED) ## serve a tiny model of every architecture and compare it with transformers
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo
 
 soak: $(INSTALLED) ## kill and cut at random, FAULTS times, then SOAK_MINUTES of callers: no loss, no leak
 	$(BIN)/pytest tests/faults -s --faults $(FAULTS) --fault-seed $(SEED) --soak-minutes $(SOAK_MINUTES)

@@ -1,0 +1,52 @@
+"""The models of the zoo: each a config, a way to save it, and what it must come to."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from transformers import PreTrainedModel
+
+from actvec.server.demo import VOCABULARY
+
+from .building import build
+from .saving import Save, one_file
+
+LAYERS = (0, 2, 3)
+"""Of five blocks: the first, and the last is left out, so that the model is truncated."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the zoo.
+
+    Attributes:
+        name: Unique; decides the weights.
+        model_type: transformers' name of the architecture.
+        exercises: What is special about it.
+        config: What its config sets beside the small sizes of `tiny_config`.
+        save: How it is written to disk.
+        must: `serve` if a refusal is a fault, `refuse` if serving is one, `either` if both are well.
+        layers: Target layers.
+        given: Further options of the server; of a function, what it makes of the directory.
+        vocabulary: Ids that documents may use.
+    """
+
+    name: str
+    model_type: str
+    exercises: str = ""
+    config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    save: Save = one_file
+    must: Literal["serve", "refuse", "either"] = "serve"
+    layers: tuple[int, ...] = LAYERS
+    given: Callable[[Path], dict[str, Any]] = lambda _: {}
+    vocabulary: int = VOCABULARY
+
+    def build(self) -> PreTrainedModel:
+        """The module, in float32 with eager attention; `save` may change its weights."""
+        return build(self.name, self.model_type, self.config)
+
+    def options(self, directory: Path) -> dict[str, Any]:
+        """What `ModelOptions` is given beside the model, once it is saved in `directory`."""
+        return {"layers": self.layers, **self.given(directory)}
