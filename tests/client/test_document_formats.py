@@ -58,7 +58,9 @@ def test_c4_files_are_read_as_they_are(shared_data):
 def test_empty_archives_are_damaged(tmp_path, ending):
     path = tmp_path / f"corpus.jsonl{ending}"
     path.write_bytes(b"")
-    with pytest.raises(SourceDamaged, match=r"line 1: .* the archive is empty.* cut short") as error:
+    with pytest.raises(
+        SourceDamaged, match=r"line 1: .* the archive is empty.* cut short"
+    ) as error:
         list(open_documents(path))
     assert error.value.code == "DATA_LOSS"
     path.write_bytes(COMPRESS[ending](b""))

@@ -242,6 +242,7 @@ async def test_concurrent_unary_calls_share_steps(serve, demo_engine):
 
     class Counting:
         name, card = demo_engine.name, demo_engine.card
+        groups = demo_engine.groups
 
         def run(self, documents):
             steps.append(len(documents))

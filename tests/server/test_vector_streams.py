@@ -186,6 +186,7 @@ async def test_a_cancelled_stream_leaves_the_queue(serve, demo_engine):
 
     class Slow:
         name, card = demo_engine.name, demo_engine.card
+        groups = demo_engine.groups
 
         def run(self, documents):
             nonlocal computed

@@ -27,7 +27,7 @@ class Entry:
         exercises: What is special about it.
         config: What its config sets beside the small sizes of `tiny_config`.
         save: How it is written to disk.
-        must: `serve` if a refusal is a fault, `refuse` if serving is one, `either` if both are well.
+        must: `serve` if a refusal is a fault, `refuse` if serving is one, else `either`.
         layers: Target layers.
         given: Further options of the server; of a function, what it makes of the directory.
         vocabulary: Ids that documents may use.

@@ -103,7 +103,7 @@ def _shrunk(kind: type[PretrainedConfig], overrides: Mapping[str, Any]) -> Pretr
         settings |= _LATENT
     for name, nested in kind.sub_configs.items():
         inner = overrides.get(name, {})
-        if isinstance(known.get(name), dict) and not nested.__name__ == "AutoConfig":
+        if isinstance(known.get(name), dict) and nested.__name__ != "AutoConfig":
             settings[name] = _shrunk(nested, inner).to_dict()
         elif isinstance(known.get(name), dict):
             settings[name] = _shrunk(CONFIG_MAPPING[known[name]["model_type"]], inner).to_dict()

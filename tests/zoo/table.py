@@ -13,8 +13,9 @@ def table_row(outcome: Outcome) -> str:
     """One line for a terminal."""
     name = outcome.entry.name
     kind = "" if outcome.entry.model_type == name else f"({outcome.entry.model_type})"
+    engine = "fault" if _crashed(outcome) else outcome.engine or "refused"
     words = [
-        f"{name:26} {kind:18} {outcome.engine or 'refused' if not _crashed(outcome) else 'fault':8}",
+        f"{name:26} {kind:18} {engine:8}",
         f"{_error(outcome):8} {outcome.context or '':5} {_invariant(outcome):4}",
         f"{outcome.seconds:5.2f} s",
     ]

@@ -182,7 +182,7 @@ def decoder_only(causal_lm: type[PreTrainedModel], blocks: int) -> type[PreTrain
 
 
 def _remove_around(module: nn.Module, path: str) -> list[str]:
-    """Remove every module that neither holds the one at `path` nor is in it; returns their paths."""
+    """Remove every module that neither holds that at `path` nor is in it; returns their paths."""
     removed = []
     steps = path.split(".") if path else []
     for depth, step in enumerate(steps):
@@ -195,7 +195,8 @@ def _remove_around(module: nn.Module, path: str) -> list[str]:
 
 
 def _path_of(module: nn.Module, part: nn.Module) -> str:
-    return next(path for path, found in module.named_modules() if found is part)
+    paths = (path for path, found in module.named_modules() if found is part)
+    return str(next(paths))
 
 
 def _block_list(text: PreTrainedModel) -> str:
@@ -220,4 +221,4 @@ def _block_list(text: PreTrainedModel) -> str:
             f"a {text.config.model_type!r} model does not keep its {layers} blocks in one list: "
             "its residual stream cannot be captured"
         )
-    return found[0]
+    return str(found[0])

@@ -164,6 +164,7 @@ def load_model(
         text = config.get_text_config()
         n_layers = _number(text, "num_hidden_layers")
         layers = _checked_layers(layers, n_layers)
+        context = context or _context(text)
         load = load_whole if whole else load_decoder
         blocks = min(layers[-1] + 2, n_layers) if whole else layers[-1] + 1
         # Of a large model the hash takes as long as the loading; neither holds Python's lock.
@@ -177,7 +178,7 @@ def load_model(
             n_layers=n_layers,
             layers=layers,
             d_model=_number(text, "hidden_size"),
-            context=context or _context(text),
+            context=context,
             dtype=dtype,
             device=device,
             tokenizer_sha256=hashlib.sha256(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# Widths that documents may outgrow: sliding windows, chunks, the tokens that sparse attention picks.
+# Widths that documents may outgrow: windows, chunks, the tokens that sparse attention picks.
 _WIDTH = re.compile(r"(^|_)(sliding_window|window_size|attention_window|chunk_size|index_topk)$")
 _ROW_MAXIMUM = {"longrope", "su", "dynamic"}
 

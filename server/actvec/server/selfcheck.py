@@ -120,7 +120,10 @@ class SelfCheck:
         reason = None
         # One token's error would drown in a document's where another's state is very large.
         if not (document <= self.tolerance and token <= self.tolerance * _TOKEN / _DOCUMENT):
-            reason = f"its states differ from transformers' by {document:.1e} (one token's by {token:.1e})"
+            reason = (
+                f"its states differ from transformers' by {document:.1e} "
+                f"(one token's by {token:.1e})"
+            )
         same = all(
             torch.equal(ours, theirs)
             for one, other in zip(found, alone, strict=False)

@@ -52,6 +52,7 @@ async def test_a_client_that_the_server_does_not_come_to_read_is_not_silent(serv
 
     class Slow:
         name, card = demo_engine.name, demo_engine.card
+        groups = demo_engine.groups
 
         def run(self, step):
             time.sleep(0.2)

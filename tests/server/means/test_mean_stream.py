@@ -128,6 +128,7 @@ async def test_a_document_that_is_not_finite_is_left_out(serve, demo_engine):
     class Poisoned:
         name = "packed"
         card = demo_engine.card
+        groups = demo_engine.groups
 
         def run(self, step):
 
@@ -197,6 +198,7 @@ async def test_a_stream_cancelled_in_the_middle_of_a_commit_keeps_its_documents(
     class Slow:
         name = "packed"
         card = demo_engine.card
+        groups = demo_engine.groups
 
         def run(self, step):
             going.set()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import zlib
 from collections.abc import Container, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -161,10 +162,9 @@ class _Fields:
             raise UnsupportedInput(
                 f"{self._name} is one JSON array; write one object per line (`jq -c '.[]'`)"
             )
-        try:
+        # A line that is no record is a failure of that document.
+        with suppress(ValueError):
             self._found.update(dict.fromkeys(_record(line)))
-        except ValueError:
-            pass  # which is a failure of that document
         self._lines += 1
         self.known = missing_columns(self._columns, self._found) is None
         if self._lines == _FIRST:

@@ -62,7 +62,7 @@ class DocumentSource(abc.ABC):
     def __iter__(self) -> Iterator[Document | Failure]:
         return (located.document for located in self.scan())
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most sources have nothing to look at
         """Look at the first documents of a source that can be read again.
 
         Raises:

@@ -105,7 +105,7 @@ def _tensors(content: bytes) -> dict[str, NDArray[Any]]:
         RequestError: this is no safetensors file, or one of them has a dtype that numpy has not.
     """
     try:
-        found = dict(deserialize(content))  # type: ignore[no-untyped-call]
+        found = dict(deserialize(content))
     except ValueError as error:
         raise RequestError("chunk", f"is not a safetensors file: {error}") from error
     tensors = {}
