@@ -35,6 +35,6 @@ def test_it_runs_and_shows_what_the_corpus_holds(notebook, tmp_path):
     tables = [text for text in shown if "readable" in text]
     assert len(tables) == 2
     assert re.search(r"duplicates +1 ", tables[0])
-    assert any("has no `text`" in text for text in shown)
+    assert any("no `text`; there are: " in text for text in shown)
     assert any(text.startswith("Counts(empty=1") for text in shown)
     assert (tmp_path / "sample.jsonl.gz").exists()

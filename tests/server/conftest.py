@@ -135,10 +135,11 @@ def serve(demo_model: LoadedModel, demo_engine: PackedEngine, tmp_path: Path):
         *,
         access: AccessOptions = ServerConfig.access,
         watch: WatchOptions = ServerConfig.watch,
+        data_dir: Path = tmp_path,
         **limits: int,
     ) -> AsyncIterator[tuple[Server, ActivationVectorServiceStub]]:
         config = ServerConfig(
-            limits=Limits(**limits), access=access, watch=watch, port=0, data_dir=tmp_path
+            limits=Limits(**limits), access=access, watch=watch, port=0, data_dir=data_dir
         )
         server = await Server.start(config, engine, loaded, engine_thread())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

@@ -127,11 +127,11 @@ async def test_the_dashboard_shows_metrics_that_exist(serve):
     }
 
 
-async def test_a_metrics_port_that_is_taken_is_a_startup_error(serve):
+async def test_a_metrics_port_that_is_taken_is_a_startup_error(serve, tmp_path):
     async with serve(watch=METRICS) as (server, _):
         taken = WatchOptions(metrics_port=server.metrics_port)
         with pytest.raises(StartupError, match=r"cannot serve metrics on .*--metrics-port"):
-            async with serve(watch=taken):
+            async with serve(watch=taken, data_dir=tmp_path / "other"):
                 pass
 
 

@@ -99,9 +99,9 @@ def test_a_mean_that_another_machine_deleted_does_not_come_back_from_a_disk(site
 def test_what_was_not_pushed_was_never_promised(sites):
     site = sites[0]
     folder = site.local / "jobs" / "a"
-    JobDirectory(folder, site.replica()).create("settings")
+    JobDirectory(folder, site.replica()).create('{"of": "a job"}')
     # As by a process that is killed before it comes to push.
     JobDirectory(folder).finish(3, "mean")
     job = JobDirectory(folder, site.replica())
     job.refresh()
-    assert (job.settings(), job.finished()) == ("settings", None)
+    assert (job.settings(), job.finished()) == ('{"of": "a job"}', None)

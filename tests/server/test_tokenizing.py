@@ -168,12 +168,12 @@ class Untouched:
 
 
 def test_a_text_that_cannot_fit_is_refused_untokenized(demo_model):
-    tokenizer = Tokenizer(demo_model.tokenizer, 100)
+    tokenizer = Tokenizer(demo_model.tokenizer, 100, bos=0, vocabulary=2048)
     tokenizer._backend = Untouched(tokenizer._backend)
     text = "word " * 1000
     with pytest.raises(RequestError, match="at least 386 tokens, BOS included; 100 fit"):
         tokenizer(text, Truncation.ERROR, prepend_bos=True)
-    tokenizer = Tokenizer(demo_model.tokenizer, 100)
+    tokenizer = Tokenizer(demo_model.tokenizer, 100, bos=0, vocabulary=2048)
     kept = tokenizer(text, Truncation.KEEP_START, prepend_bos=True)
     assert len(kept.ids) == 100
     assert kept.tokens > 386

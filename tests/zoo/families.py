@@ -255,6 +255,6 @@ FAMILIES = (
         Entry(kind, kind, what, config, must="refuse", given=lambda _: {"context": CONTEXT})
         for kind, (what, config) in _UNDEFINED.items()
     ),
-    *(Entry(kind, kind, "an encoder", must="refuse") for kind in _ENCODERS),
+    *(Entry(kind, kind, "an encoder", must="either") for kind in _ENCODERS),
     *(Entry(kind, kind, "half of another model", must="either") for kind in _HALVES),
 )

@@ -16,7 +16,9 @@ from actvec.server.engine import Engine
 from actvec.server.engines import load_engine
 from actvec.server.errors import StartupError
 from actvec.server.memory import step_budget
+from actvec.server.runner import StepRunner
 from actvec.server.step import StepDocument
+from actvec.server.tokens import Tokenizer
 
 from ..server.reference import reference_pools, relative_error
 from .entries import Entry
@@ -118,8 +120,10 @@ def start(entry: Entry, directory: Path) -> Engine:
     # An option that is still to come: without it the model is refused, or served without.
     asked = {name: value for name, value in asked.items() if name in _OPTIONS}
     options = ModelOptions(model=str(directory), dtype="float32", device="cpu", **asked)
-    engine, _ = load_engine(options)
-    step_budget(engine, None, engine.card.context)
+    engine, loaded = load_engine(options)
+    context = engine.card.context
+    Tokenizer(loaded.tokenizer, context, bos=loaded.bos, vocabulary=loaded.vocabulary)
+    step_budget(engine, None, context)
     return engine
 
 
@@ -138,7 +142,7 @@ def mixed_documents(context: int, vocabulary: int) -> list[NDArray[np.int64]]:
 def _pools(engine: Engine, documents: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
     """The pools `[K, D]` of each document of one step, in the order of mode `long`."""
     found = []
-    for pools in engine.run([StepDocument(ids) for ids in documents]):
+    for pools in StepRunner(engine)([StepDocument(ids) for ids in documents]):
         if isinstance(pools, Exception):
             raise pools
         found.append(pools)

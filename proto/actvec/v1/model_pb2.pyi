@@ -168,6 +168,8 @@ class GetModelInfoResponse(_message.Message):
     MODES_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    BATCH_INVARIANT_FIELD_NUMBER: _builtins.int
+    ENGINE_NOTE_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """transformers' architecture, for example `GPTNeoXForCausalLM`."""
     n_layers: _builtins.int
@@ -179,7 +181,13 @@ class GetModelInfoResponse(_message.Message):
     device: _builtins.str
     """Device that computes, for example `cpu` or `cuda:0`."""
     engine: _builtins.str
-    """`packed` or `lens`."""
+    """`packed`, `plain` or `lens`."""
+    batch_invariant: _builtins.bool
+    """Whether the check at start found the states of a document bit for bit the same alone and in a
+    step, for this model with this engine on this machine.
+    """
+    engine_note: _builtins.str
+    """Why the engine is not the packed one; empty if it is, or if another was asked for."""
     @_builtins.property
     def model(self) -> _vectors_pb2.ModelStamp:
         """What every vector of this server depends on."""
@@ -209,10 +217,12 @@ class GetModelInfoResponse(_message.Message):
         modes: _abc.Iterable[Global___ModeInfo] | None = ...,
         limits: Global___Limits | None = ...,
         versions: Global___Versions | None = ...,
+        batch_invariant: _builtins.bool = ...,
+        engine_note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "d_model", b"d_model", "device", b"device", "engine", b"engine", "limits", b"limits", "model", b"model", "modes", b"modes", "n_layers", b"n_layers", "n_layers_loaded", b"n_layers_loaded", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "batch_invariant", b"batch_invariant", "d_model", b"d_model", "device", b"device", "engine", b"engine", "engine_note", b"engine_note", "limits", b"limits", "model", b"model", "modes", b"modes", "n_layers", b"n_layers", "n_layers_loaded", b"n_layers_loaded", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

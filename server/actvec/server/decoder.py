@@ -70,7 +70,7 @@ class Decoder:
     @classmethod
     def of(cls, module: PreTrainedModel) -> Self:
         """The decoder of a model whose class `decoder_only` made."""
-        text = module.get_decoder()
+        text = _text_decoder(module)
         return cls(text, text.get_submodule(module.block_list))
 
     @torch.inference_mode()
@@ -136,7 +136,7 @@ class Decoder:
 
 def hidden(output: Any) -> torch.Tensor:
     """The states `[1, T, D]` in what a block returns: themselves, or the first of several."""
-    states: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    states: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
     return states
 
 
@@ -162,11 +162,9 @@ def decoder_only(causal_lm: type[PreTrainedModel], blocks: int) -> type[PreTrain
     """
 
     class DecoderOnly(causal_lm):  # type: ignore[misc]
-        _tied_weights_keys = None
-
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
-            text = self.get_decoder()
+            text = _text_decoder(self)
             self.block_list = _block_list(text)
             self.decoder_path = path = _path_of(self, text)
             self.removed = _remove_around(self, path)
@@ -176,9 +174,23 @@ def decoder_only(causal_lm: type[PreTrainedModel], blocks: int) -> type[PreTrain
                 ".".join(filter(None, (path, self.block_list, str(number))))
                 for number in range(blocks, len(every))
             ]
+            gone = tuple(f"{removed}." for removed in self.removed)
+            tied: dict[str, str] = vars(self)["all_tied_weights_keys"]
+            self.all_tied_weights_keys = {
+                name: source
+                for name, source in tied.items()
+                if not name.startswith(gone) and not source.startswith(gone)
+            }
 
     DecoderOnly.__name__ = causal_lm.__name__
     return DecoderOnly
+
+
+def _text_decoder(module: PreTrainedModel) -> PreTrainedModel:
+    decoder = module.get_decoder()
+    # Some families call their unembedding the decoder.
+    found: PreTrainedModel = decoder if isinstance(decoder, PreTrainedModel) else module.base_model
+    return found
 
 
 def _remove_around(module: nn.Module, path: str) -> list[str]:

@@ -161,6 +161,11 @@ def load_model(
             raise StartupError(f"cannot read model {model!r}: {first_line(error)}") from error
         architecture = causal_lm(config).__name__
         tokenizer = load_tokenizer(source.directory, model)
+        if (Path(source.directory) / "adapter_config.json").exists():
+            raise StartupError(
+                f"model {model!r} holds an adapter, which would be ignored: serve a directory with "
+                "the adapter merged into the weights, or take adapter_config.json out of it"
+            )
         text = config.get_text_config()
         n_layers = _number(text, "num_hidden_layers")
         layers = _checked_layers(layers, n_layers)

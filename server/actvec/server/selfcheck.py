@@ -197,7 +197,11 @@ def _check_hidden_states(plain: PlainEngine, ids: Ids, model: LoadedModel) -> No
     hidden = getattr(out, "hidden_states", None)
     if hidden is None or len(hidden) != len(layers) + 2:
         return
-    if _distance(states, [hidden[layer + 1][0] for layer in layers])[0] > _DOCUMENT:
+    # Recurrent families begin their list after the first block instead of before it.
+    if all(
+        _distance(states, [hidden[layer + first][0] for layer in layers])[0] > _DOCUMENT
+        for first in (1, 0)
+    ):
         raise StartupError(
             f"cannot serve {model.card.model!r}: what its blocks return is not its residual stream"
         )

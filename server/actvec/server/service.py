@@ -142,6 +142,8 @@ def _model_info(engine: Engine, extractor: Extractor) -> model_pb2.GetModelInfoR
         d_model=card.d_model,
         device=card.device,
         engine=engine.name,
+        engine_note=card.engine_note,
+        batch_invariant=card.batch_invariant,
         modes=mode_messages(card.d_model),
         limits=model_pb2.Limits(
             max_tokens=extractor.max_tokens,

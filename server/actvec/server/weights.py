@@ -32,7 +32,7 @@ def causal_lm(config: Any) -> type[PreTrainedModel]:
     Raises:
         StartupError: there is none.
     """
-    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
+    for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
         if type(config) in mapping:
             found: type[PreTrainedModel] = mapping[type(config)]
             return found
@@ -49,7 +49,6 @@ def load_decoder(
             quantized in a way that transformers does not know.
     """
     _check_quantization(config)
-    config.tie_word_embeddings = False
     module, report = _from_pretrained(
         decoder_only(causal_lm(config), blocks), source, config, dtype=dtype, device=device
     )
