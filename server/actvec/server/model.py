@@ -1,7 +1,7 @@
 """Loading: from a model's name to the blocks, tokenizer and facts that the engines need.
 
-Only what is used is read: the blocks after the last target layer, the final norm and the
-unembedding stay on the disk.
+Only what is used is read: the blocks after the last target layer and the unembedding stay on the
+disk.
 """
 
 import hashlib

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from actvec.pooling import MODES
 from actvec.server.config import ModelOptions
-from actvec.server.engine import PackedEngine
+from actvec.server.engine import Engine
 from actvec.server.engines import load_engine
-from actvec.server.errors import RequestError, StartupError
+from actvec.server.errors import RequestError
 from actvec.server.means.centring import Centrings
 from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.store import MeanStore
@@ -53,7 +53,7 @@ class Worker:
 
     def __init__(
         self,
-        engine: PackedEngine,
+        engine: Engine,
         loaded: LoadedModel,
         data_dir: Path,
         replica: Replica = NO_REPLICA,
@@ -75,7 +75,7 @@ class Worker:
         """Load and warm a model.
 
         Args:
-            options: Which, and how it is run; `engine` must be `packed`.
+            options: Which, and how it is run.
             data_dir: As of the class.
             replica: As of the class.
 
@@ -83,8 +83,6 @@ class Worker:
             StartupError: the model or an option is not usable.
         """
         engine, loaded = load_engine(options)
-        if not isinstance(engine, PackedEngine):
-            raise StartupError("a worker runs the packed engine only")
         return cls(engine, loaded, data_dir, replica)
 
     def get_activation_vector(
