@@ -19,6 +19,9 @@ def test_info_shows_the_model(actvec):
     assert code == 0
     assert "demo" in output
     assert "resid_post" in output
+    assert "packed, float32 on cpu" in output
+    assert "bit for bit the same in any step" in output
+    assert "not bit for bit" not in output
 
 
 def test_info_prints_json_for_programs(actvec):

@@ -79,10 +79,13 @@ class ModelInfo:
         n_layers_loaded: Blocks that were loaded.
         d_model: D, the residual width.
         device: What computes, for example `cpu` or `cuda:0`.
-        engine: `packed` or `lens`.
+        engine: `packed`, `plain` or `lens`.
         modes: The modes on offer.
         limits: What the server refuses beyond.
         versions: What computes the vectors.
+        batch_invariant: Whether the server found vectors to be bit for bit the same alone and in a
+            step; False from a server that does not tell.
+        engine_note: Why the engine is not the packed one; empty if it is, or was asked for.
     """
 
     model: str
@@ -100,6 +103,8 @@ class ModelInfo:
     modes: tuple[ModeInfo, ...]
     limits: Limits
     versions: Versions
+    batch_invariant: bool = False
+    engine_note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The information as JSON takes it."""

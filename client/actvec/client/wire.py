@@ -253,6 +253,8 @@ def decode_info(info: model_pb2.GetModelInfoResponse) -> ModelInfo:
         d_model=info.d_model,
         device=info.device,
         engine=info.engine,
+        engine_note=info.engine_note,
+        batch_invariant=info.batch_invariant,
         modes=tuple(
             ModeInfo(
                 _MODE_NAMES[mode.mode],

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from actvec.client.cli.foreign import shown
 from actvec.client.cli.options import Server, json_option, talks_to_server
 from actvec.client.model import ModelInfo
 
@@ -35,6 +36,8 @@ def _rows(info: ModelInfo) -> list[tuple[str, str]]:
         ("width", f"{info.d_model}"),
         ("modes", ", ".join(f"{mode.mode} ({mode.dimensions} numbers)" for mode in info.modes)),
         ("engine", f"{info.engine}, {info.dtype} on {info.device}"),
+        *([("", shown(info.engine_note))] if info.engine_note else []),
+        ("vectors", f"{'' if info.batch_invariant else 'not '}bit for bit the same in any step"),
         ("context", f"{limits.max_tokens} tokens"),
         (
             "limits",
