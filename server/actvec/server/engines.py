@@ -65,9 +65,7 @@ def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine,
             return _arranged(options, loaded, check)
         if options.engine == "packed":
             raise StartupError(f"the packed engine cannot run {options.model!r}: {reason}")
-        log.warning(
-            "%s runs one document at a time, which is slower; packed, %s", options.model, reason
-        )
+        log.warning("%s runs one document at a time, which is slower: %s", options.model, reason)
     loaded = _noted(loaded, batch_invariant=True, engine_note=reason or "")
     return PlainEngine(loaded), loaded
 
