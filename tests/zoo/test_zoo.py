@@ -28,7 +28,17 @@ PACKED = [
     "gemma3",
     "gpt_neox-last-block",
 ]
-PLAIN = ["bert", "llama-not-causal", "gemma2", "gpt_oss", "bloom", "gptj", "openai-gpt", "zamba2"]
+PLAIN = [
+    "bert",
+    "llama-not-causal",
+    "gemma2",
+    "gpt_oss",
+    "bloom",
+    "gptj",
+    "openai-gpt",
+    "zamba2",
+    "falcon-alibi",
+]
 REFUSED = [
     "llama-vocabulary",
     "llama-unknown-quantization",

@@ -13,7 +13,7 @@ from actvec.server.engine import Engine, PackedEngine
 from actvec.server.errors import StartupError, first_line
 from actvec.server.model import LoadedModel, load_model
 from actvec.server.plain import PlainEngine
-from actvec.server.selfcheck import SelfCheck
+from actvec.server.selfcheck import SelfCheck, trusted
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine,
         lens.layer_states([np.zeros(1, dtype=np.int64)])
         return lens, loaded
     longest = min(loaded.card.context, document_tokens or loaded.card.context)
+    loaded = trusted(loaded)
     check = SelfCheck.of(loaded, longest, options.check_seconds)
     if check.longest < longest:
         loaded = replace(loaded, card=replace(loaded.card, context=check.longest))
