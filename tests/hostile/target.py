@@ -110,33 +110,24 @@ class Target:
         host, _, port = self.server.target.rpartition(":")
         return host, int(port)
 
-    def endure(
-        self,
-        attack: str,
-        amount: int,
-        storm: Callable[[int], Counter[str]],
-        *,
-        kept_mib: float = 0,
-    ) -> Endured:
+    def endure(self, attack: str, amount: int, storm: Callable[[int], Counter[str]]) -> Endured:
         """Attack the server, and see that it is as it was.
 
         Args:
             attack: What to call it.
             amount: How many calls, connections or files.
             storm: Does so many of them and says how they ended.
-            kept_mib: Freed memory that the server may still keep for what comes next.
         """
         before = self._calm()
         outcomes = storm(amount // 2)
         half = self._calm(before)
         outcomes += storm(amount - amount // 2)
-        allowed = half.mib + _ALLOWED_MIB + kept_mib
-        after = self._calm(half, allowed)
+        after = self._calm(half, half.mib + _ALLOWED_MIB)
         endured = Endured(attack, amount, outcomes, before, half, after)
         self.endured.append(endured)
         assert not UNFORESEEN & outcomes.keys(), outcomes
         assert after.files <= half.files + _ALLOWED_FILES, endured
-        assert after.mib <= allowed, endured
+        assert after.mib <= half.mib + _ALLOWED_MIB, endured
         return endured
 
     def assert_unharmed(self) -> None:

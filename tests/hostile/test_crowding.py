@@ -68,9 +68,7 @@ def test_one_who_asks_for_much_is_bounded(crowded, crowd, amount, name):
     def at_it(times):
         return asyncio.run(storm(crowd, attack, at_once, times))
 
-    # Less than 64 MiB of freed memory is not given back to the system.
-    times = amount(short=min(2 * at_once, 40), long=5 * at_once)
-    crowded.endure(name, times, at_it, kept_mib=64)
+    crowded.endure(name, amount(short=min(2 * at_once, 40), long=5 * at_once), at_it)
 
 
 class Watch:

@@ -164,6 +164,21 @@ async def test_what_was_freed_is_given_back():
     assert times == [0] * 5
 
 
+async def test_the_last_call_gives_everything_back():
+    """Though less was freed than while others hold memory; a small call changes nothing."""
+    tidied = []
+    budget = Budget(Limits(), lambda: tidied.append(budget.held))
+    with budget.of_call("a") as small, small.holding(1000):
+        pass
+    assert tidied == []
+    with budget.of_call("a") as other:
+        other.take(10)
+        with budget.of_call("a") as call, call.holding(2 << 20):
+            pass
+        assert tidied == []
+    assert tidied == [0]
+
+
 async def test_tidying_waits_and_is_not_repeated():
     times, over = [], asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -13,8 +13,9 @@ from contextvars import ContextVar
 from actvec.server.config import Limits
 from actvec.server.errors import BusyError
 
-# Bytes that are given back until the heap is told to give them to the system, too.
-_TIDY_BYTES = 64 << 20
+# Bytes that are given back until the heap is told to give them to the system, too: while calls hold
+# others, and once none does. What is made of a message, its tokens say, is freed with it uncounted.
+_TIDY_BYTES, _TIDY_BYTES_IDLE = 64 << 20, 1 << 20
 
 
 class Budget:
@@ -71,7 +72,7 @@ class Budget:
         if not self._of[caller]:
             del self._of[caller]
         self._given += size
-        if self._given >= _TIDY_BYTES:
+        if self._given >= (_TIDY_BYTES if self._held else _TIDY_BYTES_IDLE):
             self._given = 0
             self._tidy()
 
