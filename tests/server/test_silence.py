@@ -1,4 +1,4 @@
-"""Whoever connects and says nothing keeps nobody else out."""
+"""Silent connections keep no other caller out."""
 
 import asyncio
 import contextlib

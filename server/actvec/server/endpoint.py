@@ -90,8 +90,8 @@ def _options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_allowed_incoming_connections", allow_connections(limits.connections)),
-        # A connection is given so long to say anything, and so long to make a call: whoever holds
-        # one in silence keeps others out.
+        # How long a connection has to complete its handshake, and then to make a call: a silent
+        # one takes a place that others need.
         ("grpc.server_handshake_timeout_ms", _milliseconds(limits.silent_seconds)),
         ("grpc.max_connection_idle_ms", _milliseconds(limits.silent_seconds)),
         # What is beyond waits on the client's side.

@@ -102,7 +102,7 @@ def _explicit_weights(directory: Path) -> tuple[str, ...]:
     """The file of weights that a config names, as transformers heeds it."""
     try:
         named = json.loads((directory / "config.json").read_bytes()).get("transformers_weights")
-    except (OSError, ValueError, AttributeError):  # whoever reads the config says what is wrong
+    except (OSError, ValueError, AttributeError):  # reading the config reports what is wrong
         return ()
     return (str(named),) if named else ()
 

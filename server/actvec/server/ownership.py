@@ -71,7 +71,7 @@ class Ownership:
 
 
 def _sign(path: Path) -> None:
-    """Leave the process's number in the lock's file, for the message of whoever comes second."""
+    """Write the process id into the lock file, for the error message of a second process."""
     # Where the system has no locks, filelock keeps a note of its own in the file.
     if not path.read_text().strip() or path.read_text().strip().isdigit():
         path.write_text(f"{os.getpid()}\n")

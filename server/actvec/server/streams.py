@@ -66,7 +66,7 @@ class VectorStream:
         settings = parse_settings(first.settings, has_bos=self._extractor.has_bos)
         recipe = await self._recipe_for(settings)
         first.ClearField("settings")
-        # Whoever reads them lets them go: they live no longer than they wait.
+        # The reader drops each one: none lives longer than it waits.
         beginning = [first]
         del first
         yield StreamVectorsResponse(stamp=recipe.stamp(self._extractor.card, self._version))

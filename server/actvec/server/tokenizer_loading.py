@@ -90,7 +90,7 @@ def find_bos(tokenizer: PreTrainedTokenizerFast, source: str) -> int | None:
 
 
 def _compare_with_file(tokenizer: PreTrainedTokenizerFast, source: str, model: str) -> None:
-    """Warn of the first text of which a model's `tokenizer.json` makes other ids.
+    """Warn about the first text for which a model's `tokenizer.json` gives other ids.
 
     transformers builds some classes of tokenizers (Qwen2's, Llama's) from the vocabulary alone,
     with splitting rules of its own in place of the file's.

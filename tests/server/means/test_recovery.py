@@ -41,7 +41,7 @@ def folder(path, _monkeypatch):
 
 
 def unreadable(path, monkeypatch):
-    """The disk answers EIO to whoever reads this file."""
+    """Every read of this file fails with EIO."""
     real = io.open
 
     def failing(file, *arguments, **options):

@@ -113,7 +113,7 @@ class Jobs:
                 log.warning("job %s is let go: %s", name, error)
             except StorageError as error:
                 if not reported:
-                    log.error("job %s is let go as its last commit left it: %s", name, error)
+                    log.error("job %s is released at its last commit: %s", name, error)
             except Exception:
                 # The client was told, or will find the commit before.
                 log.exception("job %s is let go as its last commit left it", name)

@@ -45,7 +45,7 @@ class MeanService:
         self._model = model_stamp(extractor.card)
         self._d_model = extractor.card.d_model
         self._centrings = Centrings(store, self._model, self._d_model)
-        # One whole mean in memory at a time, whoever uploads and merges; and one to center by.
+        # One whole mean in memory at a time over all uploads and merges, and one to center by.
         self._turns = Turns("actvec-means", aside=True)
         self._centring = Turns("actvec-centring")
         self._arriving_bytes = 0
