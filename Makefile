@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test zoo soak hostile docs lint proto bench clean
+.PHONY: help install demo test test-slow test-all zoo soak hostile mutants docs lint proto lock bench clean
 FAULTS ?= 200
 SEED ?= 1
 SOAK_MINUTES ?= 20
@@ -34,7 +34,12 @@ demo: $(INSTALLED) ## serve the demo model, turn the sample corpus into vectors 
 # threads only wait for each other. Modules go in their order: left to itself, the one that hands
 # them out keeps those of few and long tests for the end, when the other processes have nothing to do.
 test: $(INSTALLED) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-slow: $(INSTALLED) ## run the slow tests: benchmarks, Ray clusters, a short soak, long pages, notebooks
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
+
+test-all: test test-slow ## run all tests
 
 zoo: $(INSTALLED) ## serve a tiny model of every architecture and compare it with transformers
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo
@@ -45,10 +50,14 @@ soak: $(INSTALLED) ## kill and cut at random, FAULTS times, then SOAK_MINUTES of
 hostile: $(INSTALLED) ## attack a server at length and print what became of it
 	$(BIN)/pytest tests/hostile -s --long-form --timeout 0
 
+mutants: $(INSTALLED) ## put 300 small faults into the core, one at a time: how many do the tests find?
+	$(BIN)/pip install --quiet mutmut==3.8.1
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants --sample 300 --seed $(SEED)
+
 docs: $(INSTALLED) ## build the documentation into build/docs
 	$(BIN)/python -m mkdocs build
 
-lint: $(INSTALLED) ## check style, types, the contract, generated code and deploy/
+lint: $(INSTALLED) ## check style, types, the contract, generated code and configuration files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -57,14 +66,24 @@ lint: $(INSTALLED) ## check style, types, the contract, generated code and deplo
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.gpu.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 proto: $(INSTALLED) ## regenerate messages, grpc stubs and their types from proto/
 	$(BIN)/buf format --write
 	$(BIN)/python proto/generate.py
 
+lock: $(INSTALLED) ## pin what the image on Modal installs, to the newest versions that pyproject.toml admits
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra server --extra data --upgrade \
+	  --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
+	  --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+	  --output-file distributed/actvec/modal/requirements.txt
+
 bench: $(INSTALLED) ## measure this engine against its peers and against the machine's limit
 	$(BIN)/pip install --quiet --editable '.[bench]'
-	$(BIN)/python -m bench.cpu
+	$(BIN)/python -m bench.cpu $(if $(VLLM),--vllm $(VLLM))
+	$(BIN)/python -m bench.one_pass
 
 clean: ## remove .venv and everything that was built
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

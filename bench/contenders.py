@@ -1,4 +1,4 @@
-"""What a user would run: each turns the same documents into the same vectors."""
+"""The contenders: each turns the same documents into the same vectors, as a user might."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -10,33 +10,34 @@ import torch
 from transformers import PreTrainedModel
 
 from actvec.client import Client, Vector
-from actvec.server.bridge import default_bridge
-from actvec.server.engine import PackedEngine
-from actvec.server.pooler import Pools, pool_step
-from actvec.server.scheduler import Scheduler
-from actvec.server.step import DeviceSums, StepDocument
+from actvec.server.engine.packed import PackedEngine
+from actvec.server.engine.pools import Pools, StepPooling
+from actvec.server.engine.step import DeviceSums, StepDocument
+from actvec.server.extraction.scheduler import Scheduler
+from actvec.server.model.bridge import default_bridge
+from actvec.server.model.target import Target
 from bench.serving import ServerProcess
 from bench.workload import Ids
 
 
 class Contender(Protocol):
-    """Something that makes vectors.
+    """A program that computes vectors.
 
     Attributes:
-        name: What the table calls it.
-        comparable: Whether its vectors are those that we make.
+        name: Its name in the table.
+        comparable: Whether its vectors equal ours.
     """
 
     name: str
     comparable: bool
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
-        """The pools `[K, D]` of each document."""
+        """Compute the pools `[1, K, D]` of each document."""
         ...
 
 
 class Packed:
-    """This project's engine under its scheduler, all documents waiting in one bulk lane."""
+    """This project's engine under its scheduler, with all documents queued in one bulk lane."""
 
     comparable = True
 
@@ -53,29 +54,27 @@ class Packed:
         )
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
-        """The pools of each document."""
+        """Compute the pools of each document."""
         results = asyncio.run(self._schedule(documents))
         return [result for result in results if not isinstance(result, Exception)]
 
     async def _schedule(self, documents: Sequence[Ids]) -> list[Pools | Exception]:
         scheduler = Scheduler[StepDocument, Pools](
-            self._engine.run,
-            step_tokens=self._step_tokens,
-            queued_tokens=sum(map(len, documents)),
+            step_tokens=self._step_tokens, queued_tokens=sum(map(len, documents))
         )
         results: dict[int, Pools | Exception] = {}
         lane = scheduler.lane()
         for index, ids in enumerate(documents):
-            document = StepDocument(ids, sums=self._sums)
+            document = StepDocument.of(ids, "long", sums=self._sums)
             await lane.put(document, len(ids), partial(results.__setitem__, index))
         scheduler.refuse()
-        scheduler.start(_ThisThread())
+        scheduler.start(_ThisThread(), self._engine.run)
         await scheduler.drain()
         return [results[index] for index in range(len(documents))]
 
 
 class _ThisThread(Executor):
-    """Runs what it is given at once. A second thread of torch would keep OpenMP's from spinning."""
+    """Runs each function at once. A second thread of torch would keep OpenMP's from spinning."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -84,7 +83,7 @@ class _ThisThread(Executor):
 
 
 class Served:
-    """This project's server of the same model, asked in one `StreamVectors` call."""
+    """This project's server of the same model, in one `StreamVectors` call."""
 
     comparable = True
 
@@ -94,12 +93,12 @@ class Served:
         self._client = Client(server.target)
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
-        """The pools of each document; `documents` are the ids of the texts that are sent."""
+        """Compute the pools of each document; `documents` are the ids of its texts."""
         results = list(
             self._client.stream(self._texts, mode="long", truncation="start", ordered=True)
         )
         assert len(results) == len(documents)
-        return [result.matrix for result in results if isinstance(result, Vector)]
+        return [result.matrix[None] for result in results if isinstance(result, Vector)]
 
 
 class Lens:
@@ -107,8 +106,8 @@ class Lens:
 
     Args:
         module: A model loaded `whole`.
-        layers: Whose residual streams are pooled.
-        filtered: Whether only they are cached, and the model stops behind them.
+        layers: The layers whose residual streams are pooled.
+        filtered: Whether to cache only these, and to stop the model after them.
     """
 
     comparable = True
@@ -126,7 +125,7 @@ class Lens:
 
     @torch.inference_mode()
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
-        """The pools of each document."""
+        """Compute the pools of each document."""
         return [self._run_one(ids) for ids in documents]
 
     def _run_one(self, ids: Ids) -> Pools:
@@ -140,11 +139,11 @@ class Padded:
     """A transformers model with `output_hidden_states`, in padded batches.
 
     Args:
-        model: With or without an LM head.
-        layers: Whose residual streams are pooled.
-        batch: Documents of a batch.
-        by_length: Whether documents are sorted by length.
-        label: What the table calls it.
+        model: The model, with or without an LM head.
+        layers: The layers whose residual streams are pooled.
+        batch: Documents per batch.
+        by_length: Whether to sort documents by length.
+        label: Its name in the table.
     """
 
     comparable = True
@@ -167,7 +166,7 @@ class Padded:
 
     @torch.inference_mode()
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
-        """The pools of each document, in arrival order."""
+        """Compute the pools of each document, in arrival order."""
         order = list(range(len(documents)))
         if self._by_length:
             order.sort(key=lambda index: len(documents[index]))
@@ -200,8 +199,12 @@ class Padded:
 
 
 def pool_document(states: list[torch.Tensor], ids: Ids) -> Pools:
-    """The pools of one document, by the engine's own pooling."""
-    (pools,) = pool_step(states, range(len(states)), [StepDocument(ids)])
+    """Pool one document, as the engine does."""
+    target = Target(tuple(range(len(states))))
+    pooling = StepPooling([StepDocument.of(ids, "long")], target, states[0].device)
+    for point, layer in zip(pooling.points, states, strict=True):
+        pooling.take(point, layer)
+    (pools,) = pooling.results()
     if isinstance(pools, Exception):
         raise pools
     return pools

@@ -1,14 +1,16 @@
 """`python -m bench.cpu`: the engine against its peers and the limit, on this machine's CPU."""
 
 import argparse
+from contextlib import ExitStack
 
-from actvec.server.engine import PackedEngine
-from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.packed import PackedEngine
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.peers import installed_peers
 from bench.profiling import print_profile
 from bench.race import race
 from bench.serving import serving
+from bench.vllm_peer import CutModel, vllm
 from bench.workload import SHAPES, Workload
 
 
@@ -21,12 +23,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--step-tokens", type=int, default=DEFAULT_STEP_TOKENS["cpu"])
     parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
+    parser.add_argument("--vllm", metavar="PYTHON", help="measure vLLM too, by this interpreter")
     parser.add_argument("--profile", action="store_true", help="where a step's time goes, no race")
     options = parser.parse_args()
     keep_freed_memory()
 
     workload = Workload(SHAPES[options.shape], options.documents)
-    engine = PackedEngine(workload.load(options.dtype))
+    loaded = workload.load(options.dtype)
+    # Before the engine arranges its tensors.
+    cut = CutModel.of(loaded)
+    engine = PackedEngine(loaded)
     if options.profile:
         print_profile(engine, workload.documents, options.step_tokens)
         return
@@ -36,7 +42,7 @@ def main() -> None:
         Packed(engine, options.step_tokens, mean=True),
     ]
     if not options.only_packed:
-        whole = workload.load(options.dtype, whole=True).module
+        whole = workload.load(options.dtype, engine="lens").module
         base = workload.base_model(options.dtype)
         contenders += [
             Padded(base, layers, batch=8, by_length=True),
@@ -46,7 +52,13 @@ def main() -> None:
             *installed_peers(workload, base, layers),
         ]
     serve = (f"--dtype={options.dtype}", f"--step-tokens={options.step_tokens}")
-    with serving(workload.directory, *serve) as server:
+    with ExitStack() as running:
+        if options.vllm:
+            peer = vllm(
+                options.vllm, cut, engine, workload.documents, step_tokens=options.step_tokens
+            )
+            contenders.append(running.enter_context(peer))
+        server = running.enter_context(serving(workload.directory, *serve))
         race(
             [*contenders, Served(server, workload.texts)],
             workload.documents,

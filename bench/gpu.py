@@ -14,22 +14,25 @@ import torch
 from transformers import GPTNeoXForCausalLM, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
-from actvec.server.attention import PACKED, register_packed_attention
-from actvec.server.decoder import decoder_only
-from actvec.server.engine import PackedEngine
-from actvec.server.memory import keep_freed_memory, token_bytes
-from actvec.server.model import LoadedModel, ModelCard, default_layers, load_model
-from actvec.server.step import StepDocument
+from actvec.server.config import ModelOptions
+from actvec.server.engine.memory import keep_freed_memory, token_bytes
+from actvec.server.engine.packed import PackedEngine
+from actvec.server.engine.step import StepDocument
+from actvec.server.model.card import ModelCard
+from actvec.server.model.loading import LoadedModel, default_layers, load_model
+from actvec.server.model.packed.attention import PACKED, register_packed_attention
+from actvec.server.model.pruning import decoder_only
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.race import race
 from bench.serving import serving
+from bench.vllm_peer import CutModel, vllm
 from bench.workload import SHAPES, Ids, Shape, Workload, random_documents
 
 Weights = dict[str, torch.Tensor]
 
 
 def truncated_model(shape: Shape, layers: tuple[int, ...], dtype: str, device: str) -> LoadedModel:
-    """The blocks up to the last target, of random weights made on the device."""
+    """Make the blocks up to the last target, with random weights, on the device."""
     register_packed_attention()
     config = shape.config()
     model = decoder_only(GPTNeoXForCausalLM, layers[-1] + 1)
@@ -40,6 +43,7 @@ def truncated_model(shape: Shape, layers: tuple[int, ...], dtype: str, device: s
         revision="",
         architecture="GPTNeoXForCausalLM",
         n_layers=shape.blocks,
+        n_layers_loaded=layers[-1] + 1,
         layers=layers,
         d_model=shape.hidden,
         context=shape.context,
@@ -47,14 +51,14 @@ def truncated_model(shape: Shape, layers: tuple[int, ...], dtype: str, device: s
         device=device,
         tokenizer_sha256="",
     )
-    demo = load_model("demo")
+    demo = load_model(ModelOptions())
     return LoadedModel(
         card, module.eval().requires_grad_(False), demo.tokenizer, demo.bos, shape.vocabulary
     )
 
 
 def whole_model(shape: Shape, card: ModelCard, weights: Weights, attention: str) -> PreTrainedModel:
-    """The whole model with its LM head, which shares the weights of the truncated one."""
+    """Make the whole model with its LM head; it shares the weights of the truncated one."""
     with torch.device(card.device):
         module: PreTrainedModel = GPTNeoXForCausalLM._from_config(
             shape.config(), dtype=getattr(torch, card.dtype), attn_implementation=attention
@@ -65,7 +69,7 @@ def whole_model(shape: Shape, card: ModelCard, weights: Weights, attention: str)
 
 
 def peers(shape: Shape, card: ModelCard, weights: Weights, batch: int) -> list[Contender]:
-    """What people run instead, all layers and LM head, on the same weights."""
+    """The usual alternatives, with all layers and LM head, on the same weights."""
     layers = card.layers
     attentions = ["sdpa"]
     if card.device.startswith("cuda") and is_flash_attn_2_available():
@@ -84,12 +88,12 @@ def peers(shape: Shape, card: ModelCard, weights: Weights, batch: int) -> list[C
     return contenders
 
 
-def neighbours(engine: PackedEngine, documents: Sequence[Ids]) -> None:
-    """Print how far vectors depend on what else is in the step."""
-    together = engine.run([StepDocument(ids) for ids in documents])
+def neighbors(engine: PackedEngine, documents: Sequence[Ids]) -> None:
+    """Print how far vectors depend on the rest of the step."""
+    together = engine.run([StepDocument.of(ids, "long") for ids in documents])
     same, least = 0, 1.0
     for ids, pools in zip(documents, together, strict=True):
-        (alone,) = engine.run([StepDocument(ids)])
+        (alone,) = engine.run([StepDocument.of(ids, "long")])
         assert not isinstance(pools, Exception)
         assert not isinstance(alone, Exception)
         same += np.array_equal(alone, pools)
@@ -102,13 +106,13 @@ def neighbours(engine: PackedEngine, documents: Sequence[Ids]) -> None:
 
 
 def step_memory(engine: PackedEngine, lengths: Sequence[int]) -> None:
-    """Print what a step of one document takes, as counted and, on a GPU, as allocated."""
+    """Print the memory of a step of one document, as counted and, on a GPU, as allocated."""
     device = engine.card.device
     each = token_bytes(engine)
-    print("\n| tokens of the document | reckoned at the start, GiB | allocated at the peak, GiB |")
+    print("\n| tokens of the document | estimate at the start, GiB | allocated at the peak, GiB |")
     print("| ---: | ---: | ---: |")
     for length in lengths:
-        document = [StepDocument(np.zeros(length, dtype=np.int64))]
+        document = [StepDocument.of(np.zeros(length, dtype=np.int64), "long")]
         shown = "not measured on a CPU"
         if device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(device)
@@ -119,7 +123,7 @@ def step_memory(engine: PackedEngine, lengths: Sequence[int]) -> None:
 
 
 def saved_model(workload: Workload, dtype: str, device: str) -> LoadedModel:
-    """The blocks up to the last target as a server loads them; prints how long that takes."""
+    """Load the blocks up to the last target as a server does, and print how long it takes."""
     size = sum(path.stat().st_size for path in workload.directory.glob("*.safetensors"))
     start = time.perf_counter()
     loaded = workload.load(dtype, device=device)
@@ -153,6 +157,7 @@ def measure(shape: Shape, dtype: str, options: argparse.Namespace) -> None:
             loaded = truncated_model(shape, layers, dtype, device)
         # Before TransformerLens wraps the modules and renames them.
         weights = loaded.module.state_dict()
+        cut = CutModel.of(loaded)
         engine = PackedEngine(loaded)
         size = sum(value.nbytes for value in weights.values())
         print(f"{layers[-1] + 1} blocks and the embedding: {size / 1e9:.2f} GB of weights\n")
@@ -160,6 +165,9 @@ def measure(shape: Shape, dtype: str, options: argparse.Namespace) -> None:
         contenders += [Packed(engine, options.budgets[0], mean=True), *served]
         if not options.only_packed:
             contenders += peers(shape, loaded.card, weights, options.batch)
+        if options.vllm:
+            peer = vllm(options.vllm, cut, engine, documents, step_tokens=options.budgets[0])
+            contenders.append(running.enter_context(peer))
         race(
             contenders,
             documents,
@@ -170,7 +178,7 @@ def measure(shape: Shape, dtype: str, options: argparse.Namespace) -> None:
             rows=options.budgets[0],
             rounds=options.rounds,
         )
-        neighbours(engine, documents[:24])
+        neighbors(engine, documents[:24])
         step_memory(engine, [shape.context // 4, shape.context, 4 * shape.context])
 
 
@@ -185,6 +193,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="documents of a peer's padded batch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
+    parser.add_argument("--vllm", metavar="PYTHON", help="measure vLLM too, by this interpreter")
     parser.add_argument("--served", action="store_true", help="measure a server too")
     options = parser.parse_args()
     keep_freed_memory()

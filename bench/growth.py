@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from actvec.client import Client
-from actvec.server.engine import PackedEngine
-from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.packed import PackedEngine
 from bench.contenders import Packed
 from bench.serving import serving
 from bench.timing import matrix_rates, timed
@@ -16,7 +16,7 @@ from bench.workload import SHAPES, Shape, Workload, flops
 
 
 def by_length(shape: Shape, lengths: list[int], tokens: int, rounds: int) -> None:
-    """The engine over documents of one length, and of the next, in turn."""
+    """Measure the engine over documents of one length after the other, in turn."""
     engine = PackedEngine(Workload(shape, 1).load("float32"))
     packed = Packed(engine, DEFAULT_STEP_TOKENS["cpu"])
     layers = engine.card.layers
@@ -38,7 +38,7 @@ def by_length(shape: Shape, lengths: list[int], tokens: int, rounds: int) -> Non
 
 
 def by_count(shape: Shape, counts: list[int], rounds: int) -> None:
-    """One stream of few documents, and of many."""
+    """Measure one stream of few documents, and of many."""
     workload = Workload(shape, max(counts), median=24)
     # The same mixture in each corpus, so that only its size differs.
     hundred = workload.texts[: min(counts)]
@@ -59,8 +59,7 @@ def by_count(shape: Shape, counts: list[int], rounds: int) -> None:
         for _ in range(rounds):
             for count in counts:
                 repeats = count // len(hundred)
-                # As many calls as take as long as the largest corpus would, so that all are timed
-                # through the same weather.
+                # Small corpora repeat, up to a tenth of the largest, so that noise averages out.
                 calls = max(1, max(counts) // count // 10)
                 seconds[count].append(timed(lambda: stream(repeats, calls)) / calls)  # noqa: B023
     for count in counts:

@@ -25,7 +25,7 @@ def resident(pid: int) -> float:
 
 
 def quarters(samples: list[float]) -> str:
-    """The mean of each quarter, and the last against the second."""
+    """Describe the mean of each quarter, and the last against the second."""
     size = len(samples) // 4
     means = [statistics.mean(samples[i * size : (i + 1) * size]) for i in range(4)]
     shown = " | ".join(f"{mean:.0f}" for mean in means)
@@ -33,7 +33,7 @@ def quarters(samples: list[float]) -> str:
 
 
 def measure(client: Client, server: int, documents: int, verb: str) -> None:
-    """Run one job over tiny documents and print how memory went."""
+    """Run one job over tiny documents and print the memory over time."""
     ours: list[float] = []
     theirs: list[float] = []
 
@@ -57,7 +57,7 @@ def measure(client: Client, server: int, documents: int, verb: str) -> None:
 
 
 async def stalled(target: str, server: int, seconds: float) -> None:
-    """Send as much as the server takes, read nothing, and print how its memory goes."""
+    """Send as much as the server accepts, read nothing, and print its memory."""
     message = vectors_pb2.StreamVectorsRequest(
         documents=[vectors_pb2.Document(text="a tiny document") for _ in range(64)]
     )

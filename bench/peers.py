@@ -1,4 +1,4 @@
-"""Peers of other houses, where they are installed: `pip install 'actvec[bench]'`."""
+"""Other projects' engines, if they are installed: `pip install 'actvec[bench]'`."""
 
 import sys
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from actvec.server.pooler import Pools
+from actvec.server.engine.pools import Pools
 from bench.contenders import Contender, pool_document
 from bench.workload import Ids, Workload
 
@@ -17,7 +17,7 @@ from bench.workload import Ids, Workload
 def installed_peers(
     workload: Workload, base: PreTrainedModel, layers: tuple[int, ...]
 ) -> list[Contender]:
-    """Those whose packages are here; the others are named on standard error."""
+    """Return the peers whose packages are installed; name the others on standard error."""
     peers: list[Contender] = []
     if find_spec("nnsight"):
         peers.append(NNsight(base, layers))
@@ -32,8 +32,8 @@ def installed_peers(
 class SentenceTransformers:
     """sentence-transformers with a mean pool over the same model, in its own sorted batches.
 
-    It pools the last hidden state, and so makes other vectors: each is checked against the mean of
-    what transformers computes for its document.
+    It pools the last hidden state, so its vectors differ from ours: each is checked against the
+    mean of transformers' hidden state for its document.
     """
 
     name = "sentence-transformers, mean pool, batches of 8 sorted by length"
@@ -58,7 +58,7 @@ class SentenceTransformers:
         self._check(base)
 
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
-        """The mean of each document's last hidden state; `documents` are the workload's."""
+        """Compute the mean of each document's last hidden state; `documents` are the workload's."""
         assert len(documents) == len(self._texts)
         means: Pools = self._model.encode(self._texts, batch_size=8, show_progress_bar=False)
         return list(means)
@@ -74,7 +74,7 @@ class SentenceTransformers:
 
 
 class NNsight:
-    """nnsight, one document at a time, saving only the target layers and stopping behind them."""
+    """nnsight, one document at a time; it saves only the target layers and stops after them."""
 
     name = "nnsight per document, target layers saved, stopped behind them"
     comparable = True
@@ -87,7 +87,7 @@ class NNsight:
 
     @torch.inference_mode()
     def run(self, documents: Sequence[Ids]) -> list[Pools]:
-        """The pools of each document."""
+        """Compute the pools of each document."""
         return [self._run_one(ids) for ids in documents]
 
     def _run_one(self, ids: Ids) -> Pools:

@@ -1,12 +1,11 @@
-"""Contenders in turn over the same documents, and a table of how they did."""
+"""Runs contenders in turn over the same documents, and prints a table of their speeds."""
 
 import statistics
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
-from actvec.server.pooler import Pools
+from bench.agreement import check_agreement
 from bench.contenders import Contender
 from bench.timing import matrix_rates, timed
 from bench.workload import Ids, Shape, flops
@@ -25,18 +24,18 @@ def race(
 ) -> None:
     """Time the contenders in turn and print a Markdown table against the limit and the first.
 
-    Before that each runs once, and its vectors are compared with the first one's. The limit is the
+    Each runs once before, and its vectors are compared with the first one's. The limit is the
     fastest rate of matrix products of `rows` rows, measured between the contenders.
     """
     reference = contenders[0].run(documents)
     for contender in contenders[1:]:
         pools = contender.run(documents)
         if contender.comparable:
-            _check_agreement(contender, pools, reference)
+            check_agreement(contender.name, pools, reference, dtype)
     rates: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for turn in range(rounds):
-        # There and back: what drifts with time is no contender's advantage.
+        # Forwards and backwards in turn, so that no contender gains from a drift over time.
         for contender in contenders if turn % 2 == 0 else reversed(contenders):
             for way, rate in matrix_rates(shape, getattr(torch, dtype), device, rows).items():
                 rates.setdefault(way, []).append(rate)
@@ -62,15 +61,3 @@ def race(
     for name, times in seconds.items():
         median = statistics.median(times)
         print(f"| {name} | {tokens / median:.0f} | {limit / median:.2f} | {median / first:.2f} |")
-
-
-def _check_agreement(
-    contender: Contender, pools: Sequence[Pools], reference: Sequence[Pools]
-) -> None:
-    """Fail where a contender computed something else: its speed would mean nothing."""
-    for theirs, ours in zip(pools, reference, strict=True):
-        if theirs.shape != ours.shape:
-            raise SystemExit(f"{contender.name} makes {theirs.shape} where we make {ours.shape}")
-        cosine = np.vdot(theirs, ours) / (np.linalg.norm(theirs) * np.linalg.norm(ours))
-        if cosine < 0.999:
-            raise SystemExit(f"{contender.name} disagrees with the first: cosine {cosine:.5f}")

@@ -1,4 +1,4 @@
-"""`python -m bench.service`: what the service adds to the engine, and how it shares it."""
+"""`python -m bench.service`: the overhead of the service over the engine, and how it shares it."""
 
 import argparse
 import asyncio
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from actvec.client import AsyncClient, Client
-from actvec.server.engine import PackedEngine
-from actvec.server.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
-from actvec.server.step import StepDocument
+from actvec.server.engine.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.packed import PackedEngine
+from actvec.server.engine.step import StepDocument
 from bench.serving import ServerProcess, serving
 from bench.timing import timed
 from bench.workload import SHAPES, Workload
@@ -22,8 +22,8 @@ SHORT = "a short text, of the length of a question that somebody asks while the 
 
 
 def idle(server: ServerProcess, engine: PackedEngine, tokens: int, calls: int) -> None:
-    """One short document on an idle server, against its forward pass alone; interleaved."""
-    document = [StepDocument(np.ones(tokens, dtype=np.int64))]
+    """Time one short document on an idle server, against its forward pass alone; interleaved."""
+    document = [StepDocument.of(np.ones(tokens, dtype=np.int64), "long")]
     forward, call = [], []
     with Client(server.target) as client:
         for _ in range(calls):
@@ -37,7 +37,7 @@ def idle(server: ServerProcess, engine: PackedEngine, tokens: int, calls: int) -
 
 
 def beside_bulk(server: ServerProcess, texts: Sequence[str], step: float, calls: int) -> None:
-    """One short document after the other while a stream keeps the engine busy."""
+    """Time one short document after the other while a stream keeps the engine busy."""
     over = threading.Event()
 
     def endless() -> None:
@@ -70,7 +70,7 @@ def beside_bulk(server: ServerProcess, texts: Sequence[str], step: float, calls:
 
 
 async def shared(server: ServerProcess, streams: int, documents: int) -> None:
-    """Many streams at once, of as many documents each."""
+    """Run many streams at once, with equally many documents each."""
 
     async def one(client: AsyncClient, number: int) -> float:
         texts = [f"stream {number} and its document {index}" for index in range(documents)]
@@ -104,7 +104,7 @@ def main() -> None:
     workload = Workload(SHAPES[options.shape], 200, dtype=dtype, device=device)
     engine = PackedEngine(workload.load(dtype, device=device))
     step_tokens = DEFAULT_STEP_TOKENS[torch.device(device).type]
-    full = [StepDocument(np.ones(256, dtype=np.int64))] * (step_tokens // 256)
+    full = [StepDocument.of(np.ones(256, dtype=np.int64), "long")] * (step_tokens // 256)
     engine.run(full)
     step = statistics.median(timed(lambda: engine.run(full)) for _ in range(5))
     with serving(workload.directory, f"--dtype={dtype}", f"--device={device}") as server:

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for measurements from outside."""
+"""A server in its own process, for measurements from outside."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ READY = "actvec-server ready on "
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """An `actvec-server` that is ready.
+    """A ready `actvec-server`.
 
     Attributes:
         pid: Its process.
@@ -27,10 +27,16 @@ class ServerProcess:
 @contextmanager
 def serving(model: Path | None, *options: str) -> Iterator[ServerProcess]:
     """Serve a model's directory, or the demo model, on a free port."""
-    command = [sys.executable, "-m", "actvec.server.main", f"--model={model or 'demo'}", "--port=0"]
+    command = [
+        sys.executable,
+        "-m",
+        "actvec.server.program.main",
+        f"--model={model or 'demo'}",
+        "--port=0",
+    ]
     with tempfile.TemporaryDirectory(prefix="actvec-bench-") as folder:
         command += [f"--data-dir={folder}/data", *options]
-        # A line for each call, which is not what a benchmark is to print.
+        # The server logs each call, which a benchmark should not print.
         log = Path(folder, "log")
         with log.open("w") as errors:
             server = subprocess.Popen(  # noqa: S603

@@ -1,4 +1,4 @@
-"""`python -m bench.sinks`: what it costs to write vectors to disk, in each format."""
+"""`python -m bench.sinks`: the cost of writing vectors to disk, in each format."""
 
 import argparse
 import hashlib
@@ -12,6 +12,7 @@ import numpy as np
 
 from actvec.client import Pool, Stamp, Vector
 from actvec.client.bulk import Format, Layout
+from actvec.client.bulk.checksums import Checksums
 
 STAMP = Stamp(
     model="bench",
@@ -31,7 +32,7 @@ STAMP = Stamp(
 
 
 def make_vectors(count: int, width: int) -> list[Vector]:
-    """Vectors of Gaussian numbers, `[width]` float32."""
+    """Make vectors of Gaussian numbers, `[width]` float32."""
     rng = np.random.default_rng(0)
     return [
         Vector(
@@ -50,9 +51,10 @@ def make_vectors(count: int, width: int) -> list[Vector]:
 
 
 def write(layout: Layout, vectors: list[Vector], folder: Path) -> float:
-    """Seconds that it takes until all of them last."""
+    """Seconds until all vectors are durable."""
     started = time.perf_counter()
-    with layout.open(folder, run="bench", resume=False) as sink:
+    checksums = Checksums(folder / "checksums.jsonl", resume=False)
+    with layout.open(folder, run="bench", resume=False, checksums=checksums) as sink:
         for vector in vectors:
             sink.write(vector)
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""`python -m bench.start`: how long programs take until they are of use."""
+"""`python -m bench.start`: how long programs take until they are usable."""
 
 import statistics
 import subprocess
@@ -16,7 +16,7 @@ ROUNDS = 5
 
 def ready(data: Path) -> float:
     """Seconds until `actvec-server --model demo` is ready."""
-    command = [sys.executable, "-m", "actvec.server.main", "--port=0", f"--data-dir={data}"]
+    command = [sys.executable, "-m", "actvec.server.program.main", "--port=0", f"--data-dir={data}"]
     start = time.perf_counter()
     with subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -31,7 +31,7 @@ def ready(data: Path) -> float:
 
 
 def program(*code: str) -> float:
-    """Seconds that a Python program takes."""
+    """Seconds of a Python program."""
     command = [sys.executable, *code]
     return timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))  # noqa: S603
 
@@ -42,8 +42,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, serving(None) as server:
         contenders: dict[str, Callable[[], float]] = {
             "actvec-server --model demo, ready": lambda: ready(Path(directory)),
-            "python -c 'import torch, transformers'": lambda: program(
-                "-c", "import torch, transformers"
+            # What any program that loads a model imports.
+            "python -c 'from transformers import GPTNeoXForCausalLM'": lambda: program(
+                "-c", "from transformers import GPTNeoXForCausalLM"
             ),
             "actvec info": lambda: program("-c", actvec, "info", "--target", server.target),
             "python -c 'import grpc, numpy'": lambda: program("-c", "import grpc, numpy"),

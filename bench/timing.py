@@ -1,4 +1,4 @@
-"""Taking times, and the rate that no engine can exceed."""
+"""Timing, and the rate that no engine can exceed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from actvec.server.linear import PackedLinear, has_kernels
+from actvec.server.model.packed.linear import PackedLinear, has_kernels
 from bench.workload import Shape
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that a call takes, which ends with its results on the host."""
+    """Seconds of a call, which ends with its results on the host."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def matrix_rates(shape: Shape, dtype: torch.dtype, device: str, rows: int) -> dict[str, float]:
-    """FLOP/s of the products of one block's four linear layers, of that many rows, back to back.
+    """FLOP/s of the products of one block's four linear layers, with `rows` rows, back to back.
 
-    By how they are computed: as torch does, and on a CPU with weights that oneDNN has laid out
-    before. The faster one is the machine's limit.
+    Measured as torch computes them, and on a CPU also with weights laid out by oneDNN. The faster
+    rate is the machine's limit.
     """
     width = shape.hidden
     sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
@@ -43,7 +43,7 @@ def matrix_rates(shape: Shape, dtype: torch.dtype, device: str, rows: int) -> di
 
     def rate(layers: Sequence[nn.Module]) -> float:
         multiply(layers, 1)
-        # Some tenths of a second, by a first guess of the rate.
+        # Some tenths of a second, by a first estimate of the rate.
         repeats = max(3, round(0.2 / timed(lambda: multiply(layers, 1))))
         return repeats * 24 * width**2 * rows / timed(lambda: multiply(layers, repeats))
 

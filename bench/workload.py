@@ -1,4 +1,4 @@
-"""What is measured: a model of random weights, documents of realistic lengths, and their cost."""
+"""The workload: a model of random weights, documents of realistic lengths, and their cost."""
 
 import tempfile
 from collections.abc import Sequence
@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from transformers import AutoModel, GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel
 
 from actvec.client.samples import sample_corpus
-from actvec.server.demo import write_demo_model
-from actvec.server.model import LoadedModel, load_model
-from actvec.server.tokens import Tokenizer, Truncation
+from actvec.server.config import ModelOptions
+from actvec.server.model.demo import write_demo_model
+from actvec.server.model.loading import LoadedModel, load_model
+from actvec.server.model.stamp import Truncation
+from actvec.server.model.text.tokenizer import Tokenizer
 
 Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A GPT-NeoX shape, by the name of the Pythia model that has it."""
+    """The shape of a GPT-NeoX, named after the Pythia model that has it."""
 
     name: str
     hidden: int
@@ -52,17 +54,17 @@ SHAPES = {
 
 
 class Workload:
-    """A saved model of random weights and documents of log-normal length.
+    """A saved model of random weights, and documents of log-normal length.
 
-    Those over the context are cut to it.
+    Documents beyond the context are cut to it.
 
     Args:
         shape: The model's shape.
-        documents: How many documents.
-        median: Tokens of the median document, about.
-        seed: Of weights, lengths and ids.
-        dtype: Of the weights as they are saved.
-        device: Where they are made.
+        documents: Number of documents.
+        median: Approximate tokens of the median document.
+        seed: Seed of weights, lengths and ids.
+        dtype: dtype of the saved weights.
+        device: The device to make them on.
     """
 
     def __init__(
@@ -79,29 +81,31 @@ class Workload:
         self._holder = tempfile.TemporaryDirectory(prefix="actvec-bench-")
         self.directory = Path(self._holder.name)
         torch.manual_seed(seed)
-        # Of the demo model the tokenizer stays; its weights and config are replaced.
+        # Keep the demo model's tokenizer; replace its weights and config.
         write_demo_model(self.directory)
         with torch.device(device):
             module = GPTNeoXForCausalLM._from_config(shape.config(), dtype=getattr(torch, dtype))
         module.save_pretrained(self.directory)
         del module
         random = np.random.default_rng(seed)
-        words = " ".join(document.text for document in sample_corpus()).split()
-        demo = load_model("demo")
+        words = " ".join(document.text or "" for document in sample_corpus()).split()
+        demo = load_model(ModelOptions())
         tokenizer = Tokenizer(
             demo.tokenizer, shape.context, bos=demo.bos, vocabulary=shape.vocabulary
         )
-        # BOS is one of each word's here.
+        # Each word here counts with a BOS.
         tokens_per_word = np.mean([len(_tokenized(tokenizer, word)) for word in words]) - 1
         lengths = random.lognormal(np.log(median), 0.8, documents) / tokens_per_word
         self.texts = [" ".join(random.choice(words, max(1, int(n)))) for n in lengths]
         self.documents: list[Ids] = [_tokenized(tokenizer, text) for text in self.texts]
 
     def load(
-        self, dtype: str = "float32", *, device: str = "auto", whole: bool = False
+        self, dtype: str = "float32", *, device: str = "auto", engine: str = "auto"
     ) -> LoadedModel:
         """Load the model as the server does."""
-        return load_model(str(self.directory), dtype=dtype, device=device, whole=whole)
+        return load_model(
+            ModelOptions(str(self.directory), dtype=dtype, device=device, engine=engine)
+        )
 
     def base_model(self, dtype: str) -> PreTrainedModel:
         """The whole model without an LM head, as transformers loads it."""
@@ -111,10 +115,10 @@ class Workload:
 
 
 def flops(shape: Shape, layers: tuple[int, ...], lengths: Sequence[int]) -> float:
-    """Floating-point operations that vectors of such documents need, nothing wasted.
+    """Floating-point operations that vectors of such documents need, without any waste.
 
-    For each token and block up to the last target: `24 D^2` in the four linear layers, and `4 D`
-    for each of the tokens that it attends to, itself included.
+    Per token and block up to the last target: `24 D^2` in the four linear layers, and `4 D` for
+    each of the tokens that it attends to, itself included.
     """
     width = shape.hidden
     linear = 24 * width**2 * sum(lengths)
@@ -123,7 +127,7 @@ def flops(shape: Shape, layers: tuple[int, ...], lengths: Sequence[int]) -> floa
 
 
 def random_documents(shape: Shape, count: int, *, median: float = 500, seed: int = 0) -> list[Ids]:
-    """Documents of random ids and log-normal lengths, cut to the context."""
+    """Make documents of random ids and log-normal lengths, cut to the context."""
     random = np.random.default_rng(seed)
     lengths = random.lognormal(np.log(median), 0.8, count).clip(1, shape.context).astype(int)
     return [random.integers(0, shape.vocabulary, length) for length in lengths]

@@ -7,7 +7,7 @@ import numpy as np
 from actvec.pooling import pooling_matrix, pools
 
 FILE = Path(__file__).resolve().parent / "images" / "curves.svg"
-# Okabe and Ito's colours, which people with any kind of colour blindness tell apart.
+# Okabe and Ito's colors, which people with any kind of color blindness tell apart.
 COLOURS = ("#CC79A7", "#0072B2", "#E69F00", "#009E73")
 TOKENS = 200
 LEFT, TOP, WIDTH, HEIGHT = 60, 20, 640, 240
@@ -40,18 +40,16 @@ def draw() -> str:
         f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 45}" text-anchor="middle">'
         f"token of a document of {TOKENS}</text>"
     )
-    for number, (name, row, colour) in enumerate(zip(names, weights, COLOURS, strict=True)):
+    for number, (name, row, color) in enumerate(zip(names, weights, COLOURS, strict=True)):
         points = " ".join(
             f"{LEFT + WIDTH * (token + 0.5) / TOKENS:.1f},"
             f"{TOP + HEIGHT * (1 - min(weight / highest, 1)):.1f}"
             for token, weight in enumerate(row.astype(np.float64))
         )
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         y = TOP + 24 + 22 * number
         parts.append(
-            f'<line x1="{LEFT + 24}" x2="{LEFT + 54}" y1="{y}" y2="{y}" stroke="{colour}" '
+            f'<line x1="{LEFT + 24}" x2="{LEFT + 54}" y1="{y}" y2="{y}" stroke="{color}" '
             f'stroke-width="3"/><text x="{LEFT + 62}" y="{y + 4}">{name}</text>'
         )
     return "\n".join([*parts, "</svg>"]) + "\n"

@@ -3,9 +3,8 @@
     python -m examples.demo
 
 starts `actvec-server` with the demo model on a free port, streams the twenty sample texts through
-it in both modes, writes the vectors under ./vectors/demo/, computes the mean of the texts, shows
-what centring by it does to the similarity of different texts, writes a report to look at, and stops
-the server.
+it in both modes, writes the vectors under ./vectors/demo/, computes the mean of the texts, prints
+the similarity of different texts without and with centering, writes a report, and stops the server.
 """
 
 import subprocess
@@ -19,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from actvec.client import ActvecError, Client, Document, Mode, ServerError, Vector
-from actvec.client.files import VectorFolder
-from actvec.client.paired import paired_vectors
-from actvec.client.report import gather, write_report
+from actvec.client.analysis.paired import paired_vectors
+from actvec.client.analysis.report import gather, write_report
+from actvec.client.bulk.sinks.vector_folder import VectorFolder
 from actvec.client.samples import sample_corpus
 
 OUT = Path("vectors/demo")
@@ -30,7 +29,7 @@ READY = "actvec-server ready on "
 
 
 def main() -> None:
-    """Make the vectors and show what they are."""
+    """Compute the vectors and show their properties."""
     corpus = sample_corpus()
     with demo_server() as target, Client(target, retry_for=5) as client:
         info = client.info()
@@ -43,9 +42,9 @@ def main() -> None:
         long, milliseconds = vectors(client, corpus, "long")
         seconds = time.perf_counter() - started
         mean = client.corpus_mean(corpus, job="samples")
-        centred, _ = vectors(client, corpus, "short", center=mean.id)
+        centered, _ = vectors(client, corpus, "short", center=mean.id)
         pairs = paired_vectors(client, corpus, mode="long", center=mean.id)
-        write_report(REPORT, gather(pairs, corpus[0], client.download_mean(mean.id)))
+        write_report(REPORT, gather(pairs, corpus, client.download_mean(mean.id)))
 
     folder = VectorFolder(OUT)
     for vector in [*short.values(), *long.values()]:
@@ -71,7 +70,7 @@ def main() -> None:
         f"\ncorpus mean {mean.id}: {mean.documents} documents, {mean.tokens:,} tokens,"
         f" {mean.max_tokens:,} positions from the end"
         "\naverage cosine between different documents, short vectors:"
-        f" raw {average_cosine(short):.3f}, centred {average_cosine(centred):.3f}"
+        f" raw {average_cosine(short):.3f}, centered {average_cosine(centered):.3f}"
         f"\nto look at: {REPORT}"
     )
 
@@ -87,7 +86,7 @@ def average_cosine(vectors: dict[str, Vector]) -> float:
 def vectors(
     client: Client, corpus: list[Document], mode: Mode, center: str | None = None
 ) -> tuple[dict[str, Vector], dict[str, float]]:
-    """The vector of each document, and the milliseconds from its submission to its result."""
+    """Return each document's vector, and the milliseconds from submission to result."""
     submitted: dict[str, float] = {}
     milliseconds: dict[str, float] = {}
     results: dict[str, Vector] = {}
@@ -107,9 +106,9 @@ def vectors(
 
 @contextmanager
 def demo_server() -> Iterator[str]:
-    """A server of the demo model on a free port of this machine; its HOST:PORT."""
+    """Start a server of the demo model on a free port of this machine; yield its HOST:PORT."""
     with tempfile.TemporaryDirectory() as scratch, Path(scratch, "log").open("w") as log:
-        command = [sys.executable, "-m", "actvec.server.main", "--model=demo", "--port=0"]
+        command = [sys.executable, "-m", "actvec.server.program.main", "--model=demo", "--port=0"]
         server = subprocess.Popen(  # noqa: S603 - no input of anybody's in it
             [*command, f"--data-dir={scratch}/data"], stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -121,7 +120,7 @@ def demo_server() -> Iterator[str]:
         except ActvecError as error:
             sys.exit(f"{error}\n{Path(log.name).read_text()}".rstrip())
         finally:
-            # SIGTERM: it answers what it has, and goes.
+            # On SIGTERM the server answers everything it has, and ends.
             server.terminate()
             server.wait(timeout=30)
 

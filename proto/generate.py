@@ -1,7 +1,7 @@
 """Generates Python messages, grpc stubs and their types from the contract.
 
-`python proto/generate.py` writes them beside the `.proto` files, where they are committed;
-`--check` writes nothing and fails where the committed code differs from what would be generated.
+`python proto/generate.py` writes them beside the `.proto` files, to commit; `--check`
+writes nothing and fails if the committed code differs from the generated code.
 """
 
 import argparse
@@ -19,7 +19,7 @@ PACKAGE = Path("actvec/v1")
 def generate(out: Path) -> None:
     """Write the generated code of every `.proto` under `out`."""
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / PACKAGE).glob("*.proto"))
-    # mypy-protobuf finds itself on the path of this interpreter's environment.
+    # Beside this interpreter, whose environment need not be on the path.
     plugins = Path(sys.executable).parent
     arguments = [
         "protoc",
@@ -31,7 +31,7 @@ def generate(out: Path) -> None:
         f"--mypy_out=quiet:{out}",
         *sources,
     ]
-    # The messages have no rpcs: stubs only where there is a service.
+    # Only a service has stubs; the other files have no rpcs.
     stubs = [*arguments[:5], f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}"]
     stubs.append(str(PACKAGE / "service.proto"))
     for command in (arguments, stubs):

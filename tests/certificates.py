@@ -1,4 +1,4 @@
-"""A certificate authority of the tests' own, and what it signs."""
+"""A certificate authority of the tests, and the certificates it signs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.pem)
 
     def issue(self, name: str, *identities: str) -> Certificate:
-        """A certificate for host names, addresses or mail addresses, in files called `name`."""
+        """Issue a certificate for host names, addresses or mail addresses, in files `name`."""
         leaf = self._ca.issue_cert(*identities)
         issued = Certificate(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         leaf.private_key_pem.write_to_path(issued.key)

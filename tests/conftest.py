@@ -1,32 +1,68 @@
-"""Real servers on free ports, for every part of the tests."""
+"""Real servers on free ports, for all tests."""
 
 import importlib
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
-from .certificates import Authority
-from .local_hub import LocalHub
-from .warm import SERVER, WarmProcess, WarmStart
+from tests.browser import Looking
+from tests.certificates import Authority
+from tests.clock import CLOCK, Clock
+from tests.local_hub import LocalHub
+from tests.s3_server import S3Server
+from tests.warm import PARENT, SERVER, WarmParent, WarmProcess, warm_start
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a file system, and not a file in it
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:
+    # Temporary files in memory, also for the processes that tests start. An fsync on a disk takes
+    # milliseconds, and tests check only that it happens, and in which order.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+# A busy machine is no fault, and the same code has the same outcome on every run.
+settings.register_profile("any machine", deadline=None, derandomize=True)
+settings.load_profile("any machine")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What `make soak` and `make hostile` set."""
+    """Options that `make soak` and `make hostile` set."""
     parser.addoption("--faults", type=int, default=6, help="Faults to inject in tests/faults.")
     parser.addoption("--fault-seed", type=int, default=0, help="Which faults, and when.")
     parser.addoption("--soak-minutes", type=float, default=0.1, help="How long tests/faults soak.")
     parser.addoption("--long-form", action="store_true", help="Attack tests/hostile at length.")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the parent of all servers, in the process from which all others of the run come."""
+    if PARENT not in os.environ:
+        config.add_cleanup(WarmParent().close)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Looking]:
+    """A browser that the tests of pages share."""
+    looking = Looking()
+    yield looking
+    looking.close()
+
+
+@pytest.fixture(scope="session")
+def clock() -> Clock:
+    """The clock, to set forward."""
+    return CLOCK
+
+
 @dataclass
 class RunningServer:
-    """An `actvec-server` process that is ready."""
+    """A ready `actvec-server` process."""
 
     process: WarmProcess
     target: str
@@ -34,7 +70,7 @@ class RunningServer:
 
     @property
     def log(self) -> str:
-        """What it wrote on standard error so far."""
+        """Its output on standard error so far."""
         return self.log_file.read_text()
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
@@ -44,7 +80,7 @@ class RunningServer:
 
 
 class NotStartedError(Exception):
-    """An `actvec-server` ended before it was ready: its exit code, and what it wrote."""
+    """An `actvec-server` ended before it was ready: its exit code and its output."""
 
     def __init__(self, code: int, output: str, log: str) -> None:
         super().__init__(f"actvec-server ended with exit code {code}: {log}")
@@ -56,13 +92,12 @@ StartServer = Callable[..., RunningServer]
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
-    """Start `actvec-server` with options; what still runs at the end is killed.
+    """Start `actvec-server` with options; kill servers that still run at the end.
 
     Raises:
         NotStartedError: it ended.
     """
     running: list[RunningServer] = []
-    run = WarmStart()
 
     def start(
         *options: str,
@@ -74,7 +109,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
         data_dir = data_dir or tmp_path_factory.mktemp("data")
         log_file = tmp_path_factory.mktemp("log") / "stderr"
         arguments = [f"--port={port}", f"--data-dir={data_dir}", *options]
-        process = run(program, arguments, os.environ | (env or {}), log_file)
+        process = warm_start(program, arguments, os.environ | (env or {}), log_file)
         output = ""
         for line in process.stdout:
             output += line
@@ -87,7 +122,6 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
     for server in running:
         server.process.kill()
         server.process.wait()
-    run.close()
 
 
 @pytest.fixture(scope="session")
@@ -104,10 +138,21 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real tokenizer and texts; a test that needs them is skipped where they are absent."""
+    """The real tokenizer and texts; skip the test if they are absent."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs the real tokenizer and C4 documents in {SHARED_DATA}, which is absent")
     return SHARED_DATA
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A running S3 server with a bucket, for this process and those that it starts."""
+    server = S3Server()
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    server.create_bucket()
+    yield server
+    server.stop()
 
 
 @pytest.fixture
@@ -120,7 +165,7 @@ def local_hub() -> Iterator[LocalHub]:
 
 @pytest.fixture
 def ask_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., object]]:
-    """Let this process ask a hub, with an empty cache, and with variables such as `HF_TOKEN`.
+    """Point this process to a hub, with an empty cache, and with variables such as `HF_TOKEN`.
 
     Returns the variables, for other processes.
     """
@@ -132,7 +177,7 @@ def ask_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
             monkeypatch.delenv(name, raising=False)
         for name, value in names.items():
             monkeypatch.setenv(name, value)
-        # They are read when it is imported.
+        # The module reads them at its import.
         importlib.reload(constants)
         return names
 

@@ -1,4 +1,4 @@
-"""What a program asks of the disk, in order, and programs that are killed in the middle of it."""
+"""Records a program's disk operations in order, and kills programs between two of them."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ import pytest
 
 
 class Operation(NamedTuple):
-    """One operation that outlives the process.
+    """One operation with durable effect.
 
     Attributes:
         kind: `fsync` of a file, `fsync folder`, `rename` (the new name counts) or `unlink`.
-        name: Of the file or folder; `new file` for one that has no lasting name yet.
+        name: Name of the file or folder; `new file` before it has a lasting name.
         size: Bytes of the file that is synced or renamed; 0 for others.
     """
 
@@ -31,7 +31,7 @@ def _name(path: Path) -> str:
 
 @contextmanager
 def recorded(kill_before: int | None = None) -> Iterator[list[Operation]]:
-    """Record this process's operations within the block; it is killed before one of them."""
+    """Record this process's operations within the block; optionally kill it before one of them."""
     operations: list[Operation] = []
     fsync, replace, unlink = os.fsync, os.replace, os.unlink
 
@@ -65,10 +65,10 @@ def recorded(kill_before: int | None = None) -> Iterator[list[Operation]]:
 
 
 def killed(action: Callable[[], object], before: int) -> bool:
-    """Run an action in a process that is killed before its operation of this number, from 0.
+    """Run an action in a process that is killed before its operation with this number, from 0.
 
     Returns:
-        Whether it had so many.
+        Whether the action had so many operations.
     """
     child = os.fork()
     if child == 0:
@@ -76,14 +76,14 @@ def killed(action: Callable[[], object], before: int) -> bool:
             with recorded(kill_before=before):
                 action()
         finally:
-            # Whatever happened: this process's tests are the parent's.
+            # In any case: this process's tests are the parent's.
             os._exit(0)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
 
 
 def written_whole(name: str, size: int) -> list[Operation]:
-    """The operations of a file that is there whole or not at all, also after a loss of power."""
+    """The operations of an atomic write, which survive a loss of power."""
     return [
         Operation("fsync", "new file", size),
         Operation("rename", name, size),

@@ -1,4 +1,4 @@
-"""What operators are given, held to the program: files of deploy/ and docs/operations.md."""
+"""Files of deploy/ and docs/operations.md, for operators, against the program."""
 
 import configparser
 import json
@@ -18,8 +18,8 @@ from prometheus_client import CollectorRegistry
 
 from actvec.client.cli import cli
 from actvec.server.config import Limits
-from actvec.server.main import main as server_main
-from actvec.server.observe.metrics import Metrics
+from actvec.server.program.main import main as server_main
+from actvec.server.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
@@ -35,7 +35,7 @@ VARIABLES = {
 
 
 def instructions(name):
-    """The arguments of a kind of line of the Dockerfile."""
+    """The arguments of one kind of instruction in the Dockerfile."""
     return [
         line.removeprefix(f"{name} ").strip()
         for line in DOCKERFILE.splitlines()
@@ -51,7 +51,7 @@ def table_after(heading):
 
 
 def metric_names():
-    """Every metric that a server registers, as Prometheus calls it."""
+    """Every metric that a server registers, under its name in Prometheus."""
     registry = CollectorRegistry()
     metrics = Metrics(2048, registry)
     metrics.describe({"version": "0"})
@@ -79,7 +79,7 @@ def unit():
     return parser
 
 
-def test_what_the_image_is_built_from_is_there_and_not_ignored():
+def test_image_sources_exist():
     ignore = [line for line in (ROOT / ".dockerignore").read_text().split("\n") if line]
     assert "*" in ignore
     for line in instructions("COPY"):
@@ -90,14 +90,14 @@ def test_what_the_image_is_built_from_is_there_and_not_ignored():
                 assert any(fnmatch(source, rule[1:]) for rule in ignore if rule[0] == "!"), source
 
 
-def test_the_image_runs_as_nobody_in_particular_and_is_told_when_to_end():
+def test_image_runs_as_nobody():
     assert instructions("USER") == ["10001"]
     assert json.loads(instructions("ENTRYPOINT")[0]) == ["actvec-server"]
     assert set(json.loads(instructions("CMD")[0])) <= {"--model", "demo"}
     assert instructions("STOPSIGNAL") == ["SIGTERM"]
 
 
-def test_variables_in_the_image_and_the_unit_are_those_of_flags():
+def test_variables_in_deploy_are_those_of_flags():
     texts = (DOCKERFILE, (DEPLOY / "actvec.service").read_text(), OPERATIONS)
     named = set(re.findall(r"ACTVEC_SERVER_[A-Z_]+[A-Z]", " ".join(texts)))
     assert named
@@ -108,7 +108,7 @@ def test_variables_in_the_image_and_the_unit_are_those_of_flags():
     assert clients <= known
 
 
-def test_the_health_check_of_the_image_finds_a_server_that_its_variables_start(start_server):
+def test_image_health_check_finds_its_server(start_server):
     environment = image_environment()
     variables = {key: value for key, value in environment.items() if key in VARIABLES}
     variables["ACTVEC_SERVER_METRICS_PORT"] = "0"
@@ -137,7 +137,7 @@ def test_the_health_check_of_the_image_finds_a_server_that_its_variables_start(s
     assert check(ACTVEC_TOKEN="another").returncode != 0
 
 
-def test_compose_mounts_what_is_there_and_names_ports_that_are_served():
+def test_compose_mounts_existing_files():
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     for service in compose["services"].values():
         for volume in service.get("volumes", []):
@@ -173,7 +173,7 @@ def test_grafana_finds_the_dashboard_and_prometheus():
     assert variable["query"] == source["type"]
 
 
-def test_the_unit_starts_stops_and_restarts_the_program_as_it_ends():
+def test_unit_manages_the_program():
     service = unit()["Service"]
     command = shlex.split(service["ExecStart"])
     flags = {word for word in command if word.startswith("--")}
@@ -187,7 +187,7 @@ def test_the_unit_starts_stops_and_restarts_the_program_as_it_ends():
     assert {"RestartForceExitStatus", "LoadCredential", "StateDirectory"} <= set(service)
 
 
-def test_alerts_are_of_metrics_that_exist_and_the_guide_names_them():
+def test_alerts_name_existing_metrics():
     (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
     named = set()
     for rule in group["rules"]:
@@ -205,7 +205,7 @@ def test_the_guide_has_every_metric():
     assert metrics == metric_names()
 
 
-def test_the_guide_has_every_limit_with_its_default():
+def test_guide_lists_every_limit_and_default():
     rows = {row[0].strip("`"): row[1] for row in table_after("Limits")}
     assert rows.keys() >= {f"--{field.name.replace('_', '-')}" for field in fields(Limits)}
     for flag, default in rows.items():
@@ -239,7 +239,7 @@ def client_flags():
     return found
 
 
-def test_the_guide_says_what_each_exit_code_means():
+def test_guide_explains_every_exit_code():
     codes = {code for row in table_after("Exit codes") for code in row[0].split(", ")}
     assert codes == {"0", "1", "2", "70", "130", "143", "137"}
     assert "Exit codes: 0" in server_main.help

@@ -1,5 +1,8 @@
-"""A volume that machines mount, as Modal's are: others see what was committed when they reload."""
+"""A volume that machines mount, like Modal's: others see committed files when they reload."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -11,6 +14,7 @@ class FolderVolume:
         self.mount = mount
         self.commits = 0
         self.reloads = 0
+        self.failures = 0
         self.fails = False
         committed.mkdir(exist_ok=True)
         mount.mkdir()
@@ -19,8 +23,7 @@ class FolderVolume:
     def reload(self) -> None:
         self.reloads += 1
         self._fail_where_told()
-        opened = [path.resolve() for path in Path("/proc/self/fd").iterdir() if path.exists()]
-        if any(path.is_relative_to(self.mount) for path in opened):
+        if any(path.is_relative_to(self.mount) for path in _opened()):
             raise RuntimeError("there are open files preventing the operation")
         self._copy(self.committed, self.mount, _files(self.mount) & self._synced)
         self._synced = _files(self.committed)
@@ -31,12 +34,13 @@ class FolderVolume:
         self.background_commit()
 
     def background_commit(self) -> None:
-        """What Modal does now and then, whatever is half written."""
+        """Commit as Modal does now and then, with whatever is half written."""
         self._copy(self.mount, self.committed, self._synced)
         self._synced = _files(self.mount)
 
     def _fail_where_told(self) -> None:
         if self.fails:
+            self.failures += 1
             raise ConnectionError("the volume is away")
 
     @staticmethod
@@ -47,6 +51,14 @@ class FolderVolume:
             (target / path).write_bytes((source / path).read_bytes())
         for path in known - here:
             (target / path).unlink(missing_ok=True)
+
+
+def _opened() -> Iterator[Path]:
+    """The open files of this process."""
+    for link in os.scandir("/proc/self/fd"):
+        # A thread may close it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            yield Path(os.readlink(link.path))
 
 
 def _files(root: Path) -> set[Path]:

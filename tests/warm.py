@@ -1,27 +1,32 @@
-"""Programs of the server without the seconds of its imports: forks of a process that has done them.
+"""Programs without the seconds of their start: forks of a process that has done it.
 
-Most tests are about a server and not about its start. What they get is the program in a process of
-its own, with its own signals, output and exit code; only its parent has imported things before.
-What depends on the imports, or on the command that is typed, is tested with the program itself.
+Most tests concern a program and not its start. They get the program in its own process, with its
+own signals, output and exit code; only its parent has imported modules before, and has loaded,
+checked and measured the demo model. Behavior that depends on the imports, or on the typed command,
+is tested with the program itself.
 """
 
 import contextlib
+import importlib
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-SERVER = "from actvec.server.main import main; main()"
+PARENT = "ACTVEC_TESTS_WARM_PARENT"
+SERVER = "from actvec.server.program.main import main; main()"
 
 
 class WarmProcess:
-    """A running program, with of `subprocess.Popen` what the tests use."""
+    """A running program, with the parts of `subprocess.Popen` that tests use."""
 
     def __init__(self, pid: int, output: Path, ended: Path) -> None:
         self.pid = pid
@@ -53,73 +58,119 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
-class WarmStart:
-    """Starts programs; the process that they are forks of is started with the first one."""
+class WarmParent:
+    """The process whose forks are the programs: one per run, however many processes test.
+
+    It imports the server at the first request for a program, and ends with the run at the latest,
+    when its standard input closes.
+    """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="actvec-warm-")
-        self._parent: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
-
-    def __call__(
-        self, program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
-    ) -> WarmProcess:
-        """Run `program`, Python code, with these arguments; standard error goes to `log`."""
-        folder = Path(tempfile.mkdtemp(dir=self._folder.name))
-        output, ended = folder / "stdout", folder / "ended"
-        os.mkfifo(output)
-        request = {
-            "program": program,
-            "arguments": list(arguments),
-            "environment": dict(environment),
-            "output": str(output),
-            "log": str(log),
-            "ended": str(ended),
-        }
-        with self._lock:
-            if self._parent is None:
-                self._parent = subprocess.Popen(
-                    [sys.executable, __file__],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            self._parent.stdin.write(f"{json.dumps(request)}\n")
-            self._parent.stdin.flush()
-            pid = int(self._parent.stdout.readline())
-        return WarmProcess(pid, output, ended)
+        os.environ[PARENT] = str(Path(self._folder.name, "socket"))
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(os.environ[PARENT])
+        listening.listen()
+        number = listening.fileno()
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(number)], stdin=subprocess.PIPE, pass_fds=[number]
+        )
+        listening.close()
 
     def close(self) -> None:
         """End the parent, once every program has ended."""
-        if self._parent is not None:
-            self._parent.kill()
-            self._parent.communicate()
+        self._process.communicate()
         self._folder.cleanup()
 
 
-def _fork_on_request() -> None:
-    """The parent: imports, then a program for each line on standard input."""
-    # As `main` has it, before grpc is imported.
-    os.environ["GRPC_VERBOSITY"] = "NONE"
-    from actvec.server.main import import_server  # noqa: PLC0415
+def warm_start(
+    program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+) -> WarmProcess:
+    """Run `program`, Python code, with these arguments; standard error goes to `log`."""
+    parent = Path(os.environ[PARENT])
+    folder = Path(tempfile.mkdtemp(dir=parent.parent))
+    output, ended = folder / "stdout", folder / "ended"
+    os.mkfifo(output)
+    request = {
+        "program": program,
+        "arguments": list(arguments),
+        "environment": dict(environment),
+        "folder": os.getcwd(),
+        "output": str(output),
+        "log": str(log),
+        "ended": str(ended),
+    }
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(parent))
+        with connection.makefile("rw") as both:
+            both.write(f"{json.dumps(request)}\n")
+            both.flush()
+            pid = int(both.readline())
+    return WarmProcess(pid, output, ended)
 
-    import_server()
-    for line in sys.stdin:
+
+def _fork_on_request(listening: socket.socket) -> None:
+    """Run the parent: one program per connection, after the imports."""
+    # As in `main`, before grpc is imported.
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    imported = False
+    while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
+        connection, _ = listening.accept()
+        if not imported:
+            from actvec.server.program.main import import_server  # noqa: PLC0415
+
+            import_server()
+            importlib.import_module("actvec.client.cli")
+            _load_demo()
+            imported = True
         # Nobody waits for the keepers.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         if os.fork() == 0:
+            listening.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _keep(json.loads(line))
+            _keep(connection)
             return
+        connection.close()
 
 
-def _keep(request: Mapping[str, str]) -> None:
-    """Fork the program, tell its pid, and write its exit code down when it ends."""
+def _load_demo() -> None:
+    """Load the demo model for all programs that serve it without any option of the model."""
+    import torch  # noqa: PLC0415
+
+    from actvec.server.config import ModelOptions  # noqa: PLC0415
+    from actvec.server.engine import memory  # noqa: PLC0415
+    from actvec.server.program import engines  # noqa: PLC0415
+
+    if torch.backends.cuda.is_built():
+        # A GPU cannot be used in a fork of a process that has used it.
+        return
+    load, measure, demo = engines.load_engine, memory.token_bytes, ModelOptions()
+    threads = torch.get_num_threads()
+    # With more, torch starts threads, which forks lack.
+    torch.set_num_threads(1)
+    found = load(demo)
+    size = measure(found[0])
+    torch.set_num_threads(threads)
+
+    def load_engine(options: Any, document_tokens: int | None = None) -> Any:
+        asked = options, document_tokens
+        return found if asked == (demo, None) else load(*asked)
+
+    engines.load_engine = load_engine
+    memory.token_bytes = lambda engine: size if engine is found[0] else measure(engine)
+
+
+def _keep(connection: socket.socket) -> None:
+    """Fork the program, send its pid, and send its exit code when it ends."""
+    with connection.makefile() as requests:
+        request = json.loads(requests.readline())
     pid = os.fork()
     if pid == 0:
+        connection.close()
         _become(request)
         return
-    print(pid, flush=True)
+    with connection:
+        connection.sendall(f"{pid}\n".encode())
     _, status = os.waitpid(pid, 0)
     ended = Path(request["ended"])
     ended.with_suffix(".part").write_text(str(os.waitstatus_to_exitcode(status)))
@@ -137,6 +188,7 @@ def _become(request: Mapping[str, str]) -> None:
         file = os.open(path, flags)
         os.dup2(file, number)
         os.close(file)
+    os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = ["actvec-server", *request["arguments"]]
@@ -144,4 +196,4 @@ def _become(request: Mapping[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    _fork_on_request()
+    _fork_on_request(socket.socket(fileno=int(sys.argv[1])))

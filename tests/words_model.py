@@ -1,4 +1,4 @@
-"""A small model of random weights with a tokenizer of seven words, and BOS as one likes."""
+"""A small model of random weights with a tokenizer of seven words, and a choice of BOS."""
 
 import json
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 WORDS = ["[UNK]", "<s>", "tides", "rise", "and", "fall", "text"]
 
-# Ids of the embedding; with `beyond`, `<pad>` has the last and `BEYOND` the first that is not one.
+# Size of the embedding; with `beyond`, `<pad>` has its last id and `BEYOND` the first outside.
 SIZE = 8
 BEYOND = "<tool>"
 
 TIDES = "tides rise and fall"
 TIDES_IDS = [2, 3, 4, 5]
 
-# A part of the tokenizer that puts `<s>` in front itself.
+# A part of the tokenizer that prepends `<s>` itself.
 ADDS_BOS = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
 
-# What a tokenizer_config.json has of BOS; Qwen's says that there is none.
+# BOS in a tokenizer_config.json; Qwen's declares that there is none.
 NAMES_BOS: Mapping[str, Any] = MappingProxyType({"bos_token": "<s>"})
 HAS_NO_BOS: Mapping[str, Any] = MappingProxyType({"bos_token": None})
 
@@ -39,12 +39,12 @@ def write_words_model(
     """Write a model directory.
 
     Args:
-        directory: Where to; made if it is not there, and written over if it is.
-        tokenizer_config: More of tokenizer_config.json.
+        directory: The directory; created if it is missing, overwritten if it exists.
+        tokenizer_config: Further settings of tokenizer_config.json.
         bos: `bos_token_id` in config.json.
         processor: The tokenizer's last part.
         beyond: Whether the tokenizer has tokens that the model lacks.
-        config: More of the model's configuration.
+        config: Further settings of the model's configuration.
     """
     torch.manual_seed(0)
     sizes = {

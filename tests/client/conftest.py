@@ -1,5 +1,6 @@
 """Clients of the shared server, proxies that cut connections, and files to fetch a corpus from."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -7,14 +8,14 @@ import pytest
 from actvec.client import Client
 from actvec.client.cli import main
 from actvec.client.samples import sample_corpus
-
-from ..proxy import CuttingProxy
-from .c4 import write_shards
+from actvec.client.transport.connection import Connection
+from tests.client.corpora.c4 import write_shards
+from tests.proxy import CuttingProxy
 
 
 @pytest.fixture
 def cutting_proxy() -> Iterator[Callable[[str], CuttingProxy]]:
-    """Makes a proxy in front of a server."""
+    """Make a proxy in front of a server."""
     proxies: list[CuttingProxy] = []
 
     def make(target: str) -> CuttingProxy:
@@ -24,6 +25,40 @@ def cutting_proxy() -> Iterator[Callable[[str], CuttingProxy]]:
     yield make
     for proxy in proxies:
         proxy.close()
+
+
+class Breaks:
+    """Breaks of connections, as clients notice them.
+
+    Attributes:
+        on_break: Called at each, before the client reconnects.
+    """
+
+    def __init__(self) -> None:
+        self.on_break: Callable[[], object] = lambda: None
+        self._noticed = threading.Event()
+
+    def notice(self) -> None:
+        self._noticed.set()
+        self.on_break()
+
+    def wait(self) -> None:
+        """Wait for the next break since the last wait."""
+        assert self._noticed.wait(60)
+        self._noticed.clear()
+
+
+@pytest.fixture
+def breaks(monkeypatch) -> Breaks:
+    """The breaks that clients notice from now on."""
+    breaks, broke = Breaks(), Connection.broke
+
+    def noticed(connection: Connection) -> None:
+        broke(connection)
+        breaks.notice()
+
+    monkeypatch.setattr(Connection, "broke", noticed)
+    return breaks
 
 
 @pytest.fixture
@@ -43,7 +78,7 @@ def server_with_mean(start_server):
 
 @pytest.fixture
 def program(capfd):
-    """Run `actvec` in this process; exit code, standard output and standard error."""
+    """Run `actvec` in this process; return exit code, standard output and standard error."""
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ending:
@@ -70,7 +105,7 @@ def c4(tmp_path):
 
 @pytest.fixture
 def c4_dataset(c4):
-    """The same, laid out as the hub's dataset is."""
+    """The same, in the layout of the hub's dataset."""
     (c4.parent / "README.md").write_text(
         "---\nconfigs:\n"
         "- config_name: en\n  data_files:\n  - split: train\n    path: en/c4-train.*.json.gz\n"

@@ -1,4 +1,4 @@
-"""The example runs as it is shown, and what it leaves is what it says."""
+"""The example runs as shown, and leaves the files that it announces."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def test_the_demo_shows_every_document_and_saves_its_vectors(tmp_path):
+def test_demo_saves_every_vector(tmp_path):
     program = subprocess.run(
         [sys.executable, "-m", "examples.demo"],
         cwd=tmp_path,
@@ -22,8 +22,8 @@ def test_the_demo_shows_every_document_and_saves_its_vectors(tmp_path):
     assert program.returncode == 0, program.stderr
     assert "tokens/s" in program.stdout
     assert "vectors/demo" in program.stdout
-    raw, centred = re.search(r"raw ([\d.-]+), centred ([\d.-]+)", program.stdout).groups()
-    assert float(centred) < 0.5 < float(raw)
+    raw, centered = re.search(r"raw ([\d.-]+), centered ([\d.-]+)", program.stdout).groups()
+    assert float(centered) < 0.5 < float(raw)
     assert "to look at: vectors/demo/report.html" in program.stdout
     assert (tmp_path / "vectors" / "demo" / "report.html").stat().st_size > 100_000
     for mode in ("short", "long"):

@@ -1,4 +1,4 @@
-"""The client is light: importing it pulls in nothing that it does not need."""
+"""The client is light: its import pulls in nothing unnecessary."""
 
 import subprocess
 import sys

@@ -3,7 +3,7 @@
 from actvec.client.samples import sample_corpus
 
 
-def test_the_corpus_has_ten_long_texts_and_ten_short_ones():
+def test_corpus_has_ten_long_and_ten_short_texts():
     corpus = sample_corpus()
     words = [len(document.text.split()) for document in corpus]
     assert len(corpus) == 20
@@ -11,7 +11,7 @@ def test_the_corpus_has_ten_long_texts_and_ten_short_ones():
     assert len([count for count in words if 40 <= count <= 60]) == 10
 
 
-def test_documents_are_sorted_and_no_two_are_alike():
+def test_documents_are_sorted_and_distinct():
     corpus = sample_corpus()
     ids = [document.id for document in corpus]
     assert ids == sorted(set(ids))

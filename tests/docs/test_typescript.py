@@ -1,4 +1,4 @@
-"""The example in TypeScript: its stubs are generated from `proto/`, checked by tsc, and run."""
+"""The example in TypeScript: stubs generated from `proto/`, checked by tsc, and run."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actvec.client import Client
+from actvec.client import Client, Document
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["The tide comes back twice a day.", "So it does.", " "]
@@ -33,7 +33,27 @@ def example(tmp_path_factory):
     return folder
 
 
-def test_it_gets_the_vectors_that_our_client_gets(example, demo_server):
+def test_it_gets_layers_and_spans(example, demo_server):
+    run = subprocess.run(
+        ["npm", "run", "choices", "--silent", "--", demo_server.target],
+        cwd=example,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    document = Document("", TEXTS[0], spans=[("subject", 0, 8)])
+    with Client(demo_server.target) as client:
+        vector = client.extract(
+            document, layers=[1, 2], separate=True, pools=["span:subject", "mean"]
+        )
+    assert answer["shape"] == list(vector.array.shape)
+    assert answer["values"] == vector.values.tolist()
+
+
+def test_example_gets_our_vectors(example, demo_server):
     run = subprocess.run(
         ["npm", "start", "--silent", "--", demo_server.target, *TEXTS],
         cwd=example,

@@ -1,4 +1,4 @@
-"""Callers of other kinds, beside the jobs: each goes on until it is told to end."""
+"""Other kinds of callers, beside the jobs: each repeats its calls until it is stopped."""
 
 import collections
 import contextlib
@@ -13,10 +13,16 @@ TEXTS = [f"{word} and what follows it " * repeats for repeats, word in enumerate
 
 
 class Caller:
-    """Repeats a turn in a thread. What a broken connection may do to a call is counted."""
+    """Repeats a turn in a thread. Counts the errors that a broken connection may cause.
+
+    Attributes:
+        done: How many turns ended how.
+        answered: Set once a turn was answered.
+    """
 
     def __init__(self, target):
         self.done = collections.Counter()
+        self.answered = threading.Event()
         self._error = None
         self._client = Client(target, timeout=20)
         self._ended = threading.Event()
@@ -24,11 +30,11 @@ class Caller:
         self._thread.start()
 
     def turn(self, client):
-        """One call, or a few that belong together."""
+        """Make one call, or a few that belong together."""
         raise NotImplementedError
 
     def end(self):
-        """Finish the turn; returns what went wrong in any, or None."""
+        """Finish the turn; return the first unexpected error, or None."""
         self._ended.set()
         self._thread.join()
         self._client.close()
@@ -39,10 +45,11 @@ class Caller:
             try:
                 self.turn(self._client)
                 self.done["answered"] += 1
+                self.answered.set()
             except (ServerUnavailable, DeadlineExceeded):
                 self.done["not answered, and told so"] += 1
             except ActvecError as error:
-                # Code CANCELLED: the server was killed or terminated in mid-call.
+                # Code CANCELLED: the server was killed or terminated during the call.
                 if "CANCELLED" not in str(error):
                     self._error = error
                     return
@@ -62,7 +69,7 @@ class Asking(Caller):
         super().__init__(target)
 
     def turn(self, client):
-        """One text."""
+        """Ask for one text."""
         number = self._number % len(TEXTS)
         self._number += 1
         values = client.extract(TEXTS[number], mode="long").values
@@ -73,23 +80,23 @@ class Leaving(Caller):
     """Opens streams and leaves them in the middle."""
 
     def turn(self, client):
-        """One stream, of which three results are taken."""
+        """Take three results of one stream."""
         with contextlib.closing(client.stream(TEXTS * 8, mode="short")) as results:
             for _ in range(3):
                 next(results)
 
 
-class Centring(Caller):
-    """Makes a small mean under a name that it has used before, centres by it, and deletes it."""
+class Centering(Caller):
+    """Makes a small mean under a name that it has used before, centers by it, and deletes it."""
 
     def turn(self, client):
-        """One mean, from its first document to its end."""
+        """Make, use and delete one mean."""
         name = f"small-{time.monotonic_ns()}"
         mean = client.corpus_mean(TEXTS, job=name)
         assert mean.documents == len(TEXTS)
-        centred = client.extract(TEXTS[0], mode="short", center=mean.id)
-        assert centred.stamp.corpus_mean_sha256 == mean.sha256
+        centered = client.extract(TEXTS[0], mode="short", center=mean.id)
+        assert centered.stamp.corpus_mean_sha256 == mean.sha256
         client.list_means()
-        # Asked for twice where the answer to the first was lost.
+        # Sent twice if the first answer was lost.
         with contextlib.suppress(NotFound):
             client.delete_mean(mean.id)

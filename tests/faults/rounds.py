@@ -1,4 +1,4 @@
-"""Rounds of two jobs, a mean and vectors, that are disturbed at random and then held to account."""
+"""Rounds of two jobs, a mean and vectors, disturbed at random and then checked."""
 
 import collections
 import json
@@ -11,8 +11,7 @@ from safetensors.numpy import load
 
 from actvec.client import Client
 from actvec.client.documents import open_documents
-
-from .supervisors import ClientSupervisor
+from tests.faults.supervisors import ClientSupervisor
 
 WORDS = "river gate stone bell winter ferry lantern orchard bridge".split()  # noqa: SIM905 - prose
 DOCUMENTS = 500
@@ -28,7 +27,7 @@ WEIGHTS = {
 
 
 def write_corpus(path, seed):
-    """Documents of 1 to 80 words, a line each."""
+    """Write documents of 1 to 80 words, one per line."""
     chance = random.Random(seed)  # noqa: S311 - texts, not secrets
     with path.open("w") as file:
         for number in range(DOCUMENTS):
@@ -37,14 +36,16 @@ def write_corpus(path, seed):
 
 
 class Trouble:
-    """Injects faults, in a thread, at most so many and until it is told to end.
+    """Injects faults in a thread, up to a number and until it is stopped.
 
-    `weights` says how likely each is; those that are not named do not happen.
+    `weights` gives the probability of each; unnamed faults do not happen. A pause, and a stall of
+    connections, takes `longest` seconds at the most.
     """
 
-    def __init__(self, chance, most, server, clients, weights=WEIGHTS):
+    def __init__(self, chance, most, server, clients, weights=WEIGHTS, *, longest=2):
         self._most = most
         self._weights = weights
+        self._longest = longest
         self.counts = collections.Counter()
         self._chance = chance
         self._server = server
@@ -63,21 +64,21 @@ class Trouble:
             "connection cut": proxy.cut,
             "connection cut in mid-message": lambda: proxy.cut_after(self._chance.randrange(2000)),
             "connection half closed": proxy.half_close,
-            "connection stalled": lambda: proxy.stall(self._chance.uniform(0.1, 2)),
+            "connection stalled": lambda: proxy.stall(self._chance.uniform(0.1, self._longest)),
             "client killed": lambda: self._chance.choice(self._clients).kill(),
             "server killed": lambda: self._server.restart(signal.SIGKILL),
             "server terminated": lambda: self._server.restart(signal.SIGTERM),
         }
         while self.counts.total() < self._most:
-            if self._ended.wait(self._chance.uniform(0.05, 2)):
+            if self._ended.wait(self._chance.uniform(0.05, self._longest)):
                 return
             (name,) = self._chance.choices(list(self._weights), self._weights.values())
             faults[name]()
             self.counts[name] += 1
 
 
-def run_round(number, *, chance, most, weights, server, undisturbed, directory):
-    """Two jobs over a corpus of their own, disturbed; returns the faults and the clients started.
+def run_round(number, *, chance, most, weights, server, undisturbed, directory, longest=2):
+    """Run two jobs over their own corpus, disturbed; return the faults and the clients started.
 
     Raises:
         AssertionError: something was lost, doubled or changed.
@@ -94,7 +95,7 @@ def run_round(number, *, chance, most, weights, server, undisturbed, directory):
         *("--out", out, "--format", "shards", "--dtype", "float32", "--rows-per-file", 100),
         *("--save-every", 0.5, "--resume", "--retry-for", "120"),
     )
-    trouble = Trouble(chance, most, server, [mean, vectors], weights)
+    trouble = Trouble(chance, most, server, [mean, vectors], weights, longest=longest)
     try:
         record = json.loads(mean.wait())
         vectors.wait()

@@ -1,4 +1,4 @@
-"""What keeps a server and a client running while they are killed."""
+"""Supervisors that keep a server and a client running while they are killed."""
 
 import contextlib
 import signal
@@ -9,12 +9,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from ..conftest import StartServer
-from ..proxy import CuttingProxy
+from tests.conftest import StartServer
+from tests.proxy import CuttingProxy
 
 
 class ServerSupervisor:
-    """An `actvec-server` behind a proxy, started again over the same data when it is killed."""
+    """An `actvec-server` behind a proxy, restarted over the same data when it is killed."""
 
     def __init__(self, start: StartServer, data_dir: Path, *options: str) -> None:
         self._start = partial(start, *options, data_dir=data_dir)
@@ -42,9 +42,9 @@ class ServerSupervisor:
 class ClientSupervisor:
     """An `actvec` command, run again when it is killed, until it is done.
 
-    A command that begins while no server is there, or whose first call is cut, or before the server
-    noticed the death of the client before, says so and ends; it is run again in a moment, as
-    a person would.
+    A command ends with an error if it starts without a server, if its first call is cut, or if the
+    server has not noticed the death of the previous client; the supervisor soon runs it again, as a
+    person would.
     """
 
     PASSING = (
@@ -75,10 +75,10 @@ class ClientSupervisor:
                 process.kill()
 
     def wait(self) -> str:
-        """What the command printed in the end.
+        """Wait for the command, and return its output.
 
         Raises:
-            RuntimeError: it failed for another reason than being killed.
+            RuntimeError: it failed for another reason than a kill.
         """
         self._thread.join()
         if self.error:

@@ -10,8 +10,8 @@ import random
 
 import pytest
 
-from .rounds import DOCUMENTS, WEIGHTS, run_round
-from .supervisors import ServerSupervisor
+from tests.faults.rounds import DOCUMENTS, WEIGHTS, run_round
+from tests.faults.supervisors import ServerSupervisor
 
 
 @pytest.mark.timeout(0)
@@ -32,6 +32,8 @@ def test_nothing_is_lost_whatever_breaks(pytestconfig, tmp_path, start_server, d
                 server=server,
                 undisturbed=demo_server,
                 directory=tmp_path,
+                # A short form has short jobs: faults follow each other closely.
+                longest=2 if wanted > 10 else 0.5,
             )
             counts += faults
             runs += started

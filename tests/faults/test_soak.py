@@ -1,8 +1,8 @@
-"""Callers of all kinds, for as long as is wanted, while things break: nothing is lost or leaks.
+"""Callers of all kinds, for as long as you like, while things break: nothing is lost or leaks.
 
     pytest tests/faults -s --soak-minutes 20
 
-is a longer form; `make soak` runs it, hours with SOAK_MINUTES.
+is a longer form; `make soak` runs it, for hours with SOAK_MINUTES.
 """
 
 import collections
@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 
 from actvec.client import Client
+from tests.faults.callers import Asking, Centering, Leaving
+from tests.faults.rounds import WEIGHTS, run_round
+from tests.faults.supervisors import ServerSupervisor
 
-from .callers import Asking, Centring, Leaving
-from .rounds import WEIGHTS, run_round
-from .supervisors import ServerSupervisor
-
-# Faults that leave the server's process alive, whose memory is watched.
+# Faults that spare the server's process, whose memory is watched.
 SPARING = {name: weight for name, weight in WEIGHTS.items() if not name.startswith("server")}
-# In a process that has run shorter than this, caches still fill.
+# In a younger process, caches still fill.
 LONG_ENOUGH = 300
 
 
@@ -37,7 +36,7 @@ class Watch:
         self._thread.start()
 
     def end(self):
-        """Looks `(pid, MiB resident, descriptors, threads)` of the process that ran to the end."""
+        """Samples `(pid, MiB resident, descriptors, threads)` of the last process."""
         self._ended.set()
         self._thread.join()
         return [look for look in self.looks if look[0] == self.looks[-1][0]]
@@ -53,7 +52,7 @@ class Watch:
                 resident = int(status["VmRSS"].split()[0]) / 1024
                 self.looks.append((self._server.pid, resident, descriptors, int(status["Threads"])))
             except (OSError, KeyError):
-                # It is just being killed.
+                # The process is just being killed.
                 continue
 
 
@@ -62,6 +61,7 @@ def quarters(values):
     return [statistics.mean(values[part * size : (part + 1) * size]) for part in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_a_server_may_be_left_alone(pytestconfig, tmp_path, start_server, demo_server):
     minutes, seed = pytestconfig.getoption("--soak-minutes"), pytestconfig.getoption("--fault-seed")
@@ -69,14 +69,14 @@ def test_a_server_may_be_left_alone(pytestconfig, tmp_path, start_server, demo_s
     server = ServerSupervisor(start_server, tmp_path / "data", "--commit-seconds=0.2")
     watch = Watch(server)
     target = server.proxy.target
-    callers = [Asking(target, demo_server.target), Leaving(target), Centring(target)]
+    callers = [Asking(target, demo_server.target), Leaving(target), Centering(target)]
     faults: collections.Counter[str] = collections.Counter()
     rounds = runs = 0
     start = time.monotonic()
     try:
         while time.monotonic() < start + 60 * minutes:
             rounds += 1
-            # It is restarted in the first quarter, and then left alone.
+            # Restart it in the first quarter, then leave it alone.
             early = time.monotonic() < start + 15 * minutes
             counts, started = run_round(
                 rounds,
@@ -91,6 +91,9 @@ def test_a_server_may_be_left_alone(pytestconfig, tmp_path, start_server, demo_s
             runs += started
             delete_means(server.proxy.target, f"round-{rounds}")
             delete_means(demo_server.target, f"corpus-{rounds}-undisturbed")
+        # Nothing breaks any more.
+        for caller in callers:
+            caller.answered.wait(60)
     finally:
         looks = watch.end()
         ends = [caller.end() for caller in callers]

@@ -1,7 +1,6 @@
-"""Legal requests that are meant to leave nothing for anybody else, and a small call among them.
+"""Legal requests that try to leave nothing for anybody else, and a small call among them.
 
-Run by itself it keeps at all of them until it is killed: `python -m tests.hostile.crowding TARGET
-METRICS_PORT BYTES`.
+`python -m tests.hostile.crowding TARGET METRICS_PORT BYTES` runs all of them until it is killed.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ import grpc
 import numpy as np
 from safetensors.numpy import save
 
-from actvec.server.demo import WIDTH
+from actvec.server.model.demo import WIDTH
 from actvec.v1 import means_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_SHORT,
@@ -29,8 +28,7 @@ from actvec.v1.vectors_pb2 import (
     StreamVectorsRequest,
     VectorSettings,
 )
-
-from .target import SERVICE
+from tests.hostile.target import SERVICE
 
 MEAN = "crowding"
 SETTINGS = StreamVectorsRequest(settings=VectorSettings(mode=MODE_SHORT)).SerializeToString()
@@ -44,20 +42,23 @@ _OWN = [*_ANY_SIZE, ("grpc.use_local_subchannel_pool", 1)]
 
 @dataclass(frozen=True)
 class Crowd:
-    """Whom to crowd out, and with how much.
+    """The server to crowd, and the size of large messages.
 
     Attributes:
         target: HOST:PORT.
-        metrics_port: Of its metrics; 0 without.
-        size: Bytes of a large message and, times five, of a mean's file.
+        metrics_port: The port of its metrics; 0 without.
+        size: Bytes of a large message; a text has four fifths of it, a mean's file 16 times as
+            many.
+        patience: Seconds that a silent connection stays, if the server does not cut it.
     """
 
     target: str
     metrics_port: int
     size: int
+    patience: float = 2.0
 
     def channel(self) -> grpc.aio.Channel:
-        """A connection of its own."""
+        """A new connection."""
         return grpc.aio.insecure_channel(self.target, options=_OWN)
 
 
@@ -65,7 +66,7 @@ Attack = Callable[[Crowd], Awaitable[str]]
 
 
 async def _ends(call, messages: Iterable[bytes], *, read: bool = True) -> str:
-    """Send and read a call to its end, and say how it ended."""
+    """Send and read a call to its end, and return how it ended."""
     try:
         with contextlib.suppress(asyncio.InvalidStateError):
             for message in messages:
@@ -92,27 +93,27 @@ async def broken_message(crowd: Crowd) -> str:
 
 
 async def empty_documents(crowd: Crowd) -> str:
-    """Empty documents in messages as large as may be, and in such as are taken."""
+    """Empty documents in messages of the largest size, and in accepted ones."""
     large = b"\x12\x00" * (crowd.size // 2 - 100)
     taken = b"\x12\x00" * 512
     return await _call(crowd, "StreamVectors", SETTINGS, taken, large)
 
 
 async def fields_of_nobody(crowd: Crowd) -> str:
-    """Fields that the contract does not have."""
+    """Fields that the contract lacks."""
     return await _call(crowd, "StreamVectors", SETTINGS, b"\x7a\x00" * (crowd.size // 2 - 100))
 
 
 async def merge_of_one(crowd: Crowd) -> str:
-    """A merge that names a mean as often as a message holds."""
+    """A merge that names one mean as often as a message holds."""
     name = means_pb2.MergeCorpusMeansRequest(name="all").SerializeToString()
     return await _call(crowd, "MergeCorpusMeans", name + b"\x0a\x01m" * (crowd.size // 3 - 100))
 
 
 async def large_texts(crowd: Crowd) -> str:
-    """Texts of which nearly all is cut away, once they have been tokenized."""
+    """Texts cut to the context after they have been tokenized."""
     settings = VectorSettings(mode=MODE_SHORT, truncation=TRUNCATION_KEEP_START)
-    text = "word " * (crowd.size // 20)
+    text = "word " * (crowd.size // 5 * 4 // 5)
     request = StreamVectorsRequest(settings=settings, documents=[Document(text=text)])
     return await _call(crowd, "StreamVectors", request.SerializeToString())
 
@@ -120,13 +121,13 @@ async def large_texts(crowd: Crowd) -> str:
 async def long_texts(crowd: Crowd) -> str:
     """Texts that cannot fit."""
     settings = VectorSettings(mode=MODE_SHORT)
-    request = ExtractVectorRequest(text="word " * (crowd.size // 20), settings=settings)
+    request = ExtractVectorRequest(text="word " * (crowd.size // 5 * 4 // 5), settings=settings)
     return await _call(crowd, "ExtractVector", request.SerializeToString())
 
 
 def mean_of(size: int) -> bytes:
-    """A file of a mean, five times so large."""
-    positions = 5 * size // (WIDTH * 12)
+    """A file of a mean, 16 times as large."""
+    positions = 16 * size // (WIDTH * 12)
     states = np.ones((positions, WIDTH))
     return save(
         {
@@ -152,7 +153,7 @@ _CONTENT: dict[int, bytes] = {}
 
 
 async def upload(crowd: Crowd) -> str:
-    """An upload of the mean that is there already: received and checked all the same."""
+    """An upload of a mean that is stored already: received and checked all the same."""
     content = _CONTENT.setdefault(crowd.size, mean_of(crowd.size))
     async with crowd.channel() as channel:
         call = channel.stream_stream(f"{SERVICE}/UploadCorpusMean")(timeout=120)
@@ -160,7 +161,7 @@ async def upload(crowd: Crowd) -> str:
 
 
 async def unread_download(crowd: Crowd) -> str:
-    """A download of which only the record is read."""
+    """A download whose file is never read."""
     request = means_pb2.DownloadCorpusMeanRequest(corpus_mean=MEAN).SerializeToString()
     async with crowd.channel() as channel:
         call = channel.stream_stream(f"{SERVICE}/DownloadCorpusMean")(timeout=120)
@@ -170,26 +171,26 @@ async def unread_download(crowd: Crowd) -> str:
             await call.read()
         except grpc.aio.AioRpcError as error:
             return error.code().name
-        await asyncio.sleep(1)
+        await asyncio.sleep(crowd.patience / 2)
         call.cancel()
         return "left unread"
 
 
 async def silent_connection(crowd: Crowd) -> str:
-    """A connection on which nothing is said."""
+    """A silent connection."""
     host, _, port = crowd.target.rpartition(":")
-    return await _silent(host, int(port))
+    return await _silent(host, int(port), crowd.patience)
 
 
 async def silent_scraper(crowd: Crowd) -> str:
-    """The same, to the port of metrics."""
-    return await _silent("127.0.0.1", crowd.metrics_port)
+    """A silent connection to the port of metrics."""
+    return await _silent("127.0.0.1", crowd.metrics_port, crowd.patience)
 
 
-async def _silent(host: str, port: int) -> str:
+async def _silent(host: str, port: int, patience: float) -> str:
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        while await asyncio.wait_for(reader.read(1 << 10), 2):
+        while await asyncio.wait_for(reader.read(1 << 10), patience):
             pass
     except TimeoutError:
         return "left open, closed by us"
@@ -201,7 +202,7 @@ async def _silent(host: str, port: int) -> str:
         writer.transport.abort()
 
 
-# Each with how many are at it at a time.
+# Each with how many run at a time.
 ATTACKS: dict[str, tuple[Attack, int]] = {
     "messages of empty documents, broken at the end": (broken_message, 2),
     "messages of empty documents": (empty_documents, 8),
@@ -217,7 +218,7 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
 
 
 async def storm(crowd: Crowd, attack: Attack, at_once: int, amount: int) -> Counter[str]:
-    """So many attacks of a kind; says how they ended."""
+    """Run a number of attacks of a kind; return how they ended."""
     places = asyncio.Semaphore(at_once)
 
     async def one() -> str:
@@ -228,7 +229,7 @@ async def storm(crowd: Crowd, attack: Attack, at_once: int, amount: int) -> Coun
 
 
 def seconds_of_small_calls(target: str, amount: int) -> list[float]:
-    """How long small calls take, one after another, the fastest first."""
+    """The seconds of small calls, one after another, the fastest first."""
     seconds = []
     with grpc.insecure_channel(target, _OWN) as channel:
         extract = channel.unary_unary(f"{SERVICE}/ExtractVector")
@@ -241,12 +242,13 @@ def seconds_of_small_calls(target: str, amount: int) -> list[float]:
 
 
 async def _all_at_once(crowd: Crowd) -> None:
-    """Keep at it, each with pauses of up to two seconds, so that they do not keep step."""
+    """Repeat each attack, with random pauses of up to two seconds that keep them apart."""
 
     async def keep_at(attack: Attack) -> None:
         while True:
             await asyncio.sleep(2 * random.random())  # noqa: S311 - a pause, not a secret
-            with contextlib.suppress(OSError):
+            # If the server ends a call while we write to it, gRPC raises its own errors, too.
+            with contextlib.suppress(OSError, grpc.aio.BaseError):
                 await attack(crowd)
 
     print("crowding", flush=True)
@@ -256,6 +258,6 @@ async def _all_at_once(crowd: Crowd) -> None:
 
 
 if __name__ == "__main__":
-    # Attackers have machines of their own; here they have what the server leaves of its own.
+    # Real attackers have their own machines; here they get only the time that the server leaves.
     os.nice(19)
     asyncio.run(_all_at_once(Crowd(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

@@ -1,4 +1,4 @@
-"""Bytes and messages that nobody should send, and how to try many of them."""
+"""Bytes and messages that nobody should send, and a way to try many of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-# Names and texts that mean something to somebody, beside any others.
+# Names and texts with a meaning for some part, beside arbitrary ones.
 _TELLING = (
     *("", " ", "latest", "fuzz", "../fuzz", "/etc/passwd", "a\0b", "%s%n", "\ufeff", "\U0001f4a5"),
     *("-1", "Infinity", "OK", "UNKNOWN", "a" * 1025, "word " * 3000),
@@ -20,13 +20,13 @@ _TELLING = (
 def explore(
     strategy: SearchStrategy[Any], check: Callable[[Any], object], amount: int, first: int = 0
 ) -> None:
-    """Hold so many examples of a strategy to a check; hypothesis shrinks what fails.
+    """Check many examples of a strategy; hypothesis shrinks those that fail.
 
     Args:
-        strategy: What to draw.
-        check: Fails where something is wrong.
-        amount: How many examples.
-        first: Chooses the examples; others for another number.
+        strategy: The strategy to draw from.
+        check: Fails if something is wrong.
+        amount: Number of examples.
+        first: Chooses the examples; another number gives others.
     """
 
     def hold(example: Any) -> None:
@@ -43,7 +43,7 @@ def explore(
 
 
 def texts() -> SearchStrategy[str]:
-    """Any text that UTF-8 holds."""
+    """Any text in UTF-8."""
     return st.one_of(st.sampled_from(_TELLING), st.text(max_size=60))
 
 
@@ -54,7 +54,7 @@ def messages(descriptor: Descriptor) -> SearchStrategy[Message]:
 
 
 def near(message: Message) -> SearchStrategy[Message]:
-    """A message as it is, or with fields of any value put over its own."""
+    """A message unchanged, or with arbitrary values in some fields."""
 
     def laid_over(other: Message) -> Message:
         mixed = type(message)()
@@ -66,13 +66,13 @@ def near(message: Message) -> SearchStrategy[Message]:
 
 
 def raw(kind: type[Message]) -> SearchStrategy[bytes]:
-    """Bytes in place of a message: any at all, one that is whole, one that was damaged."""
+    """Bytes in place of a message: arbitrary, a whole one, or a damaged one."""
     whole = messages(kind.DESCRIPTOR).map(_serialize)
     return st.one_of(st.binary(max_size=400), whole, damaged(whole))
 
 
 def conversations(kind: type[Message], proper: Sequence[Message]) -> SearchStrategy[list[bytes]]:
-    """The messages of a call: a proper call with something wrong in it, or anything."""
+    """The messages of a call: a proper call with one mistake, or anything."""
     anything = st.lists(raw(kind), max_size=5)
     spoilt = st.tuples(*(near(message) for message in proper)).map(
         lambda messages: [_serialize(message) for message in messages]
@@ -87,7 +87,7 @@ def _serialize(message: Message) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, originals: SearchStrategy[bytes]) -> bytes:
-    """Some of these bytes, with bits turned over, pieces cut out, doubled or put in."""
+    """These bytes with some bits flipped, and pieces cut, doubled or inserted."""
     data = bytearray(draw(originals))
     for _ in range(draw(st.integers(1, 6))):
         begin = draw(st.integers(0, len(data)))
@@ -108,7 +108,7 @@ def damaged(draw: st.DrawFn, originals: SearchStrategy[bytes]) -> bytes:
 
 def _fields(descriptor: Descriptor) -> SearchStrategy[dict[str, Any]]:
     fields = {field.name: _field(field) for field in descriptor.fields}
-    # Few at a time, too: where everything is wrong at once, one error hides the others.
+    # A few at a time, too: if everything is wrong at once, one error hides the others.
     alone = [st.fixed_dictionaries({name: values}) for name, values in fields.items()]
     return st.one_of(st.just({}), *alone, st.fixed_dictionaries({}, optional=fields))
 

@@ -1,4 +1,4 @@
-"""A server that is attacked, and what it must still be afterwards."""
+"""A server under attack, and checks that it is unharmed."""
 
 import math
 import os
@@ -18,29 +18,28 @@ from actvec.v1.vectors_pb2 import (
     ExtractVectorResponse,
     VectorSettings,
 )
-
-from ..conftest import RunningServer
+from tests.conftest import RunningServer
 
 SERVICE = "/actvec.v1.ActivationVectorService"
 
-# What stands in a log that somebody has to look into.
+# Log lines that somebody would have to look into.
 _TROUBLE = re.compile(r"Traceback|Exception ignored|never retrieved| (ERROR|CRITICAL) |assertion")
 
-# How a call must not end: nobody foresaw what happened.
+# Codes that no call may end with: they mean an unforeseen error.
 UNFORESEEN = frozenset({"UNKNOWN", "INTERNAL", "DATA_LOSS"})
 
-# Resident memory that a second half may take beyond the first, where more happened to be at once: a
-# heap keeps what it has had.
+# Allowed growth of resident memory from the first half to the second, if more happened at once: a
+# heap keeps what it had.
 _ALLOWED_MIB = 32.0
-# Descriptors likewise: a connection of the looking on itself may still be closing.
+# Allowed growth of descriptors: a connection of the check itself may still be closing.
 _ALLOWED_FILES = 2
-# Seconds in which what an attack left behind is cleared away.
+# Seconds to clear the remains of an attack.
 _CLEARING = 30.0
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process holds.
+    """Resources of a process.
 
     Attributes:
         mib: Resident memory, MiB.
@@ -53,13 +52,13 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Endured:
-    """An attack that is over: a line of the table of docs/reliability.md.
+    """A finished attack: one row of the table in docs/reliability.md.
 
     Attributes:
         attack: Its name.
-        amount: How much of it.
+        amount: Its size.
         outcomes: How its calls or connections ended, most frequent first.
-        before: What the server held before it.
+        before: The server's resources before it.
         half: After the first half of it.
         after: After all of it.
     """
@@ -72,7 +71,7 @@ class Endured:
     after: Footprint
 
     def row(self) -> str:
-        """The line."""
+        """The row."""
         memory = " / ".join(f"{print_.mib:.0f}" for print_ in self._prints)
         files = " / ".join(str(print_.files) for print_ in self._prints)
         ends = ", ".join(f"{count:,} {name}" for name, count in self.outcomes.most_common())
@@ -95,7 +94,7 @@ class Target:
 
     Attributes:
         server: The process.
-        endured: What it went through.
+        endured: The finished attacks.
     """
 
     server: RunningServer
@@ -106,17 +105,17 @@ class Target:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Its host and port."""
         host, _, port = self.server.target.rpartition(":")
         return host, int(port)
 
     def endure(self, attack: str, amount: int, storm: Callable[[int], Counter[str]]) -> Endured:
-        """Attack the server, and see that it is as it was.
+        """Attack the server, and check that it is unharmed.
 
         Args:
-            attack: What to call it.
-            amount: How many calls, connections or files.
-            storm: Does so many of them and says how they ended.
+            attack: The attack's name.
+            amount: Number of calls, connections or files.
+            storm: Runs that many and returns how they ended.
         """
         before = self._calm()
         outcomes = storm(amount // 2)
@@ -131,7 +130,7 @@ class Target:
         return endured
 
     def assert_unharmed(self) -> None:
-        """It runs, says so, computes the same vector bit for bit, and nothing alarms its log."""
+        """Check that it runs, reports so, computes the same vector, and logs no alarm."""
         assert self.server.process.poll() is None, self.server.log[-4000:]
         health = health_pb2.HealthCheckResponse.FromString(
             self._answer("/grpc.health.v1.Health/Check", b"")
@@ -142,7 +141,9 @@ class Target:
         assert not alarming, "\n".join(alarming[:40])
 
     def _calm(self, held: Footprint | None = None, mib: float = math.inf) -> Footprint:
-        """What the server holds once it is unharmed, and what was let go is closed and freed."""
+        """Wait until the server is unharmed, and closed and freed what it dropped; return its
+        resources.
+        """
         self.assert_unharmed()
         deadline = time.monotonic() + _CLEARING
         while True:
@@ -159,7 +160,7 @@ class Target:
         return Footprint(mib, len(os.listdir(process / "fd")))
 
     def _extract(self) -> bytes:
-        """A vector, over a connection of its own."""
+        """Extract a vector, over a new connection."""
         request = ExtractVectorRequest(
             text="The tide comes back twice a day.", settings=VectorSettings(mode=MODE_LONG)
         )
@@ -167,7 +168,7 @@ class Target:
         return ExtractVectorResponse.FromString(answer).vector.vector.data
 
     def _answer(self, method: str, request: bytes) -> bytes:
-        """The answer to a call; again while gRPC cancels calls since too many wait."""
+        """Return the answer to a call; retry while gRPC cancels calls because too many wait."""
         deadline = time.monotonic() + _CLEARING
         while True:
             with grpc.insecure_channel(self.server.target, _OWN_CONNECTION) as channel:
@@ -179,7 +180,7 @@ class Target:
             time.sleep(0.1)
 
     def _new_lines(self) -> Iterator[str]:
-        """What the server wrote on standard error since the last time."""
+        """The server's output on standard error since the last call."""
         self._read = getattr(self, "_read", 0)
         with self.server.log_file.open() as log:
             log.seek(self._read)

@@ -9,18 +9,17 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from actvec.server.decoding import Decoder
 from actvec.server.errors import RequestError
+from actvec.server.rpc.decoding import Decoder
 from actvec.v1 import means_pb2, model_pb2, service_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import MODE_SHORT, Document, VectorSettings
-
-from .fuzzing import conversations, explore, raw
-from .target import SERVICE, UNFORESEEN
+from tests.hostile.fuzzing import conversations, explore, raw
+from tests.hostile.target import SERVICE, UNFORESEEN
 
 SHORT = VectorSettings(mode=MODE_SHORT)
 TEXTS = [Document(id=f"d{n}", text=f"text number {n}", sequence=n) for n in range(3)]
 
-# Of each method, a call that is as it should be.
+# A correct call of each method.
 PROPER = {
     "GetModelInfo": [model_pb2.GetModelInfoRequest()],
     "ExtractVector": [vectors_pb2.ExtractVectorRequest(text="a text", settings=SHORT)],
@@ -63,7 +62,7 @@ NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 def outcome(channel: grpc.Channel, path: str, requests: list[bytes]) -> Counter[str]:
-    """How a call ended, and how each document in its answers did."""
+    """How a call and each document in its answers ended."""
     ends: Counter[str] = Counter()
     call = channel.stream_stream(path)(iter(requests), timeout=60)
     try:
@@ -76,7 +75,7 @@ def outcome(channel: grpc.Channel, path: str, requests: list[bytes]) -> Counter[
     except grpc.RpcError as error:
         assert error.code().name not in UNFORESEEN, error
         assert error.details() or not path.startswith(SERVICE), error
-        # A status of gRPC's own in place of ours, which was too long.
+        # gRPC replaces our status by its own if ours is too long.
         assert "metadata size" not in error.details(), error
     ends[call.code().name] += 1
     return ends
@@ -88,7 +87,7 @@ def test_a_call_of_every_method_is_attacked():
 
 
 @pytest.mark.parametrize("path", CALLS, ids=[path.rpartition("/")[2] for path in CALLS])
-def test_any_bytes_to_any_method_end_with_a_status(target, amount, path):
+def test_any_bytes_end_with_a_status(target, amount, path):
     first = itertools.count()
     requests = conversations(type(CALLS[path][0]), CALLS[path])
 
@@ -120,7 +119,7 @@ def test_bytes_that_are_no_message_are_explained(amount, method):
             assert error.value.field
         else:
             assert decoder.parse(data) == message
-            # What protobuf takes, the walk over larger messages understands.
+            # The walk over large messages accepts all that protobuf accepts.
             decoder.walk(data)
 
     explore(raw(kind), check, amount(short=50, long=1000))

@@ -1,4 +1,4 @@
-"""Legal requests that are meant to leave nothing for others, who are served all the same."""
+"""Legal requests that try to leave nothing for others, who are still served."""
 
 import asyncio
 import os
@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 
 import grpc
 import pytest
 
+from actvec.server.config import Limits
 from actvec.v1 import means_pb2
-
-from .crowding import (
+from tests.hostile.crowding import (
     ATTACKS,
     MEAN,
     Crowd,
@@ -25,23 +26,23 @@ from .crowding import (
     storm,
     upload_of,
 )
-from .target import SERVICE, Target
+from tests.hostile.target import SERVICE, Target
 
 ROOT = Path(__file__).resolve().parents[2]
-MESSAGE = 16 << 20
+MESSAGE = Limits().message_bytes
 
-# Memory for all that calls hold, of the server that is crowded.
+# Memory for all calls of the crowded server.
 MEMORY = 512 << 20
 
 
 @pytest.fixture(scope="module")
 def crowded(start_server):
     server = start_server(
-        # A small call waits for a step or two of others': of small ones here.
+        # A small call waits for a step or two of others, which are small here.
         "--document-tokens=256",
         "--step-tokens=256",
-        "--idle-seconds=2",
-        "--silent-seconds=1",
+        # A proper caller on a busy machine is silent for less.
+        "--silent-seconds=3",
         "--connections=1500",
         "--metrics-port=0",
         f"--memory-bytes={MEMORY}",
@@ -53,12 +54,13 @@ def crowded(start_server):
 
 @pytest.fixture(scope="module")
 def crowd(crowded, pytestconfig):
-    size = MESSAGE if pytestconfig.getoption("--long-form") else MESSAGE // 4
+    long_form = pytestconfig.getoption("--long-form")
+    size, patience = (MESSAGE, 5) if long_form else (MESSAGE // 4, 0.2)
     port = re.search(r"metrics on http://[^ ]*:(\d+)/", crowded.server.log)
     with grpc.insecure_channel(crowded.server.target) as channel:
         call = channel.stream_unary(f"{SERVICE}/UploadCorpusMean")
         call(upload_of(mean_of(size), MEAN), timeout=120)
-    return Crowd(crowded.server.target, int(port[1]), size)
+    return Crowd(crowded.server.target, int(port[1]), size, patience)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -68,7 +70,7 @@ def test_one_who_asks_for_much_is_bounded(crowded, crowd, amount, name):
     def at_it(times):
         return asyncio.run(storm(crowd, attack, at_once, times))
 
-    crowded.endure(name, amount(short=min(2 * at_once, 40), long=5 * at_once), at_it)
+    crowded.endure(name, amount(short=min(at_once, 40), long=5 * at_once), at_it)
 
 
 class Watch:
@@ -98,7 +100,7 @@ class Watch:
         self.peak = max(self.peak, pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
 
 
-def test_small_calls_are_answered_under_all_attacks_at_once(crowded, crowd, amount):
+def test_small_calls_survive_all_attacks(crowded, crowd, amount):
     calls = amount(short=20, long=500)
     idle = seconds_of_small_calls(crowd.target, calls)
     command = [sys.executable, "-m", "tests.hostile.crowding", crowd.target]
@@ -116,18 +118,19 @@ def test_small_calls_are_answered_under_all_attacks_at_once(crowded, crowd, amou
         print(f"\n{calls} small calls {name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms", end="")
     print(f"\nmemory: {at_rest:.0f} MiB at rest, {watch.peak:.0f} at the most")
     # The formula of docs/operations.md; see there.
-    tokenizing, checking = 256 * crowd.size // 4 + (96 << 20), 4 * 5 * crowd.size
+    tokenizing, checking = 256 * crowd.size * 4 // 5 + (96 << 20), 4 * 16 * crowd.size
     arriving = 32 * crowd.size
     grown = (watch.peak - at_rest) * 2**20
     assert grown < MEMORY + tokenizing + checking + arriving + (64 << 20)
 
 
 def test_silence_takes_no_files_of_others(crowded, crowd, amount):
-    """More silent connections than files are open by default, and the store is read meanwhile."""
+    """More silent connections than the default of open files, while the store is read."""
 
     async def crowd_out():
         attempts = amount(short=200, long=1100)
-        silent = asyncio.create_task(storm(crowd, silent_connection, attempts, attempts))
+        patient = replace(crowd, patience=60)
+        silent = asyncio.create_task(storm(patient, silent_connection, attempts, attempts))
         await asyncio.sleep(0.2)
         async with crowd.channel() as channel:
             listed = channel.unary_unary(f"{SERVICE}/ListCorpusMeans")

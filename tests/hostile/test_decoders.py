@@ -1,21 +1,28 @@
-"""What a server might answer: a client has a vector of it, or an error of its own."""
+"""Impossible answers of a server: the client returns a vector, or raises its own error."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
 
-from actvec.client import ActvecError, Client, means_wire, wire
+from actvec.client import ActvecError, Client
 from actvec.client.errors import ProtocolError
-from actvec.client.vectors import Document, Settings
+from actvec.client.messages import means as means_wire
+from actvec.client.messages import vectors as wire
+from actvec.client.messages.documents import OutgoingDocument
+from actvec.client.messages.model import decode_info
+from actvec.client.records.settings import VectorSettings
+from actvec.client.records.vectors import Document
+from actvec.server.config import Limits, ModelOptions
 from actvec.server.errors import RequestError
-from actvec.server.wire import parse_settings
+from actvec.server.model.loading import load_model
+from actvec.server.service.requests import parse_settings
 from actvec.v1 import means_pb2, model_pb2, service_pb2, vectors_pb2
+from tests.hostile.fuzzing import conversations, explore, messages, near
 
-from .fuzzing import conversations, explore, messages, near
-
-SENT = wire.OutgoingDocument(vectors_pb2.Document(id="d", text="a text"), "0" * 64, 10)
-ASKED = Settings(mode="short")
+SENT = OutgoingDocument(vectors_pb2.Document(id="d", text="a text"), "0" * 64, 10)
+ASKED = VectorSettings(mode="short")
+INFO = decode_info(model_pb2.GetModelInfoResponse())
 STAMP = vectors_pb2.VectorStamp(
     mode=vectors_pb2.MODE_SHORT,
     truncation=vectors_pb2.TRUNCATION_ERROR,
@@ -30,7 +37,7 @@ VECTOR = vectors_pb2.DocumentVector(
 
 
 def decode_result(result):
-    return wire.decode_result(result, wire.decode_stamp(STAMP, ASKED), SENT)
+    return wire.decode_result(result, wire.decode_stamp(STAMP, ASKED, INFO), SENT)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +45,8 @@ def decode_result(result):
     [
         (wire.decode_values, VECTOR.vector),
         (decode_result, vectors_pb2.DocumentResult(vector=VECTOR)),
-        (lambda stamp: wire.decode_stamp(stamp, ASKED), STAMP),
-        (wire.decode_info, model_pb2.GetModelInfoResponse()),
+        (lambda stamp: wire.decode_stamp(stamp, ASKED, INFO), STAMP),
+        (decode_info, model_pb2.GetModelInfoResponse()),
         (means_wire.decode_mean, means_pb2.CorpusMean()),
         (lambda commit: means_wire.decode_commit(commit, 0), means_pb2.CorpusMeanCommit()),
         (lambda message: means_wire.decode_progress(message, 0), means_pb2.CorpusMeanProgress()),
@@ -47,7 +54,7 @@ def decode_result(result):
     ],
     ids=["values", "result", "stamp", "info", "mean", "commit", "progress", "file"],
 )
-def test_an_answer_decodes_or_is_a_protocol_error(amount, decode, proper):
+def test_answer_decodes_or_is_a_protocol_error(amount, decode, proper):
     def check(message):
         try:
             decode(message)
@@ -58,9 +65,11 @@ def test_an_answer_decodes_or_is_a_protocol_error(amount, decode, proper):
 
 
 def test_settings_are_taken_or_name_their_field(amount):
+    card = load_model(ModelOptions()).card
+
     def check(message):
         try:
-            parse_settings(message, has_bos=False)
+            parse_settings(message, card, Limits(), has_bos=False)
         except RequestError as error:
             assert error.field.startswith("settings.")
 
@@ -68,7 +77,7 @@ def test_settings_are_taken_or_name_their_field(amount):
 
 
 class Impostor(grpc.GenericRpcHandler):
-    """Answers each method with the bytes that it was given for it."""
+    """Answers each method with the bytes set for it."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[bytes]] = {}
@@ -148,14 +157,14 @@ def test_an_impostor_is_asked_by_every_verb():
 
 @pytest.mark.parametrize("answers", [[], [b"\xff"]], ids=["nothing", "no message"])
 @pytest.mark.parametrize("method", sorted(VERBS.keys() - {"StreamVectors", "StreamCorpusMean"}))
-def test_a_call_without_an_answer_is_an_error_of_the_protocol(impostor, method, answers):
+def test_missing_answer_is_a_protocol_error(impostor, method, answers):
     server, target = impostor
     server.answers = {method: answers}
     with Client(target) as client, pytest.raises(ProtocolError):
         VERBS[method][0](client)
 
 
-def test_a_list_of_means_without_an_end_is_an_error_of_the_protocol(impostor):
+def test_endless_list_of_means_is_a_protocol_error(impostor):
     server, target = impostor
     page = means_pb2.ListCorpusMeansResponse(next_page_token="again")
     server.answers = {"ListCorpusMeans": [page.SerializeToString()]}
@@ -164,12 +173,12 @@ def test_a_list_of_means_without_an_end_is_an_error_of_the_protocol(impostor):
 
 
 @pytest.mark.parametrize("method", VERBS)
-def test_a_server_that_answers_anything_is_an_error_of_ours(impostor, amount, method):
+def test_any_answer_raises_our_own_error(impostor, amount, method):
     server, target = impostor
     verb, proper = VERBS[method]
 
     # gRPC waits for the end of a unary call that is answered twice.
-    with Client(target, timeout=0.2, retry_for=0) as client:
+    with Client(target, timeout=0.05, retry_for=0) as client:
 
         def check(answers):
             server.answers = {"GetModelInfo": [b""], method: answers}

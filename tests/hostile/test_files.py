@@ -1,4 +1,4 @@
-"""Files of documents that are damaged: each yields documents and failures, never an exception."""
+"""Damaged files of documents: each yields documents and failures, never an exception."""
 
 import gzip
 import io
@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from actvec.client import ActvecError, Document
 from actvec.client.documents import open_documents
-
-from .fuzzing import damaged, explore, texts
+from tests.hostile.fuzzing import damaged, explore, texts
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -66,7 +65,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_whatever_is_in_a_file_each_of_its_documents_is_one_or_a_failure(amount, tmp_path, name):
+def test_damaged_file_yields_documents_or_failures(amount, tmp_path, name):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     source = path.parent if path.suffix == ".txt" else path

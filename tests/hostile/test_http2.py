@@ -1,4 +1,4 @@
-"""What is not gRPC, on the port of gRPC: answered as HTTP/2 says, or cut, and forgotten."""
+"""Traffic on gRPC's port that is not gRPC: answered as HTTP/2 requires, or cut, and forgotten."""
 
 import asyncio
 import contextlib
@@ -30,14 +30,13 @@ from actvec.v1.vectors_pb2 import (
     StreamVectorsRequest,
     VectorSettings,
 )
-
-from .target import SERVICE
+from tests.hostile.target import SERVICE
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = SettingsFrame(0).serialize()
 AT_ONCE = 64
 
-# Frames on one connection of a flood, and bytes of one whose frames are large.
+# Frames on one connection of a flood, and bytes of one with large frames.
 FLOOD = 1000
 FLOOD_BYTES = 1 << 18
 
@@ -68,7 +67,7 @@ def message(stream, request, *flags) -> DataFrame:
 
 
 def streams():
-    """Numbers for the streams of a client."""
+    """The stream numbers of a client."""
     return itertools.count(1, 2)
 
 
@@ -77,7 +76,7 @@ def random_bytes(chance):
 
 
 def random_frames(chance):
-    """Frames of any type, flags and stream, some with lengths that are not theirs."""
+    """Frames of any type, flags and stream, some with wrong lengths."""
     sent = b""
     for _ in range(chance.randint(1, 30)):
         content = chance.randbytes(chance.choice([0, 4, 5, 6, 8, chance.randint(0, 200)]))
@@ -90,7 +89,7 @@ def random_frames(chance):
 
 
 def random_messages(chance):
-    """A call that begins well, and whose message is framed as gRPC does not frame."""
+    """A call that starts well, with a message in wrong frames."""
     length = chance.choice([0, 1, 10, 2**24, 2**32 - 1])
     content = bytes([chance.getrandbits(8)]) + struct.pack(">I", length) + chance.randbytes(20)
     call = frames(headers(1), DataFrame(1, data=content, flags=["END_STREAM"]))
@@ -123,7 +122,7 @@ def half_a_preface(chance):
 
 
 def rapid_reset(_):
-    """Calls that are taken back at once, all on one connection (CVE-2023-44487)."""
+    """Calls cancelled at once, all on one connection (CVE-2023-44487)."""
     request = ExtractVectorRequest(text="a text", settings=VectorSettings(mode=MODE_SHORT))
     calls = itertools.islice(streams(), FLOOD)
     sent = [
@@ -134,17 +133,17 @@ def rapid_reset(_):
 
 
 def continuation_flood(_):
-    """Headers that do not end (CVE-2024-27316)."""
+    """Endless headers (CVE-2024-27316)."""
     block = Encoder().encode([(f"x-{n}", "y" * 100) for n in range(100)])
     endless = [ContinuationFrame(1, data=block)] * (FLOOD_BYTES // len(block))
     return PREFACE + SETTINGS + frames(headers(1, end=False), *endless)
 
 
 def hpack_bomb(_):
-    """One long header in the table, named again and again in a byte each."""
+    """One long header in the table, repeated in one byte each."""
     encoder = Encoder()
     block = encoder.encode([("x-bomb", "y" * 3000)])
-    # 0xbe: the newest entry of the dynamic table, as often as a frame holds.
+    # 0xbe: the newest entry of the dynamic table, as often as fits a frame.
     block += b"\xbe" * ((1 << 14) - len(block))
     return PREFACE + SETTINGS + frames(HeadersFrame(1, data=block, flags=["END_HEADERS"]))
 
@@ -187,7 +186,7 @@ FLOODS = {name for name in RUBBISH if "thousand" in name}
 
 
 async def thrown(address, sent: bytes, patience: float) -> str:
-    """Send bytes over a connection of their own; says who ended it."""
+    """Send bytes over a new connection; return who ended it."""
     reader, writer = await asyncio.open_connection(*address)
     try:
         writer.write(sent)
@@ -205,7 +204,7 @@ async def thrown(address, sent: bytes, patience: float) -> str:
 
 
 def storm_of(target, rubbish, seed, patience):
-    """Throws the same rubbish over many connections, some at once."""
+    """Send the same rubbish over many connections, some at once."""
 
     def storm(connections):
         chance = random.Random(next(seed))  # noqa: S311 - rubbish, not secrets
@@ -225,14 +224,14 @@ def storm_of(target, rubbish, seed, patience):
 
 
 @pytest.mark.parametrize("name", RUBBISH)
-def test_rubbish_on_a_connection_ends_that_connection_alone(target, amount, name):
+def test_rubbish_ends_its_connection_alone(target, amount, name):
     connections = amount(short=8, long=20) if name in FLOODS else amount(short=40, long=1000)
-    storm = storm_of(target, RUBBISH[name], itertools.count(), patience=0.25)
+    storm = storm_of(target, RUBBISH[name], itertools.count(), patience=0.1)
     target.endure(f"HTTP/2: {name}", connections, storm)
 
 
-def test_streams_whose_answers_nobody_reads_go_with_their_connection(target, amount):
-    """Windows of no bytes: the server may send nothing, and is asked for much."""
+def test_unread_streams_go_with_their_connection(target, amount):
+    """Windows of no bytes: the server may send nothing, and gets many requests."""
     closed = SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}).serialize()
     settings = VectorSettings(mode=MODE_LONG, encoding=VECTOR_ENCODING_VALUES)
     documents = [Document(text=f"text {n}", sequence=n) for n in range(50)]
@@ -241,7 +240,8 @@ def test_streams_whose_answers_nobody_reads_go_with_their_connection(target, amo
     def slow(_):
         return PREFACE + closed + frames(headers(1, "StreamVectors"), message(1, request))
 
-    storm = storm_of(target, slow, itertools.count(), patience=3)
+    # In the long form, the server loses patience first.
+    storm = storm_of(target, slow, itertools.count(), patience=amount(short=1, long=3))
     target.endure("streams whose answers nobody reads", amount(short=20, long=200), storm)
 
 
@@ -256,7 +256,7 @@ def drop(address, *, reset: bool, greet: bool) -> str:
     return f"{'greeted and ' if greet else ''}{'reset' if reset else 'closed'}"
 
 
-def test_connections_that_are_opened_and_dropped_leave_nothing(target, amount):
+def test_dropped_connections_leave_nothing(target, amount):
     def storm(connections):
         ways = itertools.cycle(itertools.product((False, True), repeat=2))
         return Counter(

@@ -1,4 +1,4 @@
-"""Proper calls, in improper ways: thousands cancelled at once, headers without measure."""
+"""Proper calls in improper ways: thousands cancelled at once, endless headers."""
 
 import asyncio
 import itertools
@@ -16,8 +16,7 @@ from actvec.v1.vectors_pb2 import (
     StreamVectorsRequest,
     VectorSettings,
 )
-
-from .target import SERVICE
+from tests.hostile.target import SERVICE
 
 SHORT = VectorSettings(mode=MODE_SHORT)
 TEXTS = [Document(text=f"text number {n}", sequence=n) for n in range(8)]
@@ -26,7 +25,7 @@ JOB = means_pb2.CorpusMeanJob(job="storm", take_over=True)
 DOCUMENTS = means_pb2.CorpusMeanDocuments(documents=TEXTS)
 UPLOAD = means_pb2.CorpusMeanUpload(name="storm", size_bytes=1 << 20, sha256="0" * 64)
 
-# Of each method, how a call begins.
+# The first message of a call, per method.
 BEGINNINGS = {
     "ExtractVector": [EXTRACT],
     "StreamVectors": [
@@ -47,7 +46,7 @@ AT_ONCE = 500
 
 
 async def cut_short(channel: grpc.aio.Channel, method: str, pause: float) -> str:
-    """Begin a call and cancel it after a while; says how it ended."""
+    """Start a call and cancel it after a while; return how it ended."""
     call = channel.stream_stream(f"{SERVICE}/{method}")()
     try:
         for message in BEGINNINGS[method]:
@@ -56,14 +55,14 @@ async def cut_short(channel: grpc.aio.Channel, method: str, pause: float) -> str
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
         pass
     call.cancel()
-    # What gRPC's own client says where a call was over before a message could be written.
+    # The words of gRPC's own client if a call ended before a message could be written.
     if await call.details() == "Internal error from Core":
         return "over before"
     return (await call.code()).name
 
 
 @pytest.mark.parametrize("method", BEGINNINGS)
-def test_calls_that_are_cancelled_at_once_leave_nothing(target, amount, method):
+def test_cancelled_calls_leave_nothing(target, amount, method):
     seeds = itertools.count()
 
     def storm(calls):
@@ -102,7 +101,7 @@ def binary_entries(chance):
 
 
 def strange_requests(chance):
-    """Ids and tokens that nobody gave."""
+    """Unknown ids and tokens."""
     return [
         ("x-request-id", chance.choice(["", "y" * 5000, "a b", "%0a%0d"])),
         (

@@ -50,14 +50,14 @@ def test_weight_halves_with_every_half_life():
     assert_allclose(weights[-1 - 134], weights[-1] / 4, rtol=1e-12)
 
 
-def test_decay_is_a_half_life_not_the_half_mass_of_this_document():
+def test_decay_is_a_half_life():
     # numerics.md: decay constant ln 2 / 0.159 = 4.359 per document, not 4.272
     weights = EXP_841.weights(1000)
     assert np.log(weights[-1] / weights[-2]) * 1000 == pytest.approx(4.359, abs=1e-3)
 
 
 @exponential
-def test_half_of_the_weight_of_a_long_document_lies_within_the_half_life(pool):
+def test_half_of_the_weight_lies_within_the_half_life(pool):
     tokens = 1_000_000
     within = pool.weights(tokens)[-round(pool.depth * tokens) :].sum()
     # exactly half of an endless document: this one lacks the tail 2 ** (-1 / depth)

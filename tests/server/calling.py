@@ -1,4 +1,4 @@
-"""Calls through raw stubs, as any client can make them, and what comes of them."""
+"""Calls through raw stubs, as any client can make them, and their results."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from actvec.server.demo import WIDTH
+from actvec.server.model.demo import WIDTH
 from actvec.v1 import means_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (
     MODE_LONG,
@@ -35,7 +35,7 @@ def some_documents(*texts: str) -> StreamVectorsRequest:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Return once it holds."""
+    """Return once the condition holds."""
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - nobody could set an event
             await asyncio.sleep(0.01)
@@ -46,13 +46,13 @@ async def read_all(call) -> list[object]:
 
 
 async def over(call) -> None:
-    """Return when the call has ended, however it did."""
+    """Return when the call has ended, in any way."""
     with contextlib.suppress(grpc.aio.AioRpcError):
         await (read_all(call) if hasattr(call, "__aiter__") else call)
 
 
 async def error_of(call) -> grpc.aio.AioRpcError:
-    """What a call that is to fail fails with."""
+    """Return the error of a call that must fail."""
     with pytest.raises(grpc.aio.AioRpcError) as error:
         if hasattr(call, "read"):
             while await call.read() is not grpc.aio.EOF:
@@ -68,7 +68,7 @@ async def extract(stub, text, **settings):
 
 
 async def collect(stub, messages):
-    """The stamp and the results of a stream, by sequence."""
+    """Return the stamp and the results of a stream, by sequence."""
     responses = [response async for response in stub.StreamVectors(iter(messages))]
     assert responses[0].HasField("stamp")
     assert not any(response.HasField("stamp") for response in responses[1:])
@@ -81,7 +81,7 @@ def floats(vector: vectors_pb2.Vector) -> np.ndarray:
 
 
 async def opened(stub, **options):
-    """A stream of vectors that the server has admitted, with nothing in it."""
+    """Open a stream of vectors that the server has admitted, with nothing in it."""
     call = stub.StreamVectors(**options)
     await call.write(SETTINGS)
     assert (await call.read()).HasField("stamp")

@@ -1,6 +1,7 @@
 """Models that the tests make themselves, and servers of them in this process."""
 
 import asyncio
+import functools
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -18,20 +19,22 @@ from transformers import (
     PreTrainedModel,
 )
 
-from actvec.server.config import AccessOptions, Limits, ServerConfig, WatchOptions
-from actvec.server.demo import TOKENIZER_CONFIG, VOCABULARY, write_demo_model
-from actvec.server.engine import Engine, PackedEngine
+from actvec.server.config import AccessOptions, Limits, ModelOptions, ServerConfig, WatchOptions
+from actvec.server.engine import memory
+from actvec.server.engine.packed import Engine, PackedEngine
+from actvec.server.engine.pools import Pools
+from actvec.server.engine.step import StepDocument
 from actvec.server.errors import NotFiniteError
-from actvec.server.model import LoadedModel, load_model
-from actvec.server.pooler import Pools
-from actvec.server.server import Server, engine_thread
-from actvec.server.step import StepDocument
-from actvec.server.tokens import Tokenizer
+from actvec.server.model.demo import TOKENIZER_CONFIG, VOCABULARY, write_demo_model
+from actvec.server.model.loading import LoadedModel, load_model
+from actvec.server.model.text.tokenizer import Tokenizer
+from actvec.server.program.engines import DrivenEngine, engine_thread
+from actvec.server.program.server import Server
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
 
 
 def random_neox(*, seed: int = 0, **overrides: object) -> PreTrainedModel:
-    """A GPT-NeoX of random weights, spread enough that every block changes its input."""
+    """A GPT-NeoX of random weights, large enough that every block changes its input."""
     torch.manual_seed(seed)
     config = GPTNeoXConfig(
         **{
@@ -69,7 +72,7 @@ def random_llama(*, seed: int = 0) -> PreTrainedModel:
 
 
 def save_model(directory: Path, module: PreTrainedModel) -> Path:
-    """Write a model directory, with the demo model's tokenizer, as the hub has them."""
+    """Write a model directory in the hub's layout, with the demo model's tokenizer."""
     with_tokenizer = directory / "with-tokenizer"
     with_tokenizer.mkdir(parents=True)
     write_demo_model(with_tokenizer)
@@ -88,7 +91,7 @@ def neox_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_model() -> LoadedModel:
-    return load_model("demo")
+    return load_model(ModelOptions())
 
 
 @pytest.fixture(scope="session")
@@ -97,21 +100,27 @@ def demo_engine(demo_model: LoadedModel) -> PackedEngine:
 
 
 class HeldEngine:
-    """An engine that computes nothing until `release` is called."""
+    """An engine that computes nothing until `release` is called.
+
+    Attributes:
+        steps: The number of documents of each step that it was given.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.name, self.card, self.groups = engine.name, engine.card, engine.groups
+        self.steps: list[int] = []
         self._engine = engine
         self._entered, self._released = threading.Event(), threading.Event()
 
     def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
+        self.steps.append(len(documents))
         self._entered.set()
-        assert self._released.wait(30)
+        assert self._released.wait(60)
         return self._engine.run(documents)
 
     async def entered(self) -> None:
         """Return once it was given a step."""
-        assert await asyncio.to_thread(self._entered.wait, 30)
+        assert await asyncio.to_thread(self._entered.wait, 60)
 
     def release(self) -> None:
         self._released.set()
@@ -124,9 +133,19 @@ def held_engine(demo_engine: PackedEngine) -> Iterator[HeldEngine]:
     engine.release()
 
 
+# Once for each engine: it takes ten times as long as the rest of a server's start.
+measured_bytes = functools.cache(memory.token_bytes)
+
+
 @pytest.fixture
-def serve(demo_model: LoadedModel, demo_engine: PackedEngine, tmp_path: Path):
-    """Serve an engine in this process on a free port; gives the server and a raw stub."""
+def serve(
+    demo_model: LoadedModel,
+    demo_engine: PackedEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Serve an engine in this process on a free port; yield the server and a raw stub."""
+    monkeypatch.setattr(memory, "token_bytes", measured_bytes)
 
     @asynccontextmanager
     async def start(
@@ -136,12 +155,14 @@ def serve(demo_model: LoadedModel, demo_engine: PackedEngine, tmp_path: Path):
         access: AccessOptions = ServerConfig.access,
         watch: WatchOptions = ServerConfig.watch,
         data_dir: Path = tmp_path,
+        others: Sequence[Engine] = (),
         **limits: int,
     ) -> AsyncIterator[tuple[Server, ActivationVectorServiceStub]]:
         config = ServerConfig(
             limits=Limits(**limits), access=access, watch=watch, port=0, data_dir=data_dir
         )
-        server = await Server.start(config, engine, loaded, engine_thread())
+        engines = [DrivenEngine(one, engine_thread()) for one in (engine, *others)]
+        server = await Server.start(config, engines, loaded)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             try:
                 yield server, ActivationVectorServiceStub(channel)

@@ -1,4 +1,4 @@
-"""Errors reach other processes as they were: Modal pickles those of its workers."""
+"""Errors survive the way to other processes: Modal pickles those of its workers."""
 
 import inspect
 import pickle
@@ -19,7 +19,7 @@ def every_error():
 
 
 @pytest.mark.parametrize("error", list(every_error()), ids=lambda error: type(error).__name__)
-def test_an_error_that_was_pickled_is_the_same(error):
+def test_pickled_error_is_the_same(error):
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert type(again) is type(error)
     assert str(again) == str(error)

@@ -1,9 +1,9 @@
-"""Serve every model of the zoo and print what becomes of it.
+"""Serve every model of the zoo and print the outcomes.
 
-python -m tests.zoo [--markdown FILE] [PATTERN ...]
+    python -m tests.zoo [--markdown FILE] [PATTERN ...]
 
-Patterns as of a shell select entries by name. Exit code 1: a model is neither right nor refused in
-one line.
+Shell patterns select entries by name. Exit code 1: a model is neither right nor refused in one
+line.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from .catalog import ZOO
-from .outcome import Outcome, outcome_of
-from .table import summary, table_row, write_markdown
+from tests.zoo.catalog import ZOO
+from tests.zoo.outcome import Outcome, outcome_of
+from tests.zoo.table import summary, table_row, write_markdown
 
 
 def main() -> int:
-    """Run the zoo; the exit code."""
+    """Run the zoo; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="Entries, such as 'llama*'.")
     parser.add_argument(
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def run(chosen: list) -> list[Outcome]:
-    """Run entries one after the other, a line each as it is done, and a summary."""
+    """Run entries one after the other, one line per entry, and print a summary."""
     _quiet()
     outcomes = []
     for entry in chosen:
@@ -59,7 +59,7 @@ def run(chosen: list) -> list[Outcome]:
 
 
 def _quiet() -> None:
-    """No bars and no warnings of libraries between the lines of the table."""
+    """Keep libraries' progress bars and warnings out of the table."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.disable(logging.WARNING)

@@ -1,4 +1,4 @@
-"""From an entry's config to a module of random weights that show every fault.
+"""From an entry's config to a module of random weights that expose every fault.
 
 Weights as transformers draws them are too small for a test: attention is nearly uniform, norms are
 ones, biases zeros, and a wrong position or mask changes little. Here every block changes its input,
@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
 )
 
-from .shrinking import tiny_config
+from tests.zoo.shrinking import tiny_config
 
 _SPREAD = 0.1
 # Recurrences that random numbers would make explode, and tables that the model computes.
@@ -31,9 +31,9 @@ def build(name: str, model_type: str, config: Mapping[str, Any]) -> PreTrainedMo
     """A tiny model in float32 with eager attention, in evaluation mode; the same for each name.
 
     Args:
-        name: Of the entry: decides the weights.
+        name: The entry's name, which determines the weights.
         model_type: transformers' name of the architecture.
-        config: What its config sets beside the small sizes.
+        config: Settings of its config beside the small sizes.
     """
     seed = zlib.crc32(name.encode())
     torch.manual_seed(seed)
@@ -43,7 +43,7 @@ def build(name: str, model_type: str, config: Mapping[str, Any]) -> PreTrainedMo
 
 
 def _whole_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model that a checkpoint of this config holds, with its encoders of images and sound."""
+    """The model of a checkpoint with this config, including its encoders of images and sound."""
     composite = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     if composite or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         return AutoModelForImageTextToText.from_config(config, attn_implementation="eager")

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from . import saving
-from .entries import Entry
-from .shrinking import CONTEXT, WINDOW
+from tests.zoo import saving
+from tests.zoo.entries import Entry
+from tests.zoo.shrinking import CONTEXT, WINDOW
 
 _SHORT = 48
 """Original context of the scaled RoPEs: a document of 40 tokens is below it, one of 70 beyond."""
@@ -157,7 +157,10 @@ _COMPOSITE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "llama4": ("text and images, chunks, experts", {}),
     "llava": ("text and images", {}),
     "mistral3": ("text and images", {}),
-    "qwen2_vl": ("text and images, positions in three parts", _THREE_PARTS),
+    "qwen2_vl": (
+        "text and images, positions in three parts",
+        {**_THREE_PARTS, "vision_config": {"depth": 2, "embed_dim": 64, "num_heads": 4}},
+    ),
     "qwen2_5_vl": ("text and images, positions in three parts", _THREE_PARTS),
     "qwen3_vl": ("text and images, positions in three parts", _THREE_PARTS),
     "qwen3_5": ("text and images, linear attention", {}),
@@ -216,4 +219,4 @@ _FILES = (
 )
 
 CASES = (*_ROPE, *_ATTENTION, *_BLOCKS, *_COMPOSITES, *_FILES)
-assert WINDOW < 40 < _SHORT < 70 < CONTEXT  # the lengths of the documents that are run
+assert WINDOW < 40 < _SHORT < 70 < CONTEXT  # the lengths of the documents that run

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from .cases import CASES
-from .entries import Entry
-from .families import FAMILIES
+from tests.zoo.cases import CASES
+from tests.zoo.entries import Entry
+from tests.zoo.families import FAMILIES
 
 ZOO: tuple[Entry, ...] = (*FAMILIES, *CASES)
 BY_NAME: Mapping[str, Entry] = {entry.name: entry for entry in ZOO}

@@ -1,4 +1,4 @@
-"""The models of the zoo: each a config, a way to save it, and what it must come to."""
+"""The models of the zoo: each a config, a way to save it, and the required outcome."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from actvec.server.demo import VOCABULARY
-
-from .building import build
-from .saving import Save, one_file
+from actvec.server.model.demo import VOCABULARY
+from tests.zoo.building import build
+from tests.zoo.saving import Save, one_file
 
 LAYERS = (0, 2, 3)
-"""Of five blocks: the first, and the last is left out, so that the model is truncated."""
+"""The first of five blocks; the last is not a target, so the model is truncated."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,15 @@ class Entry:
     """A model of the zoo.
 
     Attributes:
-        name: Unique; decides the weights.
+        name: Unique; determines the weights.
         model_type: transformers' name of the architecture.
-        exercises: What is special about it.
-        config: What its config sets beside the small sizes of `tiny_config`.
-        save: How it is written to disk.
+        exercises: Its special feature.
+        config: Settings of its config beside the small sizes of `tiny_config`.
+        save: Writes it to disk.
         must: `serve` if a refusal is a fault, `refuse` if serving is one, else `either`.
         layers: Target layers.
-        given: Further options of the server; of a function, what it makes of the directory.
-        vocabulary: Ids that documents may use.
+        given: Further options of the server, or a function that makes them from the directory.
+        vocabulary: Number of ids that documents may use.
     """
 
     name: str
@@ -48,5 +47,5 @@ class Entry:
         return build(self.name, self.model_type, self.config)
 
     def options(self, directory: Path) -> dict[str, Any]:
-        """What `ModelOptions` is given beside the model, once it is saved in `directory`."""
+        """The arguments of `ModelOptions` beside the model, once it is saved in `directory`."""
         return {"layers": self.layers, **self.given(directory)}

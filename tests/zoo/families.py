@@ -1,10 +1,10 @@
-"""One model of each architecture: decoders that transformers maps to a causal language model."""
+"""One model per architecture: decoders that transformers maps to a causal language model."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from .entries import Entry
-from .shrinking import BLOCKS, CONTEXT
+from tests.zoo.entries import Entry
+from tests.zoo.shrinking import BLOCKS, CONTEXT
 
 _Config = Mapping[str, Any]
 
@@ -114,7 +114,7 @@ _PLAIN = [
     "xglm",
 ]
 
-# What a family needs beside, so that its special parts are there.
+# Further settings of a family, so that it has its special parts.
 _MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 2}
 # The attention of Zamba sees the stream beside the embeddings.
 _WIDE = {"attention_hidden_size": 128, "attention_head_dim": 32}
@@ -188,7 +188,7 @@ _SPECIAL: Mapping[str, tuple[str, _Config]] = {
     "zaya": ("compressed attention, experts", {"num_experts_per_tok": 1}),
 }
 
-# No attention, or none that names a longest document: the operator says how long they may be.
+# No attention, or none that implies a longest document: the operator chooses the context.
 _ENDLESS: Mapping[str, tuple[str, _Config]] = {
     "bloom": ("ALiBi", {}),
     "mpt": ("ALiBi", {}),
@@ -200,7 +200,7 @@ _ENDLESS: Mapping[str, tuple[str, _Config]] = {
     "xlstm": ("xLSTM", {}),
 }
 
-# The state after a block is not one vector a token, or a block does not run once.
+# The state after a block is not one vector per token, or a block does not run once.
 _UNDEFINED: Mapping[str, tuple[str, _Config]] = {
     "cpmant": ("prompt tokens in front", {}),
     "deepseek_v4": ("several residual streams", {}),

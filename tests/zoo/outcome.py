@@ -1,10 +1,10 @@
-"""What becomes of a model that is served: right, refused in one line, or a fault."""
+"""The outcome of serving a model: right, refused in one line, or a fault."""
 
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,37 +12,35 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from actvec.server.config import ModelOptions
-from actvec.server.engine import Engine
-from actvec.server.engines import load_engine
+from actvec.server.engine.load import load_engine
+from actvec.server.engine.memory import step_budget
+from actvec.server.engine.packed import Engine
+from actvec.server.engine.runner import StepRunner
+from actvec.server.engine.step import StepDocument
 from actvec.server.errors import StartupError
-from actvec.server.memory import step_budget
-from actvec.server.runner import StepRunner
-from actvec.server.step import StepDocument
-from actvec.server.tokens import Tokenizer
-
-from ..server.reference import reference_pools, relative_error
-from .entries import Entry
-from .reference import NoReferenceError, reference_states
-from .shrinking import CONTEXT
+from actvec.server.model.text.tokenizer import Tokenizer
+from tests.server.reference import reference_pools, relative_error
+from tests.zoo.entries import Entry
+from tests.zoo.reference import NoReferenceError, reference_states
+from tests.zoo.shrinking import CONTEXT
 
 WORST = 1e-5
-_OPTIONS = {field.name for field in fields(ModelOptions)}
 _SHORTER = (1, 2, 5, 70)
 _TWICE = 40
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an entry of the zoo came to.
+    """The outcome of an entry of the zoo.
 
     Attributes:
         entry: The entry.
         engine: The engine's name; None without one.
         error: The worst relative L2 error of a document's pools; None if nothing was compared.
-        context: Tokens that a document may have.
-        invariant: Whether each document alone gives bit for bit what the step gave.
+        context: The context in tokens.
+        invariant: Whether each document alone gave the same bits as in the step.
         refusal: Why the server refused the model.
-        fault: Why this is an outcome that must not be; None if all is well.
+        fault: Why this outcome is a fault; None if it is not.
         seconds: How long building, serving and comparing took.
     """
 
@@ -60,13 +58,13 @@ class OutOfTimeError(Exception):
     """An entry took too long."""
 
 
-def outcome_of(entry: Entry, directory: Path, seconds: float = 30.0) -> Outcome:
+def outcome_of(entry: Entry, directory: Path, seconds: float = 90.0) -> Outcome:
     """Build the model, serve it in this process, and compare.
 
     Args:
-        entry: What to build.
-        directory: Where to write the model: exists, and is empty.
-        seconds: After so long the entry is given up (in the main thread only).
+        entry: The entry to build.
+        directory: An existing, empty directory for the model.
+        seconds: A limit after which the entry is given up (in the main thread only).
     """
     began = time.monotonic()
     try:
@@ -111,14 +109,12 @@ def _served(entry: Entry, module: PreTrainedModel, directory: Path) -> dict[str,
 
 
 def start(entry: Entry, directory: Path) -> Engine:
-    """The engine that `actvec-server` would use, after all that it does before it is ready.
+    """The engine that `actvec-server` would use, after everything it does before it is ready.
 
     Raises:
         StartupError: it refuses the model.
     """
     asked = entry.options(directory)
-    # An option that is still to come: without it the model is refused, or served without.
-    asked = {name: value for name, value in asked.items() if name in _OPTIONS}
     options = ModelOptions(model=str(directory), dtype="float32", device="cpu", **asked)
     engine, loaded = load_engine(options)
     context = engine.card.context
@@ -130,7 +126,7 @@ def start(entry: Entry, directory: Path) -> Engine:
 def mixed_documents(context: int, vocabulary: int) -> list[NDArray[np.int64]]:
     """Ids `[T]` of documents of mixed lengths: one of them the longest, one of them twice.
 
-    The longest is beyond every window, chunk and threshold that the zoo's configs name.
+    The longest exceeds every window, chunk and threshold in the zoo's configs.
     """
     random = np.random.default_rng(5)
     longest = min(context, CONTEXT)
@@ -142,10 +138,10 @@ def mixed_documents(context: int, vocabulary: int) -> list[NDArray[np.int64]]:
 def _pools(engine: Engine, documents: Sequence[NDArray[np.int64]]) -> list[NDArray[np.float32]]:
     """The pools `[K, D]` of each document of one step, in the order of mode `long`."""
     found = []
-    for pools in StepRunner(engine)([StepDocument(ids) for ids in documents]):
+    for pools in StepRunner(engine)([StepDocument.of(ids, "long") for ids in documents]):
         if isinstance(pools, Exception):
             raise pools
-        found.append(pools)
+        found.append(pools[0])
     return found
 
 
@@ -156,7 +152,7 @@ def _one_line(error: Exception) -> str:
 
 @contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTimeError` in this thread after so long."""
+    """Raise `OutOfTimeError` in this thread after a time."""
 
     def give_up(_number: int, _frame: object) -> None:
         raise OutOfTimeError(f"not done within {seconds:g} s")

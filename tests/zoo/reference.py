@@ -22,8 +22,8 @@ def reference_states(
 ) -> list[NDArray[np.float64]]:
     """The states `H [T, D]` of each document, averaged over the layers.
 
-    The shortest document runs first: rotary embeddings of kind `dynamic` keep what the longest one
-    so far has made of their frequencies.
+    The shortest document runs first: rotary embeddings of kind `dynamic` keep the frequencies of
+    the longest one so far.
 
     Raises:
         NoReferenceError: blocks run never, several times, or in another order.
@@ -39,7 +39,7 @@ def reference_states(
 def decoder_blocks(module: PreTrainedModel) -> nn.ModuleList:
     """The blocks of the text decoder: the outermost list that has as many members as the config."""
     count = module.config.get_text_config(decoder=True).num_hidden_layers
-    # What some families call their decoder is the unembedding.
+    # Some families call their unembedding the decoder.
     for root in (module.get_decoder(), module):
         lists = [
             (name.count("."), child)

@@ -1,4 +1,4 @@
-"""Model directories as people have them: one file, shards, `.bin`, 16 bits, adapters beside."""
+"""Model directories in people's formats: one file, shards, `.bin`, 16 bits, adapters beside."""
 
 import json
 from collections.abc import Callable
@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from actvec.server.demo import TOKENIZER_CONFIG, VOCABULARY
+from actvec.server.model.demo import TOKENIZER_CONFIG, VOCABULARY
 
 Save = Callable[[PreTrainedModel, Path], None]
-"""Writes a model into an existing directory. It may change the module, which stays the truth."""
+"""Writes a model into an existing directory. It may change the module, which remains the reference.
+"""
 
 
 def one_file(module: PreTrainedModel, directory: Path) -> None:
@@ -32,7 +33,7 @@ def sharded(module: PreTrainedModel, directory: Path) -> None:
 def sixteen_bits(module: PreTrainedModel, directory: Path) -> None:
     """Weights in bfloat16; the module keeps the rounded values, in float32."""
     one_file(deepcopy(module).to(torch.bfloat16), directory)
-    # Not by way of `Module.to`: the frequencies of rotary embeddings are never 16 bits wide.
+    # Not through `Module.to`: the frequencies of rotary embeddings are never in 16 bits.
     for parameter in module.parameters():
         parameter.copy_(parameter.to(torch.bfloat16))
 
@@ -46,7 +47,7 @@ def pytorch_bin(module: PreTrainedModel, directory: Path) -> None:
 
 
 def without_bos(module: PreTrainedModel, directory: Path) -> None:
-    """A tokenizer and a config that know no BOS, as Qwen's."""
+    """A tokenizer and a config without BOS, like Qwen's."""
     module.save_pretrained(directory)
     edit_config(directory, bos_token_id=None)
     settings = {key: value for key, value in TOKENIZER_CONFIG.items() if key != "bos_token"}
@@ -94,7 +95,7 @@ def under_an_adapter(module: PreTrainedModel, directory: Path) -> None:
 
 @torch.no_grad()
 def _write_adapter(module: PreTrainedModel, directory: Path, base: Path) -> None:
-    """Write a LoRA as peft lays it out, and merge it into `module` by the definition."""
+    """Write a LoRA in peft's layout, and merge it into `module` by the definition."""
     rank, alpha = 4, 8
     targets = ("q_proj", "v_proj", "down_proj")
     random = torch.Generator().manual_seed(1)
@@ -124,8 +125,8 @@ def _write_adapter(module: PreTrainedModel, directory: Path, base: Path) -> None
 
 
 def write_tokenizer(directory: Path, settings: dict[str, Any] = TOKENIZER_CONFIG) -> None:
-    """The demo model's tokenizer, under the settings given."""
-    tokenizer = files("actvec.server.demo").joinpath("tokenizer.json").read_bytes()
+    """The demo model's tokenizer, with the given settings."""
+    tokenizer = files("actvec.server.model.demo").joinpath("tokenizer.json").read_bytes()
     (directory / "tokenizer.json").write_bytes(tokenizer)
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
 

@@ -1,8 +1,8 @@
 """Tiny configs: any architecture of transformers with the widths of a toy.
 
 A config class names its sizes in its own words (`n_embd`, `d_model`, `hidden_size`). Each name that
-a default config of the class knows is set to a small value; nested configs are shrunk alike. What a
-family needs beyond that, its entry in the zoo says.
+a default config of the class has is set to a small value; nested configs are shrunk alike. The
+entries of the zoo hold further settings of a family.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
-from actvec.server.demo import VOCABULARY
+from actvec.server.model.demo import VOCABULARY
 
 BLOCKS = 5
 CONTEXT = 128
@@ -34,7 +34,7 @@ _SMALL: Mapping[str, Any] = {
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 48),
     **dict.fromkeys(("expert_ffn_hidden_size", "dense_intermediate_size"), 48),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"), CONTEXT),
-    **dict.fromkeys(("max_sequence_length", "max_target_positions"), CONTEXT),
+    **dict.fromkeys(("max_sequence_length", "max_target_positions", "model_max_length"), CONTEXT),
     **dict.fromkeys(("sliding_window", "sliding_window_size", "window_size"), WINDOW),
     **dict.fromkeys(("attention_window_size", "attention_chunk_size", "local_attention"), WINDOW),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
@@ -85,8 +85,8 @@ def tiny_config(model_type: str, **overrides: Any) -> PretrainedConfig:
 
     Args:
         model_type: transformers' name, for example `qwen3_moe`.
-        **overrides: What the config sets beside, or otherwise; a dict for a nested config is merged
-            into what shrinking gives.
+        **overrides: Further or other settings of the config; a dict for a nested config is merged
+            into the shrunk one.
 
     Raises:
         ValueError: transformers does not accept these settings.

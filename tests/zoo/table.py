@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .outcome import Outcome
+from tests.zoo.outcome import Outcome
 
 _BEGIN = "<!-- zoo: begin, written by `make zoo` -->"
 _END = "<!-- zoo: end -->"

@@ -1,16 +1,18 @@
-"""Any model is served right or refused in one line: an entry of the zoo for each kind of fault."""
+"""Any model is served right or refused in one line: an entry of the zoo per kind of fault."""
+
+from dataclasses import replace
 
 import pytest
 
-from actvec.server import attention
 from actvec.server.config import ModelOptions
-from actvec.server.engine import PackedEngine
-from actvec.server.engines import load_engine
+from actvec.server.engine.load import load_engine
+from actvec.server.engine.packed import PackedEngine
+from actvec.server.engine.selfcheck import SelfCheck
 from actvec.server.errors import StartupError
-from actvec.server.selfcheck import SelfCheck
-
-from .catalog import ZOO
-from .outcome import outcome_of
+from actvec.server.model.packed import attention
+from tests.zoo.catalog import ZOO
+from tests.zoo.outcome import outcome_of
+from tests.zoo.shrinking import CONTEXT
 
 ENTRIES = {entry.name: entry for entry in ZOO}
 
@@ -26,18 +28,25 @@ PACKED = [
     "gpt_neox-longrope",
     "llama-dynamic",
     "gemma3",
+    "qwen2_5_vl",
     "gpt_neox-last-block",
+    "llama-first-block",
+    "llama-adapter",
+    "gemma2",
+    "gpt_oss",
+    "modernbert-decoder",
 ]
 PLAIN = [
     "bert",
     "llama-not-causal",
-    "gemma2",
-    "gpt_oss",
     "bloom",
     "gptj",
     "openai-gpt",
     "zamba2",
     "falcon-alibi",
+    "falcon_h1",
+    "bailing_hybrid",
+    "roberta",
 ]
 REFUSED = [
     "llama-vocabulary",
@@ -65,6 +74,13 @@ def test_model_is_right_or_refused(name, engine, tmp_path):
         assert "\n" not in outcome.refusal
 
 
+@pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss"])
+def test_experts_do_not_depend_on_the_step(name, tmp_path):
+    outcome = outcome_of(ENTRIES[name], tmp_path)
+    assert (outcome.fault, outcome.engine) == (None, "packed")
+    assert outcome.invariant
+
+
 def saved(name, directory):
     entry = ENTRIES[name]
     entry.save(entry.build(), directory)
@@ -78,14 +94,14 @@ def test_packed_engine_refuses_what_it_cannot_run(tmp_path):
 
 
 def test_fallback_names_its_reason(tmp_path, caplog):
-    engine, loaded = load_engine(saved("gemma2", tmp_path))
+    engine, loaded = load_engine(saved("llama-not-causal", tmp_path))
     assert engine.name == "plain"
-    assert "softcap" in loaded.card.engine_note
+    assert "packed attention is causal, and the model's is not" in loaded.card.engine_note
     assert "runs one document at a time, which is slower" in caplog.text
 
 
 def test_check_notices_a_missing_window(tmp_path, monkeypatch):
-    """The long document exceeds the window, so that full attention shows."""
+    """The long document exceeds the window, so full attention would show."""
     options = saved("mistral", tmp_path)
     _, loaded = load_engine(ModelOptions(model=options.model, engine="plain"))
     assert loaded.thresholds
@@ -100,6 +116,14 @@ def test_check_notices_a_missing_window(tmp_path, monkeypatch):
     finding = check(PackedEngine(loaded, arranged=False))
     assert finding.reason is not None
     assert finding.reason.startswith("its states differ from transformers'")
+
+
+def test_dynamic_rope_stays_within_its_positions(tmp_path, caplog):
+    """Beyond them, transformers' own states depend on the longest document so far."""
+    options = replace(saved("llama-dynamic", tmp_path), context=8 * CONTEXT)
+    engine, _ = load_engine(options)
+    assert (engine.name, engine.card.context) == ("packed", CONTEXT)
+    assert f"documents of more than {CONTEXT} tokens are not served" in caplog.text
 
 
 def test_documents_beyond_the_check_are_not_served(tmp_path, caplog):

@@ -3,17 +3,16 @@
     from actvec.client import Client
 
     with Client("127.0.0.1:50051") as client:
-        vector = client.extract("Some text.", mode="long")
-        vector.values                  # float32 [K * D]
-        vector.pools["exp_933"]        # float32 [D]
+        vector = client.extract("Some text.", layers=[1, 2], separate=True, pools=["mean", "last"])
+        vector.array                   # float32 [L, K, D]; vector.values is the same, flat
+        vector.pools["mean"]           # float32 [L, D], or [D] of the layers' mean
         vector.stamp                   # what it depends on beside the text
 
 Light: it needs gRPC and numpy, and neither torch nor transformers.
 """
 
-from actvec.client.aio import AsyncClient
-from actvec.client.channel import DEFAULT_TARGET, TlsFiles
-from actvec.client.deployment import Deployment, Starting
+from actvec.client.api.async_client import AsyncClient
+from actvec.client.api.client import Client
 from actvec.client.errors import (
     Aborted,
     ActvecError,
@@ -41,21 +40,24 @@ from actvec.client.errors import (
     UnsupportedInput,
     WorkerNotAwake,
 )
-from actvec.client.means import CorpusMean, MeanFile, MeanModel, MeanProgress, Skipped
-from actvec.client.model import Limits, ModeInfo, ModelInfo, Versions
-from actvec.client.place import Waking
-from actvec.client.sync import Client
-from actvec.client.vectors import (
-    Document,
+from actvec.client.records.content import Message, Source, Span
+from actvec.client.records.means import CorpusMean, MeanFile, MeanModel, MeanProgress, Skipped
+from actvec.client.records.model import Limits, ModeInfo, ModelInfo, Versions
+from actvec.client.records.settings import (
     Encoding,
-    Failure,
     Mode,
-    Pool,
-    Result,
-    Stamp,
+    StateSettings,
     Truncation,
-    Vector,
+    VectorSettings,
 )
+from actvec.client.records.stamp import Pool, Stamp
+from actvec.client.records.vectors import Document, Failure, Result, Vector, VectorArray
+from actvec.client.stored.hub import push_to_hub
+from actvec.client.stored.loading import load
+from actvec.client.stored.vectors import StoredVectors
+from actvec.client.transport.address import DEFAULT_TARGET, Waking
+from actvec.client.transport.channel import TlsFiles
+from actvec.client.workers.directory import Deployment, Starting
 
 __all__ = [
     "DEFAULT_TARGET",
@@ -80,6 +82,7 @@ __all__ = [
     "MeanFile",
     "MeanModel",
     "MeanProgress",
+    "Message",
     "MissingExtra",
     "Mode",
     "ModeInfo",
@@ -94,18 +97,26 @@ __all__ = [
     "ServerError",
     "ServerUnavailable",
     "Skipped",
+    "Source",
     "SourceBroken",
     "SourceDamaged",
+    "Span",
     "Stamp",
     "StampChanged",
     "Starting",
+    "StateSettings",
+    "StoredVectors",
     "TlsFiles",
     "Truncation",
     "Unauthenticated",
     "Unimplemented",
     "UnsupportedInput",
     "Vector",
+    "VectorArray",
+    "VectorSettings",
     "Versions",
     "Waking",
     "WorkerNotAwake",
+    "load",
+    "push_to_hub",
 ]

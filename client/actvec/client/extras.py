@@ -1,4 +1,4 @@
-"""Packages that only some need, imported where they are used."""
+"""Optional packages, imported on use."""
 
 import importlib
 from typing import Any

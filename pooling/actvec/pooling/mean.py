@@ -1,7 +1,7 @@
-"""The mean of a corpus, one for each distance from the end of a document.
+"""The mean of a corpus at each distance from the end of a document.
 
-For documents with states `H_d [T_d, D]` and every distance `j` that any of them reaches,
-`mean[j]` is the mean of `H_d[T_d - 1 - j]` over the `counts[j]` documents that have it.
+For documents with states `H_d [T_d, D]`, `mean[j]` is the mean of `H_d[T_d - 1 - j]` over the
+`counts[j]` documents that have more than `j` tokens.
 """
 
 from typing import Self
@@ -9,25 +9,37 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from actvec.pooling.modes import pooling_matrix
+from actvec.pooling.modes import Pools, pooling_matrix
+from actvec.pooling.pool import PoolTokens
 
 
 class MeanAccumulator:
     """Sums by distance from the end, which merge exactly.
 
-    Sums are float64: the result depends neither on the order of the documents nor on how they were
-    split, beyond float64 rounding.
+    Sums are float64: beyond float64 rounding, the result depends neither on the order of the
+    documents nor on how they were split.
+
+    States are `[T, D]`, or `[L, T, D]` for separate layers; sums, squares, mean and variance then
+    have the same leading L.
+
+        >>> accumulator = MeanAccumulator(512)
+        >>> for states in (np.ones((3, 512)), np.zeros((2, 512))):
+        ...     accumulator.add(states)
+        >>> accumulator.mean()[:, 0], accumulator.counts
+        (array([0.5, 0.5, 1. ], dtype=float32), array([2, 2, 1]))
 
     Args:
         d_model: D, the residual width.
-        variance: Whether squares are summed too.
+        variance: Whether to sum squares too.
+        layers: L, the number of separate layers; None for states `[T, D]`.
     """
 
-    def __init__(self, d_model: int, *, variance: bool = False) -> None:
+    def __init__(self, d_model: int, *, variance: bool = False, layers: int | None = None) -> None:
         self.d_model = d_model
+        self.layers = layers
         self._counts = np.zeros(0, dtype=np.int64)
-        self._sums = np.zeros((0, d_model))
-        self._squares = np.zeros((0, d_model)) if variance else None
+        self._sums = np.zeros(self._shape(0))
+        self._squares = np.zeros(self._shape(0)) if variance else None
 
     @classmethod
     def from_sums(
@@ -36,12 +48,15 @@ class MeanAccumulator:
         sums: NDArray[np.float64],
         squares: NDArray[np.float64] | None = None,
     ) -> Self:
-        """An accumulator of given `counts [N]`, `sums [N, D]` and, optionally, `squares [N, D]`.
+        """An accumulator with the given `counts [N]`, `sums [N, D]` and optional `squares [N, D]`.
+
+        Sums and squares may be `[L, N, D]`.
 
         Raises:
-            ValueError: the shapes do not fit together.
+            ValueError: the shapes do not match.
         """
-        accumulator = cls(sums.shape[-1], variance=squares is not None)
+        layers = len(sums) if sums.ndim == 3 else None
+        accumulator = cls(sums.shape[-1], variance=squares is not None, layers=layers)
         accumulator.add_sums(counts, sums, squares)
         return accumulator
 
@@ -52,40 +67,40 @@ class MeanAccumulator:
 
     @property
     def sums(self) -> NDArray[np.float64]:
-        """Sums of states at each distance, float64 `[N, D]`."""
+        """Sums of states at each distance, float64 `[N, D]` or `[L, N, D]`."""
         return self._sums
 
     @property
     def squares(self) -> NDArray[np.float64] | None:
-        """Sums of squared states, float64 `[N, D]`, where they are kept."""
+        """Sums of squared states, in the shape of `sums`; None without `variance`."""
         return self._squares
 
     @property
     def max_tokens(self) -> int:
-        """N: tokens of the longest document."""
+        """N, the number of tokens of the longest document."""
         return len(self._counts)
 
     @property
     def documents(self) -> int:
-        """Documents that were added."""
+        """Number of documents added."""
         return int(self._counts[0]) if self.max_tokens else 0
 
     @property
     def tokens(self) -> int:
-        """Tokens that were added."""
+        """Number of tokens added."""
         return int(self._counts.sum())
 
     def add(self, states: NDArray[np.floating]) -> None:
-        """Add one document's states `[T, D]`, in document order.
+        """Add one document's states `[T, D]` or `[L, T, D]`, in document order.
 
         Raises:
-            ValueError: the states are not a matrix of D columns, or not finite.
+            ValueError: the states have another shape, or are not finite.
         """
         if not np.isfinite(states).all():
             raise ValueError("the states of a document are not finite; they would spoil the mean")
-        backwards = states[::-1].astype(np.float64)
+        backwards = states[..., ::-1, :].astype(np.float64)
         squares = None if self._squares is None else backwards**2
-        self.add_sums(np.ones(len(states), dtype=np.int64), backwards, squares)
+        self.add_sums(np.ones(states.shape[-2], dtype=np.int64), backwards, squares)
 
     def add_sums(
         self,
@@ -93,71 +108,90 @@ class MeanAccumulator:
         sums: NDArray[np.float64],
         squares: NDArray[np.float64] | None = None,
     ) -> None:
-        """Add `counts [N]`, `sums [N, D]` and, where kept, `squares [N, D]` of other documents.
+        """Add `counts [N]`, `sums [N, D]` and, with `variance`, `squares [N, D]`.
+
+        For separate layers, sums and squares are `[L, N, D]`.
 
         Raises:
-            ValueError: the shapes do not fit, or squares are kept and not given.
+            ValueError: the shapes do not match, or the squares are missing.
         """
         positions = len(counts)
-        if sums.shape != (positions, self.d_model):
+        if sums.shape != self._shape(positions):
             raise ValueError(
-                f"sums are [{positions}, {self.d_model}] for these counts, not {sums.shape}"
+                f"sums are {list(self._shape(positions))} for these counts, not {sums.shape}"
             )
         if self._squares is not None and (squares is None or squares.shape != sums.shape):
             raise ValueError("this accumulator keeps squares, and the other has none of this shape")
         self._grow(positions)
         self._counts[:positions] += counts
-        self._sums[:positions] += sums
+        self._sums[..., :positions, :] += sums
         if self._squares is not None and squares is not None:
-            self._squares[:positions] += squares
+            self._squares[..., :positions, :] += squares
 
     def merge(self, other: "MeanAccumulator") -> None:
         """Add the documents of another accumulator.
 
         Raises:
-            ValueError: the widths differ, or squares are kept here and not there.
+            ValueError: widths or layers differ, or only this accumulator has squares.
         """
         self.add_sums(other.counts, other.sums, other.squares)
 
     def mean(self) -> NDArray[np.float32]:
-        """The mean at each distance from the end, float32 `[N, D]`."""
+        """The mean at each distance from the end, float32 `[N, D]` or `[L, N, D]`."""
         return (self._sums / self._counts[:, None]).astype(np.float32)
 
     def variance(self) -> NDArray[np.float32] | None:
-        """The population variance at each distance, float32 `[N, D]`, where squares are kept."""
+        """The population variance, in the shape of `mean()`; None without `variance`."""
         if self._squares is None:
             return None
         counts = self._counts[:, None]
         spread = self._squares / counts - (self._sums / counts) ** 2
-        # Rounding can leave a hair below zero where all documents agree.
+        # Rounding can leave a value just below zero if all documents agree.
         return np.maximum(spread, 0).astype(np.float32)
+
+    def _shape(self, positions: int) -> tuple[int, ...]:
+        shape = (positions, self.d_model)
+        return shape if self.layers is None else (self.layers, *shape)
 
     def _grow(self, positions: int) -> None:
         more = positions - self.max_tokens
-        if more > 0:
-            self._counts = np.pad(self._counts, (0, more))
-            self._sums = np.pad(self._sums, ((0, more), (0, 0)))
-            if self._squares is not None:
-                self._squares = np.pad(self._squares, ((0, more), (0, 0)))
+        if more <= 0:
+            return
+        self._counts = np.pad(self._counts, (0, more))
+        padding = [(0, 0)] * (self._sums.ndim - 2) + [(0, more), (0, 0)]
+        self._sums = np.pad(self._sums, padding)
+        if self._squares is not None:
+            self._squares = np.pad(self._squares, padding)
 
 
-def pooled_mean(mode: str, mean: NDArray[np.floating], tokens: int) -> NDArray[np.float32]:
-    """What centring subtracts from a raw vector: `W(T) @ M[:T]`, flattened, float32 `[K * D]`.
+def pooled_mean(
+    pools: Pools, mean: NDArray[np.floating], tokens: int | PoolTokens
+) -> NDArray[np.float32]:
+    """The vector that centering subtracts from a raw one: `W(T) @ M[:T]`, flattened, float32.
 
-    Centring is linear: pooling the centred states and centring the pooled states are the same, so
-    `raw - centred` of any document of `tokens` tokens is this, to float32 rounding.
+    Centering is linear: to pool centered states is to center pooled states. So `raw - centered` of
+    any document of `tokens` tokens equals this vector, to float32 rounding.
+
+        >>> pooled_mean(["mean", "last"], np.ones((8, 512)), tokens=5).shape
+        (1024,)
 
     Args:
-        mode: A key of `MODES`.
-        mean: The corpus mean `[N, D]`, by distance from the end; float64 saves a conversion.
-        tokens: T, the tokens that were pooled; at most N.
+        pools: The name of a preset, or a list of pools.
+        mean: The corpus mean by distance from the end: `[N, D]`, which gives `[K * D]`, or `[L, N,
+            D]` for separate layers, which gives `[L * K * D]`. float64 saves a conversion.
+        tokens: T, the number of pooled tokens, at most N; a `PoolTokens` for pools that depend on
+            spans, BOS or dropped tokens.
 
     Raises:
-        ValueError: the mean has fewer positions than there are tokens, or there is no such mode.
+        ValueError: the mean has fewer positions than the document has tokens, or a preset or pool
+            is unknown.
+        DocumentError: the document does not fit a pool.
     """
-    if tokens > len(mean):
-        raise ValueError(f"the mean has {len(mean)} positions, the document {tokens} tokens")
-    # The weights are turned round, not the mean, which is so much larger.
-    by_distance = pooling_matrix(mode, tokens)[:, ::-1].astype(np.float64)
-    pooled = by_distance @ mean[:tokens]
+    known = PoolTokens(tokens) if isinstance(tokens, int) else tokens
+    used, positions = known.used, mean.shape[-2]
+    if used > positions:
+        raise ValueError(f"the mean has {positions} positions, the document {used} tokens")
+    # Reverse the weights, not the mean, which is much larger.
+    by_distance = pooling_matrix(pools, known)[:, ::-1].astype(np.float64)
+    pooled = by_distance @ mean[..., :used, :]
     return np.asarray(pooled.reshape(-1), dtype=np.float32)

@@ -26,7 +26,7 @@ from actvec.v1 import vectors_pb2 as actvec_dot_v1_dot_vectors__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61\x63tvec/v1/means.proto\x12\tactvec.v1\x1a\x17\x61\x63tvec/v1/vectors.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x01\n\rCorpusMeanJob\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\ntruncation\x18\x03 \x01(\x0e\x32\x15.actvec.v1.Truncation\x12\x18\n\x0bprepend_bos\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08variance\x18\x05 \x01(\x08\x12\x11\n\ttake_over\x18\x06 \x01(\x08\x12\x0e\n\x06holder\x18\x07 \x01(\t\x12\x17\n\x0f\x65xplicit_finish\x18\x08 \x01(\x08\x42\x0e\n\x0c_prepend_bos\"=\n\x13\x43orpusMeanDocuments\x12&\n\tdocuments\x18\x01 \x03(\x0b\x32\x13.actvec.v1.Document\"d\n\x0e\x43orpusMeanSkip\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x13\n\x0btext_sha256\x18\x05 \x01(\x0c\"%\n\x10\x43orpusMeanFinish\x12\x11\n\tdocuments\x18\x01 \x01(\x04\"\xdd\x01\n\x17StreamCorpusMeanRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.actvec.v1.CorpusMeanJobH\x00\x12\x33\n\tdocuments\x18\x02 \x01(\x0b\x32\x1e.actvec.v1.CorpusMeanDocumentsH\x00\x12-\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1b.actvec.v1.CorpusMeanFinishH\x00\x12)\n\x04skip\x18\x04 \x01(\x0b\x32\x19.actvec.v1.CorpusMeanSkipH\x00\x42\t\n\x07message\"\x91\x01\n\x10\x43orpusMeanCommit\x12\x15\n\rnext_sequence\x18\x01 \x01(\x04\x12\x11\n\tdocuments\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12,\n\x07skipped\x18\x04 \x03(\x0b\x32\x1b.actvec.v1.SkippedDocuments\x12\x15\n\rcorpus_sha256\x18\x05 \x01(\x0c\"^\n\x10SkippedDocuments\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x11\n\tdocuments\x18\x02 \x01(\x04\x12\x15\n\rfirst_message\x18\x03 \x01(\t\x12\x10\n\x08\x66irst_id\x18\x04 \x01(\t\"c\n\x12\x43orpusMeanProgress\x12\x11\n\tdocuments\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x0f\n\x07skipped\x18\x03 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\x04 \x01(\x01\"\xdf\x01\n\x18StreamCorpusMeanResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.actvec.v1.CorpusMeanCommitH\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.actvec.v1.CorpusMeanProgressH\x00\x12-\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x1b.actvec.v1.CorpusMeanCommitH\x00\x12)\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x15.actvec.v1.CorpusMeanH\x00\x42\x07\n\x05\x65vent\"\xaf\x03\n\nCorpusMean\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12$\n\x05model\x18\x05 \x01(\x0b\x32\x15.actvec.v1.ModelStamp\x12\x13\n\x0bprepend_bos\x18\x06 \x01(\x08\x12)\n\ntruncation\x18\x07 \x01(\x0e\x32\x15.actvec.v1.Truncation\x12\x11\n\tdocuments\x18\x08 \x01(\x04\x12\x0e\n\x06tokens\x18\t \x01(\x04\x12,\n\x07skipped\x18\n \x03(\x0b\x32\x1b.actvec.v1.SkippedDocuments\x12\x0f\n\x07\x64_model\x18\x0b \x01(\r\x12\x12\n\nmax_tokens\x18\x0c \x01(\r\x12\x12\n\nhas_counts\x18\r \x01(\x08\x12\x14\n\x0chas_variance\x18\x0e \x01(\x08\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61\x63tvec_version\x18\x10 \x01(\t\x12\x15\n\rcorpus_sha256\x18\x11 \x01(\t\"S\n\x16ListCorpusMeansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nall_models\x18\x03 \x01(\x08\"_\n\x17ListCorpusMeansResponse\x12+\n\x0c\x63orpus_means\x18\x01 \x03(\x0b\x32\x15.actvec.v1.CorpusMean\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x14GetCorpusMeanRequest\x12\x13\n\x0b\x63orpus_mean\x18\x01 \x01(\t\"C\n\x15GetCorpusMeanResponse\x12*\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMean\".\n\x17\x44\x65leteCorpusMeanRequest\x12\x13\n\x0b\x63orpus_mean\x18\x01 \x01(\t\"F\n\x18\x44\x65leteCorpusMeanResponse\x12*\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMean\"=\n\x17MergeCorpusMeansRequest\x12\x14\n\x0c\x63orpus_means\x18\x01 \x03(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"F\n\x18MergeCorpusMeansResponse\x12*\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMean\"0\n\x19\x44ownloadCorpusMeanRequest\x12\x13\n\x0b\x63orpus_mean\x18\x01 \x01(\t\"c\n\x1a\x44ownloadCorpusMeanResponse\x12,\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMeanH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"D\n\x10\x43orpusMeanUpload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"a\n\x17UploadCorpusMeanRequest\x12-\n\x06upload\x18\x01 \x01(\x0b\x32\x1b.actvec.v1.CorpusMeanUploadH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x18UploadCorpusMeanResponse\x12*\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMeanb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61\x63tvec/v1/means.proto\x12\tactvec.v1\x1a\x17\x61\x63tvec/v1/vectors.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x02\n\rCorpusMeanJob\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12)\n\ntruncation\x18\x03 \x01(\x0e\x32\x15.actvec.v1.Truncation\x12\x18\n\x0bprepend_bos\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08variance\x18\x05 \x01(\x08\x12\x11\n\ttake_over\x18\x06 \x01(\x08\x12\x0e\n\x06holder\x18\x07 \x01(\t\x12\x17\n\x0f\x65xplicit_finish\x18\x08 \x01(\x08\x12\x0e\n\x06layers\x18\t \x03(\r\x12\x17\n\x0fseparate_layers\x18\n \x01(\x08\x12\x0c\n\x04hook\x18\x0b \x01(\t\x12\x1d\n\x15\x61\x64\x64_generation_prompt\x18\x0c \x01(\x08\x12\x1c\n\x14\x63hat_template_kwargs\x18\r \x01(\tB\x0e\n\x0c_prepend_bos\"=\n\x13\x43orpusMeanDocuments\x12&\n\tdocuments\x18\x01 \x03(\x0b\x32\x13.actvec.v1.Document\"d\n\x0e\x43orpusMeanSkip\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x13\n\x0btext_sha256\x18\x05 \x01(\x0c\"%\n\x10\x43orpusMeanFinish\x12\x11\n\tdocuments\x18\x01 \x01(\x04\"\xdd\x01\n\x17StreamCorpusMeanRequest\x12(\n\x04open\x18\x01 \x01(\x0b\x32\x18.actvec.v1.CorpusMeanJobH\x00\x12\x33\n\tdocuments\x18\x02 \x01(\x0b\x32\x1e.actvec.v1.CorpusMeanDocumentsH\x00\x12-\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1b.actvec.v1.CorpusMeanFinishH\x00\x12)\n\x04skip\x18\x04 \x01(\x0b\x32\x19.actvec.v1.CorpusMeanSkipH\x00\x42\t\n\x07message\"\x91\x01\n\x10\x43orpusMeanCommit\x12\x15\n\rnext_sequence\x18\x01 \x01(\x04\x12\x11\n\tdocuments\x18\x02 \x01(\x04\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12,\n\x07skipped\x18\x04 \x03(\x0b\x32\x1b.actvec.v1.SkippedDocuments\x12\x15\n\rcorpus_sha256\x18\x05 \x01(\x0c\"^\n\x10SkippedDocuments\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x11\n\tdocuments\x18\x02 \x01(\x04\x12\x15\n\rfirst_message\x18\x03 \x01(\t\x12\x10\n\x08\x66irst_id\x18\x04 \x01(\t\"c\n\x12\x43orpusMeanProgress\x12\x11\n\tdocuments\x18\x01 \x01(\x04\x12\x0e\n\x06tokens\x18\x02 \x01(\x04\x12\x0f\n\x07skipped\x18\x03 \x01(\x04\x12\x19\n\x11tokens_per_second\x18\x04 \x01(\x01\"\xdf\x01\n\x18StreamCorpusMeanResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.actvec.v1.CorpusMeanCommitH\x00\x12\x31\n\x08progress\x18\x02 \x01(\x0b\x32\x1d.actvec.v1.CorpusMeanProgressH\x00\x12-\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x1b.actvec.v1.CorpusMeanCommitH\x00\x12)\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x15.actvec.v1.CorpusMeanH\x00\x42\x07\n\x05\x65vent\"\xa6\x04\n\nCorpusMean\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12$\n\x05model\x18\x05 \x01(\x0b\x32\x15.actvec.v1.ModelStamp\x12\x13\n\x0bprepend_bos\x18\x06 \x01(\x08\x12)\n\ntruncation\x18\x07 \x01(\x0e\x32\x15.actvec.v1.Truncation\x12\x11\n\tdocuments\x18\x08 \x01(\x04\x12\x0e\n\x06tokens\x18\t \x01(\x04\x12,\n\x07skipped\x18\n \x03(\x0b\x32\x1b.actvec.v1.SkippedDocuments\x12\x0f\n\x07\x64_model\x18\x0b \x01(\r\x12\x12\n\nmax_tokens\x18\x0c \x01(\r\x12\x12\n\nhas_counts\x18\r \x01(\x08\x12\x14\n\x0chas_variance\x18\x0e \x01(\x08\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x61\x63tvec_version\x18\x10 \x01(\t\x12\x15\n\rcorpus_sha256\x18\x11 \x01(\t\x12\x1c\n\x14\x63hat_template_sha256\x18\x12 \x01(\t\x12\x1c\n\x14\x63hat_template_kwargs\x18\x13 \x01(\t\x12\x1d\n\x15\x61\x64\x64_generation_prompt\x18\x14 \x01(\x08\x12\x1a\n\x12\x63hat_template_date\x18\x15 \x01(\t\"S\n\x16ListCorpusMeansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nall_models\x18\x03 \x01(\x08\"_\n\x17ListCorpusMeansResponse\x12+\n\x0c\x63orpus_means\x18\x01 \x03(\x0b\x32\x15.actvec.v1.CorpusMean\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x14GetCorpusMeanRequest\x12\x13\n\x0b\x63orpus_mean\x18\x01 \x01(\t\"C\n\x15GetCorpusMeanResponse\x12*\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMean\".\n\x17\x44\x65leteCorpusMeanRequest\x12\x13\n\x0b\x63orpus_mean\x18\x01 \x01(\t\"F\n\x18\x44\x65leteCorpusMeanResponse\x12*\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMean\"=\n\x17MergeCorpusMeansRequest\x12\x14\n\x0c\x63orpus_means\x18\x01 \x03(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"F\n\x18MergeCorpusMeansResponse\x12*\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMean\"0\n\x19\x44ownloadCorpusMeanRequest\x12\x13\n\x0b\x63orpus_mean\x18\x01 \x01(\t\"c\n\x1a\x44ownloadCorpusMeanResponse\x12,\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMeanH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"D\n\x10\x43orpusMeanUpload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"a\n\x17UploadCorpusMeanRequest\x12-\n\x06upload\x18\x01 \x01(\x0b\x32\x1b.actvec.v1.CorpusMeanUploadH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\x18UploadCorpusMeanResponse\x12*\n\x0b\x63orpus_mean\x18\x01 \x01(\x0b\x32\x15.actvec.v1.CorpusMeanb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,49 +34,49 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'actvec.v1.means_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CORPUSMEANJOB']._serialized_start=95
-  _globals['_CORPUSMEANJOB']._serialized_end=300
-  _globals['_CORPUSMEANDOCUMENTS']._serialized_start=302
-  _globals['_CORPUSMEANDOCUMENTS']._serialized_end=363
-  _globals['_CORPUSMEANSKIP']._serialized_start=365
-  _globals['_CORPUSMEANSKIP']._serialized_end=465
-  _globals['_CORPUSMEANFINISH']._serialized_start=467
-  _globals['_CORPUSMEANFINISH']._serialized_end=504
-  _globals['_STREAMCORPUSMEANREQUEST']._serialized_start=507
-  _globals['_STREAMCORPUSMEANREQUEST']._serialized_end=728
-  _globals['_CORPUSMEANCOMMIT']._serialized_start=731
-  _globals['_CORPUSMEANCOMMIT']._serialized_end=876
-  _globals['_SKIPPEDDOCUMENTS']._serialized_start=878
-  _globals['_SKIPPEDDOCUMENTS']._serialized_end=972
-  _globals['_CORPUSMEANPROGRESS']._serialized_start=974
-  _globals['_CORPUSMEANPROGRESS']._serialized_end=1073
-  _globals['_STREAMCORPUSMEANRESPONSE']._serialized_start=1076
-  _globals['_STREAMCORPUSMEANRESPONSE']._serialized_end=1299
-  _globals['_CORPUSMEAN']._serialized_start=1302
-  _globals['_CORPUSMEAN']._serialized_end=1733
-  _globals['_LISTCORPUSMEANSREQUEST']._serialized_start=1735
-  _globals['_LISTCORPUSMEANSREQUEST']._serialized_end=1818
-  _globals['_LISTCORPUSMEANSRESPONSE']._serialized_start=1820
-  _globals['_LISTCORPUSMEANSRESPONSE']._serialized_end=1915
-  _globals['_GETCORPUSMEANREQUEST']._serialized_start=1917
-  _globals['_GETCORPUSMEANREQUEST']._serialized_end=1960
-  _globals['_GETCORPUSMEANRESPONSE']._serialized_start=1962
-  _globals['_GETCORPUSMEANRESPONSE']._serialized_end=2029
-  _globals['_DELETECORPUSMEANREQUEST']._serialized_start=2031
-  _globals['_DELETECORPUSMEANREQUEST']._serialized_end=2077
-  _globals['_DELETECORPUSMEANRESPONSE']._serialized_start=2079
-  _globals['_DELETECORPUSMEANRESPONSE']._serialized_end=2149
-  _globals['_MERGECORPUSMEANSREQUEST']._serialized_start=2151
-  _globals['_MERGECORPUSMEANSREQUEST']._serialized_end=2212
-  _globals['_MERGECORPUSMEANSRESPONSE']._serialized_start=2214
-  _globals['_MERGECORPUSMEANSRESPONSE']._serialized_end=2284
-  _globals['_DOWNLOADCORPUSMEANREQUEST']._serialized_start=2286
-  _globals['_DOWNLOADCORPUSMEANREQUEST']._serialized_end=2334
-  _globals['_DOWNLOADCORPUSMEANRESPONSE']._serialized_start=2336
-  _globals['_DOWNLOADCORPUSMEANRESPONSE']._serialized_end=2435
-  _globals['_CORPUSMEANUPLOAD']._serialized_start=2437
-  _globals['_CORPUSMEANUPLOAD']._serialized_end=2505
-  _globals['_UPLOADCORPUSMEANREQUEST']._serialized_start=2507
-  _globals['_UPLOADCORPUSMEANREQUEST']._serialized_end=2604
-  _globals['_UPLOADCORPUSMEANRESPONSE']._serialized_start=2606
-  _globals['_UPLOADCORPUSMEANRESPONSE']._serialized_end=2676
+  _globals['_CORPUSMEANJOB']._serialized_end=416
+  _globals['_CORPUSMEANDOCUMENTS']._serialized_start=418
+  _globals['_CORPUSMEANDOCUMENTS']._serialized_end=479
+  _globals['_CORPUSMEANSKIP']._serialized_start=481
+  _globals['_CORPUSMEANSKIP']._serialized_end=581
+  _globals['_CORPUSMEANFINISH']._serialized_start=583
+  _globals['_CORPUSMEANFINISH']._serialized_end=620
+  _globals['_STREAMCORPUSMEANREQUEST']._serialized_start=623
+  _globals['_STREAMCORPUSMEANREQUEST']._serialized_end=844
+  _globals['_CORPUSMEANCOMMIT']._serialized_start=847
+  _globals['_CORPUSMEANCOMMIT']._serialized_end=992
+  _globals['_SKIPPEDDOCUMENTS']._serialized_start=994
+  _globals['_SKIPPEDDOCUMENTS']._serialized_end=1088
+  _globals['_CORPUSMEANPROGRESS']._serialized_start=1090
+  _globals['_CORPUSMEANPROGRESS']._serialized_end=1189
+  _globals['_STREAMCORPUSMEANRESPONSE']._serialized_start=1192
+  _globals['_STREAMCORPUSMEANRESPONSE']._serialized_end=1415
+  _globals['_CORPUSMEAN']._serialized_start=1418
+  _globals['_CORPUSMEAN']._serialized_end=1968
+  _globals['_LISTCORPUSMEANSREQUEST']._serialized_start=1970
+  _globals['_LISTCORPUSMEANSREQUEST']._serialized_end=2053
+  _globals['_LISTCORPUSMEANSRESPONSE']._serialized_start=2055
+  _globals['_LISTCORPUSMEANSRESPONSE']._serialized_end=2150
+  _globals['_GETCORPUSMEANREQUEST']._serialized_start=2152
+  _globals['_GETCORPUSMEANREQUEST']._serialized_end=2195
+  _globals['_GETCORPUSMEANRESPONSE']._serialized_start=2197
+  _globals['_GETCORPUSMEANRESPONSE']._serialized_end=2264
+  _globals['_DELETECORPUSMEANREQUEST']._serialized_start=2266
+  _globals['_DELETECORPUSMEANREQUEST']._serialized_end=2312
+  _globals['_DELETECORPUSMEANRESPONSE']._serialized_start=2314
+  _globals['_DELETECORPUSMEANRESPONSE']._serialized_end=2384
+  _globals['_MERGECORPUSMEANSREQUEST']._serialized_start=2386
+  _globals['_MERGECORPUSMEANSREQUEST']._serialized_end=2447
+  _globals['_MERGECORPUSMEANSRESPONSE']._serialized_start=2449
+  _globals['_MERGECORPUSMEANSRESPONSE']._serialized_end=2519
+  _globals['_DOWNLOADCORPUSMEANREQUEST']._serialized_start=2521
+  _globals['_DOWNLOADCORPUSMEANREQUEST']._serialized_end=2569
+  _globals['_DOWNLOADCORPUSMEANRESPONSE']._serialized_start=2571
+  _globals['_DOWNLOADCORPUSMEANRESPONSE']._serialized_end=2670
+  _globals['_CORPUSMEANUPLOAD']._serialized_start=2672
+  _globals['_CORPUSMEANUPLOAD']._serialized_end=2740
+  _globals['_UPLOADCORPUSMEANREQUEST']._serialized_start=2742
+  _globals['_UPLOADCORPUSMEANREQUEST']._serialized_end=2839
+  _globals['_UPLOADCORPUSMEANRESPONSE']._serialized_start=2841
+  _globals['_UPLOADCORPUSMEANRESPONSE']._serialized_end=2911
 # @@protoc_insertion_point(module_scope)

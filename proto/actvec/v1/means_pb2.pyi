@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class CorpusMeanJob(_message.Message):
-    """How a job turns documents into a corpus mean. A job is reopened with the same settings."""
+    """How a job turns documents into a corpus mean. The same settings reopen the job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,35 +34,55 @@ class CorpusMeanJob(_message.Message):
     TAKE_OVER_FIELD_NUMBER: _builtins.int
     HOLDER_FIELD_NUMBER: _builtins.int
     EXPLICIT_FINISH_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    SEPARATE_LAYERS_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
     job: _builtins.str
-    """Name of the job: letters, digits, `.`, `_` and `-`, at most 64, beginning with a letter or
-    digit. Required.
+    """Name of the job: at most 64 letters, digits, `.`, `_` and `-`, the first a letter or digit.
+    Required.
     """
     name: _builtins.str
-    """Name of the finished mean, of the same form. Default: the job's name."""
+    """Name of the finished mean, in the same form. Default: the job's name."""
     truncation: _vectors_pb2.Truncation.ValueType
-    """What happens to a document over the context. Default: TRUNCATION_ERROR, which skips it and
-    counts it as skipped.
+    """How to treat a document beyond the context. Default: TRUNCATION_ERROR, which skips and counts
+    it.
     """
     prepend_bos: _builtins.bool
-    """Whether BOS comes first. Default: it does if the tokenizer has one; the mean's record says
-    which. `true` for a tokenizer without BOS is INVALID_ARGUMENT.
+    """Whether BOS comes first. Default: yes if the tokenizer has one; the mean's record shows it.
+    `true` for a tokenizer without BOS is INVALID_ARGUMENT.
     """
     variance: _builtins.bool
-    """Whether second moments are kept too, so that users can standardise. Default: false."""
+    """Whether to keep second moments too, for standardizing. Default: false."""
     take_over: _builtins.bool
     """Whether to take the job from another client whose lease has run out. Default: false, which
     gives ABORTED while another client holds the job.
     """
     holder: _builtins.str
-    """Identifies the client across its connections, at most 1024 bytes: the same holder takes its job
-    back at once, also from a connection of its own that the server has not yet found dead.
-    Default: empty, nobody in particular.
+    """Identifies the client across its connections, at most 1024 bytes: the same holder gets its job
+    back at once, even if the server has not yet noticed that its former connection broke. Default:
+    empty, no known holder.
     """
     explicit_finish: _builtins.bool
-    """Whether the mean is finished by a `finish` message, and half-closing without one leaves the job
-    open to be resumed. Default: false, half-closing finishes it.
+    """Whether only a `finish` message finishes the mean, so that half-closing without one leaves the
+    job open. Default: false, half-closing finishes it.
     """
+    separate_layers: _builtins.bool
+    """Whether to keep layers separate. Such a mean centers vectors of any of its layers, averaged or
+    separate. Default: false: the layers are averaged, and the mean centers only vectors averaged
+    over the same layers.
+    """
+    hook: _builtins.str
+    """Where to capture a layer's states, as in `VectorSettings.hook`. Default: the server's."""
+    add_generation_prompt: _builtins.bool
+    """For messages only, as in `VectorSettings.add_generation_prompt`."""
+    chat_template_kwargs: _builtins.str
+    """For messages only, as in `VectorSettings.chat_template_kwargs`."""
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The layers, as in `VectorSettings.layers`. Default: the server's."""
+
     def __init__(
         self,
         *,
@@ -74,10 +94,15 @@ class CorpusMeanJob(_message.Message):
         take_over: _builtins.bool = ...,
         holder: _builtins.str = ...,
         explicit_finish: _builtins.bool = ...,
+        layers: _abc.Iterable[_builtins.int] | None = ...,
+        separate_layers: _builtins.bool = ...,
+        hook: _builtins.str = ...,
+        add_generation_prompt: _builtins.bool = ...,
+        chat_template_kwargs: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "prepend_bos", b"prepend_bos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "explicit_finish", b"explicit_finish", "holder", b"holder", "job", b"job", "name", b"name", "prepend_bos", b"prepend_bos", "take_over", b"take_over", "truncation", b"truncation", "variance", b"variance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "add_generation_prompt", b"add_generation_prompt", "chat_template_kwargs", b"chat_template_kwargs", "explicit_finish", b"explicit_finish", "holder", b"holder", "hook", b"hook", "job", b"job", "layers", b"layers", "name", b"name", "prepend_bos", b"prepend_bos", "separate_layers", b"separate_layers", "take_over", b"take_over", "truncation", b"truncation", "variance", b"variance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prepend_bos: _TypeAlias = _typing.Literal["prepend_bos"]  # noqa: Y015
     _WhichOneofArgType__prepend_bos: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos"]  # noqa: Y015
@@ -87,7 +112,7 @@ Global___CorpusMeanJob: _TypeAlias = CorpusMeanJob  # noqa: Y015
 
 @_typing.final
 class CorpusMeanDocuments(_message.Message):
-    """Documents for a job, with consecutive `sequence` numbers from the resume point on."""
+    """Documents for a job, with consecutive `sequence` numbers from the resume point."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -111,8 +136,9 @@ Global___CorpusMeanDocuments: _TypeAlias = CorpusMeanDocuments  # noqa: Y015
 
 @_typing.final
 class CorpusMeanSkip(_message.Message):
-    """A document that the client cannot send (unreadable, or over a limit of the server). It takes its
-    `sequence`, so that the numbers of the others do not depend on it, and counts as skipped.
+    """A document that the client cannot send: it is unreadable, or exceeds a limit of the server. It
+    keeps its `sequence`, so that the numbers of other documents do not depend on it, and counts as
+    skipped.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -125,13 +151,15 @@ class CorpusMeanSkip(_message.Message):
     sequence: _builtins.int
     """Its number."""
     id: _builtins.str
-    """The client's name for it."""
+    """The client's id of it."""
     reason: _builtins.str
-    """Why, as a google.rpc code name, for example `DATA_LOSS`."""
+    """The reason, as a google.rpc code name, for example `DATA_LOSS`."""
     message: _builtins.str
-    """Why, for people; at most 1024 bytes."""
+    """The reason for people; at most 1024 bytes."""
     text_sha256: _builtins.bytes
-    """SHA-256 of its text's UTF-8, 32 bytes; empty where the text is not known."""
+    """The document's digest (see `CorpusMeanCommit.corpus_sha256`), 32 bytes; empty if its content is
+    unknown.
+    """
     def __init__(
         self,
         *,
@@ -151,13 +179,13 @@ Global___CorpusMeanSkip: _TypeAlias = CorpusMeanSkip  # noqa: Y015
 
 @_typing.final
 class CorpusMeanFinish(_message.Message):
-    """Says that every document of a job has been sent."""
+    """Declares that every document of a job has been sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     documents: _builtins.int
-    """How many there were: one more than the last `sequence`. Refused where the server has another
+    """Number of documents: one more than the last `sequence`. Refused if the server has another
     number.
     """
     def __init__(
@@ -199,7 +227,7 @@ class StreamCorpusMeanRequest(_message.Message):
 
     @_builtins.property
     def skip(self) -> Global___CorpusMeanSkip:
-        """A document that is left out."""
+        """A document to skip."""
 
     def __init__(
         self,
@@ -231,19 +259,22 @@ class CorpusMeanCommit(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     CORPUS_SHA256_FIELD_NUMBER: _builtins.int
     next_sequence: _builtins.int
-    """The sequence number to go on from."""
+    """The sequence number to continue from."""
     documents: _builtins.int
     """Documents in the sums."""
     tokens: _builtins.int
     """Tokens in the sums."""
     corpus_sha256: _builtins.bytes
-    """Names the documents below `next_sequence` and their order, so that a client that resumes can
-    tell whether it has the same: `c_n`, where `c_0` is 32 zero bytes and `c_{i+1}` is
-    SHA-256(c_i || SHA-256(id) || SHA-256(text)) of document `i`, skipped ones included.
+    """Digest of the documents below `next_sequence` in their order, by which a resuming client
+    recognizes its corpus: `c_n`, where `c_0` is 32 zero bytes and `c_{i+1}` is SHA-256(c_i ||
+    SHA-256(id) || digest) of document `i`, skipped ones included. The digest of a text without
+    spans is SHA-256(text). For other documents it is SHA-256 of their JSON in ASCII, without
+    spaces and with sorted keys: one of `text`, `messages` (objects of `content` and `role`) and
+    `token_ids`, and, if there are any, `spans` (lists of name, start and end, sorted).
     """
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedDocuments]:
-        """Documents that were skipped, by reason."""
+        """Skipped documents, by reason."""
 
     def __init__(
         self,
@@ -264,7 +295,7 @@ Global___CorpusMeanCommit: _TypeAlias = CorpusMeanCommit  # noqa: Y015
 
 @_typing.final
 class SkippedDocuments(_message.Message):
-    """Documents that a job left out for one reason."""
+    """Documents that a job skipped for one reason."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -277,7 +308,7 @@ class SkippedDocuments(_message.Message):
     documents: _builtins.int
     """How many."""
     first_message: _builtins.str
-    """The message of the first of them."""
+    """The error of the first of them."""
     first_id: _builtins.str
     """The id of the first of them."""
     def __init__(
@@ -298,7 +329,7 @@ Global___SkippedDocuments: _TypeAlias = SkippedDocuments  # noqa: Y015
 
 @_typing.final
 class CorpusMeanProgress(_message.Message):
-    """How a job is going; not durable until the next commit."""
+    """The progress of a job; not durable until the next commit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -307,13 +338,13 @@ class CorpusMeanProgress(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: _builtins.int
     documents: _builtins.int
-    """Documents added since the job began."""
+    """Documents added since the job started."""
     tokens: _builtins.int
-    """Tokens added since the job began."""
+    """Tokens added since the job started."""
     skipped: _builtins.int
-    """Documents skipped since the job began."""
+    """Documents skipped since the job started."""
     tokens_per_second: _builtins.float
-    """Tokens a second of this stream."""
+    """Tokens per second of this stream."""
     def __init__(
         self,
         *,
@@ -342,15 +373,15 @@ class StreamCorpusMeanResponse(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___CorpusMeanCommit:
-        """First message: where the job stands. Send from `next_sequence` on."""
+        """First message: the state of the job. Send documents from `next_sequence`."""
 
     @_builtins.property
     def progress(self) -> Global___CorpusMeanProgress:
-        """How it is going."""
+        """Progress."""
 
     @_builtins.property
     def commit(self) -> Global___CorpusMeanCommit:
-        """What is durable now."""
+        """The durable state."""
 
     @_builtins.property
     def finished(self) -> Global___CorpusMean:
@@ -397,10 +428,14 @@ class CorpusMean(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ACTVEC_VERSION_FIELD_NUMBER: _builtins.int
     CORPUS_SHA256_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_SHA256_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_DATE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Identifies the mean: derived from its content."""
+    """The mean's id, derived from its content."""
     name: _builtins.str
-    """The name it was given."""
+    """The mean's name."""
     sha256: _builtins.str
     """SHA-256 of its safetensors file, in hexadecimal."""
     size_bytes: _builtins.int
@@ -408,32 +443,40 @@ class CorpusMean(_message.Message):
     prepend_bos: _builtins.bool
     """Whether BOS came first."""
     truncation: _vectors_pb2.Truncation.ValueType
-    """What happened to documents over the context."""
+    """How documents beyond the context were treated."""
     documents: _builtins.int
-    """Documents in the mean; 0 where unknown."""
+    """Documents in the mean; 0 if unknown."""
     tokens: _builtins.int
-    """Tokens in the mean; 0 where unknown."""
+    """Tokens in the mean; 0 if unknown."""
     d_model: _builtins.int
     """D, the residual width."""
     max_tokens: _builtins.int
-    """Positions from the end that the mean has."""
+    """Number of positions, counted from the end."""
     has_counts: _builtins.bool
-    """Whether the number of documents behind each position is known."""
+    """Whether it has the number of documents behind each position."""
     has_variance: _builtins.bool
-    """Whether second moments are kept."""
+    """Whether it has second moments."""
     actvec_version: _builtins.str
     """Version of actvec that made it; empty for a mean made elsewhere."""
     corpus_sha256: _builtins.str
     """`CorpusMeanCommit.corpus_sha256` of all its documents, in hexadecimal; empty for a merged mean
     or one made elsewhere.
     """
+    chat_template_sha256: _builtins.str
+    """The chat template of the model, as in `VectorStamp.chat_template_sha256`."""
+    chat_template_kwargs: _builtins.str
+    """As in `VectorStamp.chat_template_kwargs`."""
+    add_generation_prompt: _builtins.bool
+    """As in `VectorStamp.add_generation_prompt`."""
+    chat_template_date: _builtins.str
+    """As in `VectorStamp.chat_template_date`."""
     @_builtins.property
     def model(self) -> _vectors_pb2.ModelStamp:
-        """The model whose states were averaged; unset for a mean made elsewhere that names none."""
+        """The model behind it; unset for a mean made elsewhere whose file names none."""
 
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedDocuments]:
-        """Documents left out, by reason."""
+        """Skipped documents, by reason."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
@@ -459,10 +502,14 @@ class CorpusMean(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         actvec_version: _builtins.str = ...,
         corpus_sha256: _builtins.str = ...,
+        chat_template_sha256: _builtins.str = ...,
+        chat_template_kwargs: _builtins.str = ...,
+        add_generation_prompt: _builtins.bool = ...,
+        chat_template_date: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actvec_version", b"actvec_version", "corpus_sha256", b"corpus_sha256", "created_at", b"created_at", "d_model", b"d_model", "documents", b"documents", "has_counts", b"has_counts", "has_variance", b"has_variance", "id", b"id", "max_tokens", b"max_tokens", "model", b"model", "name", b"name", "prepend_bos", b"prepend_bos", "sha256", b"sha256", "size_bytes", b"size_bytes", "skipped", b"skipped", "tokens", b"tokens", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actvec_version", b"actvec_version", "add_generation_prompt", b"add_generation_prompt", "chat_template_date", b"chat_template_date", "chat_template_kwargs", b"chat_template_kwargs", "chat_template_sha256", b"chat_template_sha256", "corpus_sha256", b"corpus_sha256", "created_at", b"created_at", "d_model", b"d_model", "documents", b"documents", "has_counts", b"has_counts", "has_variance", b"has_variance", "id", b"id", "max_tokens", b"max_tokens", "model", b"model", "name", b"name", "prepend_bos", b"prepend_bos", "sha256", b"sha256", "size_bytes", b"size_bytes", "skipped", b"skipped", "tokens", b"tokens", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,7 +517,7 @@ Global___CorpusMean: _TypeAlias = CorpusMean  # noqa: Y015
 
 @_typing.final
 class ListCorpusMeansRequest(_message.Message):
-    """Asks for the stored means, newest first."""
+    """A request for the stored means, newest first."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -478,11 +525,13 @@ class ListCorpusMeansRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ALL_MODELS_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Records in one answer. Default: 100; at most 1000."""
+    """Records per page. Default: 100; at most 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the answer before. Default: empty, the first page."""
+    """`next_page_token` of the previous page. Default: empty, the first page."""
     all_models: _builtins.bool
-    """Whether means of other models and layers are listed too. Default: false."""
+    """Whether to list means of other models, and of layers and hooks that this server does not offer,
+    too. Default: false.
+    """
     def __init__(
         self,
         *,
@@ -507,7 +556,7 @@ class ListCorpusMeansResponse(_message.Message):
     CORPUS_MEANS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last one."""
+    """The token of the next page; empty on the last one."""
     @_builtins.property
     def corpus_means(self) -> _containers.RepeatedCompositeFieldContainer[Global___CorpusMean]:
         """The records, newest first."""
@@ -528,7 +577,7 @@ Global___ListCorpusMeansResponse: _TypeAlias = ListCorpusMeansResponse  # noqa: 
 
 @_typing.final
 class GetCorpusMeanRequest(_message.Message):
-    """Asks for one record."""
+    """A request for one record."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -574,7 +623,7 @@ Global___GetCorpusMeanResponse: _TypeAlias = GetCorpusMeanResponse  # noqa: Y015
 
 @_typing.final
 class DeleteCorpusMeanRequest(_message.Message):
-    """Asks to remove a mean."""
+    """A request to delete a mean."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -596,14 +645,14 @@ Global___DeleteCorpusMeanRequest: _TypeAlias = DeleteCorpusMeanRequest  # noqa: 
 
 @_typing.final
 class DeleteCorpusMeanResponse(_message.Message):
-    """A removed mean."""
+    """A deleted mean."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CORPUS_MEAN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def corpus_mean(self) -> Global___CorpusMean:
-        """The record of what was removed."""
+        """The record of the deleted mean."""
 
     def __init__(
         self,
@@ -620,7 +669,7 @@ Global___DeleteCorpusMeanResponse: _TypeAlias = DeleteCorpusMeanResponse  # noqa
 
 @_typing.final
 class MergeCorpusMeansRequest(_message.Message):
-    """Asks to merge means of the same model and settings, of documents that do not overlap."""
+    """A request to merge means of the same model and settings, of disjoint documents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -672,7 +721,7 @@ Global___MergeCorpusMeansResponse: _TypeAlias = MergeCorpusMeansResponse  # noqa
 
 @_typing.final
 class DownloadCorpusMeanRequest(_message.Message):
-    """Asks for a mean's file."""
+    """A request for a mean's file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -704,7 +753,7 @@ class DownloadCorpusMeanResponse(_message.Message):
     """Later messages: the file's next bytes."""
     @_builtins.property
     def corpus_mean(self) -> Global___CorpusMean:
-        """First message: the record, with size and SHA-256 to check the file by."""
+        """First message: the record, whose size and SHA-256 verify the file."""
 
     def __init__(
         self,
@@ -724,7 +773,7 @@ Global___DownloadCorpusMeanResponse: _TypeAlias = DownloadCorpusMeanResponse  # 
 
 @_typing.final
 class CorpusMeanUpload(_message.Message):
-    """What a client uploads."""
+    """The announcement of an upload."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -732,7 +781,7 @@ class CorpusMeanUpload(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the mean, of the form of `CorpusMeanJob.job`. Required."""
+    """Name of the mean, in the form of `CorpusMeanJob.job`. Required."""
     size_bytes: _builtins.int
     """Bytes of the file. Required."""
     sha256: _builtins.str
@@ -754,7 +803,9 @@ Global___CorpusMeanUpload: _TypeAlias = CorpusMeanUpload  # noqa: Y015
 
 @_typing.final
 class UploadCorpusMeanRequest(_message.Message):
-    """A piece of an upload: a safetensors file with tensor `corpus_mean` [D, max_tokens]."""
+    """A piece of an upload: a safetensors file with a tensor `corpus_mean` [D, max_tokens], or [L, D,
+    max_tokens] for separate layers, which its record must name.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetModelInfoRequest(_message.Message):
-    """Asks what the server serves."""
+    """A request for a description of the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,7 +38,7 @@ Global___GetModelInfoRequest: _TypeAlias = GetModelInfoRequest  # noqa: Y015
 
 @_typing.final
 class ModeInfo(_message.Message):
-    """A mode that the server offers, with its sizes for this model."""
+    """A mode on offer, with its size for this model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -48,7 +48,7 @@ class ModeInfo(_message.Message):
     mode: _vectors_pb2.Mode.ValueType
     """The mode."""
     dimensions: _builtins.int
-    """K * D: numbers in a vector."""
+    """K * D, the numbers in a vector."""
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[_vectors_pb2.Pool]:
         """Its pools, in the order of the vector."""
@@ -70,7 +70,7 @@ Global___ModeInfo: _TypeAlias = ModeInfo  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """What the server refuses beyond."""
+    """The server's limits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -80,22 +80,28 @@ class Limits(_message.Message):
     MAX_STREAM_DOCUMENTS_FIELD_NUMBER: _builtins.int
     MAX_QUEUED_TOKENS_FIELD_NUMBER: _builtins.int
     STEP_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_VECTOR_NUMBERS_FIELD_NUMBER: _builtins.int
+    MAX_POOLS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
-    """Tokens of a document that the model's context takes, BOS included."""
+    """Tokens of one document, BOS included: the model's context."""
     max_text_bytes: _builtins.int
     """Bytes of UTF-8 in one text."""
     max_message_bytes: _builtins.int
     """Bytes of one request message."""
     max_stream_documents: _builtins.int
-    """Documents of one stream that are in the server at a time; the server reads no further until
-    results have been taken.
+    """Documents of one stream inside the server at a time; it reads no more until the client takes
+    results.
     """
     max_queued_tokens: _builtins.int
-    """Tokens of all calls that wait at a time: a unary call beyond is refused with
-    RESOURCE_EXHAUSTED, a stream is read no further.
+    """Tokens of all calls that wait at a time. Beyond the limit, a unary call is refused with
+    RESOURCE_EXHAUSTED, and streams are read no further.
     """
     step_tokens: _builtins.int
-    """Tokens that one forward pass takes."""
+    """Tokens of one forward pass."""
+    max_vector_numbers: _builtins.int
+    """Numbers in one vector: layers * pools * D."""
+    max_pools: _builtins.int
+    """Pools of one vector."""
     def __init__(
         self,
         *,
@@ -105,10 +111,12 @@ class Limits(_message.Message):
         max_stream_documents: _builtins.int = ...,
         max_queued_tokens: _builtins.int = ...,
         step_tokens: _builtins.int = ...,
+        max_vector_numbers: _builtins.int = ...,
+        max_pools: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_message_bytes", b"max_message_bytes", "max_queued_tokens", b"max_queued_tokens", "max_stream_documents", b"max_stream_documents", "max_text_bytes", b"max_text_bytes", "max_tokens", b"max_tokens", "step_tokens", b"step_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_message_bytes", b"max_message_bytes", "max_pools", b"max_pools", "max_queued_tokens", b"max_queued_tokens", "max_stream_documents", b"max_stream_documents", "max_text_bytes", b"max_text_bytes", "max_tokens", b"max_tokens", "max_vector_numbers", b"max_vector_numbers", "step_tokens", b"step_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -116,7 +124,7 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class Versions(_message.Message):
-    """Versions of what computes the vectors."""
+    """Versions of the software that computes the vectors."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -170,27 +178,32 @@ class GetModelInfoResponse(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     BATCH_INVARIANT_FIELD_NUMBER: _builtins.int
     ENGINE_NOTE_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    HOOKS_FIELD_NUMBER: _builtins.int
+    HAS_CHAT_TEMPLATE_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """transformers' architecture, for example `GPTNeoXForCausalLM`."""
     n_layers: _builtins.int
     """Blocks of the whole model."""
     n_layers_loaded: _builtins.int
-    """Blocks that were loaded: those up to the last target layer."""
+    """Number of loaded blocks: those up to the last layer on offer."""
     d_model: _builtins.int
     """D, the residual width."""
     device: _builtins.str
-    """Device that computes, for example `cpu` or `cuda:0`."""
+    """The device that computes, for example `cpu` or `cuda:0`; several are separated by commas."""
     engine: _builtins.str
     """`packed`, `plain` or `lens`."""
     batch_invariant: _builtins.bool
-    """Whether the check at start found the states of a document bit for bit the same alone and in a
-    step, for this model with this engine on this machine.
+    """Whether the check at start found a document's states bitwise the same alone and in a step, for
+    this model with this engine on this machine.
     """
     engine_note: _builtins.str
-    """Why the engine is not the packed one; empty if it is, or if another was asked for."""
+    """Why the engine is not the packed one; empty if it is, or if another was requested."""
+    has_chat_template: _builtins.bool
+    """Whether the model has a chat template, and so accepts messages."""
     @_builtins.property
     def model(self) -> _vectors_pb2.ModelStamp:
-        """What every vector of this server depends on."""
+        """Everything that vectors depend on, with the default layers and hook."""
 
     @_builtins.property
     def modes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModeInfo]:
@@ -198,11 +211,19 @@ class GetModelInfoResponse(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___Limits:
-        """What the server refuses beyond."""
+        """The server's limits."""
 
     @_builtins.property
     def versions(self) -> Global___Versions:
-        """What computes the vectors."""
+        """Versions of the software that computes the vectors."""
+
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The layers you can request."""
+
+    @_builtins.property
+    def hooks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The hooks you can request."""
 
     def __init__(
         self,
@@ -219,10 +240,13 @@ class GetModelInfoResponse(_message.Message):
         versions: Global___Versions | None = ...,
         batch_invariant: _builtins.bool = ...,
         engine_note: _builtins.str = ...,
+        layers: _abc.Iterable[_builtins.int] | None = ...,
+        hooks: _abc.Iterable[_builtins.str] | None = ...,
+        has_chat_template: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "model", b"model", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "batch_invariant", b"batch_invariant", "d_model", b"d_model", "device", b"device", "engine", b"engine", "engine_note", b"engine_note", "limits", b"limits", "model", b"model", "modes", b"modes", "n_layers", b"n_layers", "n_layers_loaded", b"n_layers_loaded", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "batch_invariant", b"batch_invariant", "d_model", b"d_model", "device", b"device", "engine", b"engine", "engine_note", b"engine_note", "has_chat_template", b"has_chat_template", "hooks", b"hooks", "layers", b"layers", "limits", b"limits", "model", b"model", "modes", b"modes", "n_layers", b"n_layers", "n_layers_loaded", b"n_layers_loaded", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,9 +31,9 @@ class ActivationVectorServiceStub:
     """Turns documents into activation vectors of a language model, and into means of them.
 
     Errors follow google.rpc: INVALID_ARGUMENT names the field, NOT_FOUND the mean,
-    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION what does not fit together, UNAUTHENTICATED a
-    missing token, UNAVAILABLE a server that is draining. They carry google.rpc.BadRequest details
-    where a field is at fault.
+    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION the mismatch; UNAUTHENTICATED means a missing
+    token, UNAVAILABLE a draining server. They carry google.rpc.BadRequest details if a field is at
+    fault.
     """
 
     def __init__(self, channel):
@@ -98,72 +98,72 @@ class ActivationVectorServiceServicer:
     """Turns documents into activation vectors of a language model, and into means of them.
 
     Errors follow google.rpc: INVALID_ARGUMENT names the field, NOT_FOUND the mean,
-    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION what does not fit together, UNAUTHENTICATED a
-    missing token, UNAVAILABLE a server that is draining. They carry google.rpc.BadRequest details
-    where a field is at fault.
+    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION the mismatch; UNAUTHENTICATED means a missing
+    token, UNAVAILABLE a draining server. They carry google.rpc.BadRequest details if a field is at
+    fault.
     """
 
     def GetModelInfo(self, request, context):
-        """What the server serves: model, layers, widths, limits, versions.
+        """Describes what the server serves: model, layers, widths, limits, versions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExtractVector(self, request, context):
-        """One document to one vector with its stamp.
+        """Turns one document into one vector with its stamp.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamVectors(self, request_iterator, context):
-        """Documents in, vectors out as they are ready. A bad document is an error of that document and
-        the stream goes on. The server holds a bounded number of documents a stream.
+        """Takes documents, and returns vectors as they are ready. A bad document gives an error of that
+        document, and the stream continues. The server holds a bounded number of documents per stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamCorpusMean(self, request_iterator, context):
-        """Documents in, progress and commit points out, the record of the finished mean last. A broken
-        stream is reopened under the same job name and goes on from its last commit, so that every
-        document counts exactly once.
+        """Takes documents, and returns progress and commits, the record of the finished mean last. To
+        resume a broken stream, open another under the same job name: it continues from the last
+        commit, so every document counts exactly once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCorpusMeans(self, request, context):
-        """The stored means, newest first.
+        """Lists the stored means, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCorpusMean(self, request, context):
-        """The record of one mean.
+        """Returns the record of one mean.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCorpusMean(self, request, context):
-        """Removes a mean.
+        """Deletes a mean.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MergeCorpusMeans(self, request, context):
-        """Merges means of documents that do not overlap into one, exactly.
+        """Merges means of disjoint documents into one, exactly.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadCorpusMean(self, request, context):
-        """A mean's safetensors file, in chunks.
+        """Returns a mean's safetensors file, in chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -241,9 +241,9 @@ class ActivationVectorService:
     """Turns documents into activation vectors of a language model, and into means of them.
 
     Errors follow google.rpc: INVALID_ARGUMENT names the field, NOT_FOUND the mean,
-    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION what does not fit together, UNAUTHENTICATED a
-    missing token, UNAVAILABLE a server that is draining. They carry google.rpc.BadRequest details
-    where a field is at fault.
+    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION the mismatch; UNAUTHENTICATED means a missing
+    token, UNAVAILABLE a draining server. They carry google.rpc.BadRequest details if a field is at
+    fault.
     """
 
     @staticmethod

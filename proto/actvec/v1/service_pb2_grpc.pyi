@@ -32,9 +32,9 @@ class ActivationVectorServiceStub:
     """Turns documents into activation vectors of a language model, and into means of them.
 
     Errors follow google.rpc: INVALID_ARGUMENT names the field, NOT_FOUND the mean,
-    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION what does not fit together, UNAUTHENTICATED a
-    missing token, UNAVAILABLE a server that is draining. They carry google.rpc.BadRequest details
-    where a field is at fault.
+    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION the mismatch; UNAUTHENTICATED means a missing
+    token, UNAVAILABLE a draining server. They carry google.rpc.BadRequest details if a field is at
+    fault.
     """
 
     @_typing.overload
@@ -42,28 +42,28 @@ class ActivationVectorServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ActivationVectorServiceAsyncStub: ...
     GetModelInfo: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelInfoRequest, _model_pb2.GetModelInfoResponse]
-    """What the server serves: model, layers, widths, limits, versions."""
+    """Describes what the server serves: model, layers, widths, limits, versions."""
     ExtractVector: _grpc.UnaryUnaryMultiCallable[_vectors_pb2.ExtractVectorRequest, _vectors_pb2.ExtractVectorResponse]
-    """One document to one vector with its stamp."""
+    """Turns one document into one vector with its stamp."""
     StreamVectors: _grpc.StreamStreamMultiCallable[_vectors_pb2.StreamVectorsRequest, _vectors_pb2.StreamVectorsResponse]
-    """Documents in, vectors out as they are ready. A bad document is an error of that document and
-    the stream goes on. The server holds a bounded number of documents a stream.
+    """Takes documents, and returns vectors as they are ready. A bad document gives an error of that
+    document, and the stream continues. The server holds a bounded number of documents per stream.
     """
     StreamCorpusMean: _grpc.StreamStreamMultiCallable[_means_pb2.StreamCorpusMeanRequest, _means_pb2.StreamCorpusMeanResponse]
-    """Documents in, progress and commit points out, the record of the finished mean last. A broken
-    stream is reopened under the same job name and goes on from its last commit, so that every
-    document counts exactly once.
+    """Takes documents, and returns progress and commits, the record of the finished mean last. To
+    resume a broken stream, open another under the same job name: it continues from the last
+    commit, so every document counts exactly once.
     """
     ListCorpusMeans: _grpc.UnaryUnaryMultiCallable[_means_pb2.ListCorpusMeansRequest, _means_pb2.ListCorpusMeansResponse]
-    """The stored means, newest first."""
+    """Lists the stored means, newest first."""
     GetCorpusMean: _grpc.UnaryUnaryMultiCallable[_means_pb2.GetCorpusMeanRequest, _means_pb2.GetCorpusMeanResponse]
-    """The record of one mean."""
+    """Returns the record of one mean."""
     DeleteCorpusMean: _grpc.UnaryUnaryMultiCallable[_means_pb2.DeleteCorpusMeanRequest, _means_pb2.DeleteCorpusMeanResponse]
-    """Removes a mean."""
+    """Deletes a mean."""
     MergeCorpusMeans: _grpc.UnaryUnaryMultiCallable[_means_pb2.MergeCorpusMeansRequest, _means_pb2.MergeCorpusMeansResponse]
-    """Merges means of documents that do not overlap into one, exactly."""
+    """Merges means of disjoint documents into one, exactly."""
     DownloadCorpusMean: _grpc.UnaryStreamMultiCallable[_means_pb2.DownloadCorpusMeanRequest, _means_pb2.DownloadCorpusMeanResponse]
-    """A mean's safetensors file, in chunks."""
+    """Returns a mean's safetensors file, in chunks."""
     UploadCorpusMean: _grpc.StreamUnaryMultiCallable[_means_pb2.UploadCorpusMeanRequest, _means_pb2.UploadCorpusMeanResponse]
     """Stores a mean made elsewhere, or on another server."""
 
@@ -72,35 +72,35 @@ class ActivationVectorServiceAsyncStub(ActivationVectorServiceStub):
     """Turns documents into activation vectors of a language model, and into means of them.
 
     Errors follow google.rpc: INVALID_ARGUMENT names the field, NOT_FOUND the mean,
-    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION what does not fit together, UNAUTHENTICATED a
-    missing token, UNAVAILABLE a server that is draining. They carry google.rpc.BadRequest details
-    where a field is at fault.
+    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION the mismatch; UNAUTHENTICATED means a missing
+    token, UNAVAILABLE a draining server. They carry google.rpc.BadRequest details if a field is at
+    fault.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModelInfo: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelInfoRequest, _model_pb2.GetModelInfoResponse]  # type: ignore[assignment]
-    """What the server serves: model, layers, widths, limits, versions."""
+    """Describes what the server serves: model, layers, widths, limits, versions."""
     ExtractVector: _aio.UnaryUnaryMultiCallable[_vectors_pb2.ExtractVectorRequest, _vectors_pb2.ExtractVectorResponse]  # type: ignore[assignment]
-    """One document to one vector with its stamp."""
+    """Turns one document into one vector with its stamp."""
     StreamVectors: _aio.StreamStreamMultiCallable[_vectors_pb2.StreamVectorsRequest, _vectors_pb2.StreamVectorsResponse]  # type: ignore[assignment]
-    """Documents in, vectors out as they are ready. A bad document is an error of that document and
-    the stream goes on. The server holds a bounded number of documents a stream.
+    """Takes documents, and returns vectors as they are ready. A bad document gives an error of that
+    document, and the stream continues. The server holds a bounded number of documents per stream.
     """
     StreamCorpusMean: _aio.StreamStreamMultiCallable[_means_pb2.StreamCorpusMeanRequest, _means_pb2.StreamCorpusMeanResponse]  # type: ignore[assignment]
-    """Documents in, progress and commit points out, the record of the finished mean last. A broken
-    stream is reopened under the same job name and goes on from its last commit, so that every
-    document counts exactly once.
+    """Takes documents, and returns progress and commits, the record of the finished mean last. To
+    resume a broken stream, open another under the same job name: it continues from the last
+    commit, so every document counts exactly once.
     """
     ListCorpusMeans: _aio.UnaryUnaryMultiCallable[_means_pb2.ListCorpusMeansRequest, _means_pb2.ListCorpusMeansResponse]  # type: ignore[assignment]
-    """The stored means, newest first."""
+    """Lists the stored means, newest first."""
     GetCorpusMean: _aio.UnaryUnaryMultiCallable[_means_pb2.GetCorpusMeanRequest, _means_pb2.GetCorpusMeanResponse]  # type: ignore[assignment]
-    """The record of one mean."""
+    """Returns the record of one mean."""
     DeleteCorpusMean: _aio.UnaryUnaryMultiCallable[_means_pb2.DeleteCorpusMeanRequest, _means_pb2.DeleteCorpusMeanResponse]  # type: ignore[assignment]
-    """Removes a mean."""
+    """Deletes a mean."""
     MergeCorpusMeans: _aio.UnaryUnaryMultiCallable[_means_pb2.MergeCorpusMeansRequest, _means_pb2.MergeCorpusMeansResponse]  # type: ignore[assignment]
-    """Merges means of documents that do not overlap into one, exactly."""
+    """Merges means of disjoint documents into one, exactly."""
     DownloadCorpusMean: _aio.UnaryStreamMultiCallable[_means_pb2.DownloadCorpusMeanRequest, _means_pb2.DownloadCorpusMeanResponse]  # type: ignore[assignment]
-    """A mean's safetensors file, in chunks."""
+    """Returns a mean's safetensors file, in chunks."""
     UploadCorpusMean: _aio.StreamUnaryMultiCallable[_means_pb2.UploadCorpusMeanRequest, _means_pb2.UploadCorpusMeanResponse]  # type: ignore[assignment]
     """Stores a mean made elsewhere, or on another server."""
 
@@ -108,9 +108,9 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns documents into activation vectors of a language model, and into means of them.
 
     Errors follow google.rpc: INVALID_ARGUMENT names the field, NOT_FOUND the mean,
-    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION what does not fit together, UNAUTHENTICATED a
-    missing token, UNAVAILABLE a server that is draining. They carry google.rpc.BadRequest details
-    where a field is at fault.
+    RESOURCE_EXHAUSTED the limit, FAILED_PRECONDITION the mismatch; UNAUTHENTICATED means a missing
+    token, UNAVAILABLE a draining server. They carry google.rpc.BadRequest details if a field is at
+    fault.
     """
 
     @_abc_1.abstractmethod
@@ -119,7 +119,7 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.GetModelInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.GetModelInfoResponse, _abc.Awaitable[_model_pb2.GetModelInfoResponse]]:
-        """What the server serves: model, layers, widths, limits, versions."""
+        """Describes what the server serves: model, layers, widths, limits, versions."""
 
     @_abc_1.abstractmethod
     def ExtractVector(
@@ -127,7 +127,7 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vectors_pb2.ExtractVectorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vectors_pb2.ExtractVectorResponse, _abc.Awaitable[_vectors_pb2.ExtractVectorResponse]]:
-        """One document to one vector with its stamp."""
+        """Turns one document into one vector with its stamp."""
 
     @_abc_1.abstractmethod
     def StreamVectors(
@@ -135,8 +135,8 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_vectors_pb2.StreamVectorsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_vectors_pb2.StreamVectorsResponse], _abc.AsyncIterator[_vectors_pb2.StreamVectorsResponse]]:
-        """Documents in, vectors out as they are ready. A bad document is an error of that document and
-        the stream goes on. The server holds a bounded number of documents a stream.
+        """Takes documents, and returns vectors as they are ready. A bad document gives an error of that
+        document, and the stream continues. The server holds a bounded number of documents per stream.
         """
 
     @_abc_1.abstractmethod
@@ -145,9 +145,9 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_means_pb2.StreamCorpusMeanRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_means_pb2.StreamCorpusMeanResponse], _abc.AsyncIterator[_means_pb2.StreamCorpusMeanResponse]]:
-        """Documents in, progress and commit points out, the record of the finished mean last. A broken
-        stream is reopened under the same job name and goes on from its last commit, so that every
-        document counts exactly once.
+        """Takes documents, and returns progress and commits, the record of the finished mean last. To
+        resume a broken stream, open another under the same job name: it continues from the last
+        commit, so every document counts exactly once.
         """
 
     @_abc_1.abstractmethod
@@ -156,7 +156,7 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _means_pb2.ListCorpusMeansRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_means_pb2.ListCorpusMeansResponse, _abc.Awaitable[_means_pb2.ListCorpusMeansResponse]]:
-        """The stored means, newest first."""
+        """Lists the stored means, newest first."""
 
     @_abc_1.abstractmethod
     def GetCorpusMean(
@@ -164,7 +164,7 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _means_pb2.GetCorpusMeanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_means_pb2.GetCorpusMeanResponse, _abc.Awaitable[_means_pb2.GetCorpusMeanResponse]]:
-        """The record of one mean."""
+        """Returns the record of one mean."""
 
     @_abc_1.abstractmethod
     def DeleteCorpusMean(
@@ -172,7 +172,7 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _means_pb2.DeleteCorpusMeanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_means_pb2.DeleteCorpusMeanResponse, _abc.Awaitable[_means_pb2.DeleteCorpusMeanResponse]]:
-        """Removes a mean."""
+        """Deletes a mean."""
 
     @_abc_1.abstractmethod
     def MergeCorpusMeans(
@@ -180,7 +180,7 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _means_pb2.MergeCorpusMeansRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_means_pb2.MergeCorpusMeansResponse, _abc.Awaitable[_means_pb2.MergeCorpusMeansResponse]]:
-        """Merges means of documents that do not overlap into one, exactly."""
+        """Merges means of disjoint documents into one, exactly."""
 
     @_abc_1.abstractmethod
     def DownloadCorpusMean(
@@ -188,7 +188,7 @@ class ActivationVectorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _means_pb2.DownloadCorpusMeanRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_means_pb2.DownloadCorpusMeanResponse], _abc.AsyncIterator[_means_pb2.DownloadCorpusMeanResponse]]:
-        """A mean's safetensors file, in chunks."""
+        """Returns a mean's safetensors file, in chunks."""
 
     @_abc_1.abstractmethod
     def UploadCorpusMean(

@@ -24,43 +24,53 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61\x63tvec/v1/vectors.proto\x12\tactvec.v1\"\xc6\x01\n\x0eVectorSettings\x12\x1d\n\x04mode\x18\x01 \x01(\x0e\x32\x0f.actvec.v1.Mode\x12)\n\ntruncation\x18\x02 \x01(\x0e\x32\x15.actvec.v1.Truncation\x12+\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.actvec.v1.VectorEncoding\x12\x13\n\x0b\x63orpus_mean\x18\x04 \x01(\t\x12\x18\n\x0bprepend_bos\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\x0e\n\x0c_prepend_bos\"6\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"g\n\x06Vector\x12\x12\n\ndimensions\x18\x01 \x01(\r\x12+\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x19.actvec.v1.VectorEncoding\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0e\n\x06values\x18\x04 \x03(\x02\"\x83\x01\n\x0e\x44ocumentVector\x12!\n\x06vector\x18\x01 \x01(\x0b\x32\x11.actvec.v1.Vector\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x13\n\x0btokens_used\x18\x03 \x01(\r\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12\x16\n\x0esmallest_count\x18\x05 \x01(\x03\"=\n\rDocumentError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\x91\x01\n\x0e\x44ocumentResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12+\n\x06vector\x18\x03 \x01(\x0b\x32\x19.actvec.v1.DocumentVectorH\x00\x12)\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x18.actvec.v1.DocumentErrorH\x00\x42\t\n\x07outcome\"#\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\x01\"t\n\nModelStamp\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_sha256\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06layers\x18\x05 \x03(\r\x12\x0c\n\x04hook\x18\x06 \x01(\t\"\xfe\x01\n\x0bVectorStamp\x12$\n\x05model\x18\x01 \x01(\x0b\x32\x15.actvec.v1.ModelStamp\x12\x13\n\x0bprepend_bos\x18\x02 \x01(\x08\x12\x1d\n\x04mode\x18\x03 \x01(\x0e\x32\x0f.actvec.v1.Mode\x12\x1e\n\x05pools\x18\x04 \x03(\x0b\x32\x0f.actvec.v1.Pool\x12)\n\ntruncation\x18\x05 \x01(\x0e\x32\x15.actvec.v1.Truncation\x12\x16\n\x0e\x63orpus_mean_id\x18\x06 \x01(\t\x12\x1a\n\x12\x63orpus_mean_sha256\x18\x07 \x01(\t\x12\x16\n\x0e\x61\x63tvec_version\x18\x08 \x01(\t\"Q\n\x14\x45xtractVectorRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\x08settings\x18\x02 \x01(\x0b\x32\x19.actvec.v1.VectorSettings\"i\n\x15\x45xtractVectorResponse\x12)\n\x06vector\x18\x01 \x01(\x0b\x32\x19.actvec.v1.DocumentVector\x12%\n\x05stamp\x18\x02 \x01(\x0b\x32\x16.actvec.v1.VectorStamp\"k\n\x14StreamVectorsRequest\x12+\n\x08settings\x18\x01 \x01(\x0b\x32\x19.actvec.v1.VectorSettings\x12&\n\tdocuments\x18\x02 \x03(\x0b\x32\x13.actvec.v1.Document\"j\n\x15StreamVectorsResponse\x12%\n\x05stamp\x18\x01 \x01(\x0b\x32\x16.actvec.v1.VectorStamp\x12*\n\x07results\x18\x02 \x03(\x0b\x32\x19.actvec.v1.DocumentResult*;\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0e\n\nMODE_SHORT\x10\x01\x12\r\n\tMODE_LONG\x10\x02*r\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x14\n\x10TRUNCATION_ERROR\x10\x01\x12\x19\n\x15TRUNCATION_KEEP_START\x10\x02\x12\x17\n\x13TRUNCATION_KEEP_END\x10\x03*\x87\x01\n\x0eVectorEncoding\x12\x1f\n\x1bVECTOR_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17VECTOR_ENCODING_FLOAT32\x10\x01\x12\x1b\n\x17VECTOR_ENCODING_FLOAT16\x10\x02\x12\x1a\n\x16VECTOR_ENCODING_VALUES\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61\x63tvec/v1/vectors.proto\x12\tactvec.v1\"\xc9\x02\n\x0eVectorSettings\x12\x1d\n\x04mode\x18\x01 \x01(\x0e\x32\x0f.actvec.v1.Mode\x12)\n\ntruncation\x18\x02 \x01(\x0e\x32\x15.actvec.v1.Truncation\x12+\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x19.actvec.v1.VectorEncoding\x12\x13\n\x0b\x63orpus_mean\x18\x04 \x01(\t\x12\x18\n\x0bprepend_bos\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\r\n\x05pools\x18\x06 \x03(\t\x12\x0e\n\x06layers\x18\x07 \x03(\r\x12\x17\n\x0fseparate_layers\x18\x08 \x01(\x08\x12\x0c\n\x04hook\x18\t \x01(\t\x12\x1d\n\x15\x61\x64\x64_generation_prompt\x18\n \x01(\x08\x12\x1c\n\x14\x63hat_template_kwargs\x18\x0b \x01(\tB\x0e\n\x0c_prepend_bos\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"8\n\x0c\x43hatMessages\x12(\n\x08messages\x18\x01 \x03(\x0b\x32\x16.actvec.v1.ChatMessage\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"0\n\x04Span\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0b\n\x03\x65nd\x18\x03 \x01(\r\"\xba\x01\n\x08\x44ocument\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12+\n\x08messages\x18\x04 \x01(\x0b\x32\x17.actvec.v1.ChatMessagesH\x00\x12(\n\ttoken_ids\x18\x05 \x01(\x0b\x32\x13.actvec.v1.TokenIdsH\x00\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x1e\n\x05spans\x18\x06 \x03(\x0b\x32\x0f.actvec.v1.SpanB\t\n\x07\x63ontent\"v\n\x06Vector\x12\x12\n\ndimensions\x18\x01 \x01(\r\x12+\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x19.actvec.v1.VectorEncoding\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0e\n\x06values\x18\x04 \x03(\x02\x12\r\n\x05shape\x18\x05 \x03(\r\"\xbb\x01\n\x0e\x44ocumentVector\x12!\n\x06vector\x18\x01 \x01(\x0b\x32\x11.actvec.v1.Vector\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x13\n\x0btokens_used\x18\x03 \x01(\r\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12\x16\n\x0esmallest_count\x18\x05 \x01(\x03\x12)\n\x06source\x18\x06 \x01(\x0e\x32\x19.actvec.v1.DocumentSource\x12\x0b\n\x03\x62os\x18\x07 \x01(\x08\"=\n\rDocumentError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\x91\x01\n\x0e\x44ocumentResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12+\n\x06vector\x18\x03 \x01(\x0b\x32\x19.actvec.v1.DocumentVectorH\x00\x12)\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x18.actvec.v1.DocumentErrorH\x00\x42\t\n\x07outcome\"#\n\x04Pool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x02 \x01(\x01\"\x8d\x01\n\nModelStamp\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x18\n\x10tokenizer_sha256\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x0e\n\x06layers\x18\x05 \x03(\r\x12\x0c\n\x04hook\x18\x06 \x01(\t\x12\x17\n\x0fseparate_layers\x18\x07 \x01(\x08\"\xf5\x02\n\x0bVectorStamp\x12$\n\x05model\x18\x01 \x01(\x0b\x32\x15.actvec.v1.ModelStamp\x12\x13\n\x0bprepend_bos\x18\x02 \x01(\x08\x12\x1d\n\x04mode\x18\x03 \x01(\x0e\x32\x0f.actvec.v1.Mode\x12\x1e\n\x05pools\x18\x04 \x03(\x0b\x32\x0f.actvec.v1.Pool\x12)\n\ntruncation\x18\x05 \x01(\x0e\x32\x15.actvec.v1.Truncation\x12\x16\n\x0e\x63orpus_mean_id\x18\x06 \x01(\t\x12\x1a\n\x12\x63orpus_mean_sha256\x18\x07 \x01(\t\x12\x16\n\x0e\x61\x63tvec_version\x18\x08 \x01(\t\x12\x1c\n\x14\x63hat_template_sha256\x18\t \x01(\t\x12\x1c\n\x14\x63hat_template_kwargs\x18\n \x01(\t\x12\x1d\n\x15\x61\x64\x64_generation_prompt\x18\x0b \x01(\x08\x12\x1a\n\x12\x63hat_template_date\x18\x0c \x01(\t\"x\n\x14\x45xtractVectorRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\x08settings\x18\x02 \x01(\x0b\x32\x19.actvec.v1.VectorSettings\x12%\n\x08\x64ocument\x18\x03 \x01(\x0b\x32\x13.actvec.v1.Document\"i\n\x15\x45xtractVectorResponse\x12)\n\x06vector\x18\x01 \x01(\x0b\x32\x19.actvec.v1.DocumentVector\x12%\n\x05stamp\x18\x02 \x01(\x0b\x32\x16.actvec.v1.VectorStamp\"k\n\x14StreamVectorsRequest\x12+\n\x08settings\x18\x01 \x01(\x0b\x32\x19.actvec.v1.VectorSettings\x12&\n\tdocuments\x18\x02 \x03(\x0b\x32\x13.actvec.v1.Document\"j\n\x15StreamVectorsResponse\x12%\n\x05stamp\x18\x01 \x01(\x0b\x32\x16.actvec.v1.VectorStamp\x12*\n\x07results\x18\x02 \x03(\x0b\x32\x19.actvec.v1.DocumentResult*;\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0e\n\nMODE_SHORT\x10\x01\x12\r\n\tMODE_LONG\x10\x02*r\n\nTruncation\x12\x1a\n\x16TRUNCATION_UNSPECIFIED\x10\x00\x12\x14\n\x10TRUNCATION_ERROR\x10\x01\x12\x19\n\x15TRUNCATION_KEEP_START\x10\x02\x12\x17\n\x13TRUNCATION_KEEP_END\x10\x03*\x87\x01\n\x0eVectorEncoding\x12\x1f\n\x1bVECTOR_ENCODING_UNSPECIFIED\x10\x00\x12\x1b\n\x17VECTOR_ENCODING_FLOAT32\x10\x01\x12\x1b\n\x17VECTOR_ENCODING_FLOAT16\x10\x02\x12\x1a\n\x16VECTOR_ENCODING_VALUES\x10\x03*\x88\x01\n\x0e\x44ocumentSource\x12\x1f\n\x1b\x44OCUMENT_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OCUMENT_SOURCE_TEXT\x10\x01\x12\x1c\n\x18\x44OCUMENT_SOURCE_MESSAGES\x10\x02\x12\x1d\n\x19\x44OCUMENT_SOURCE_TOKEN_IDS\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'actvec.v1.vectors_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODE']._serialized_start=1564
-  _globals['_MODE']._serialized_end=1623
-  _globals['_TRUNCATION']._serialized_start=1625
-  _globals['_TRUNCATION']._serialized_end=1739
-  _globals['_VECTORENCODING']._serialized_start=1742
-  _globals['_VECTORENCODING']._serialized_end=1877
+  _globals['_MODE']._serialized_start=2262
+  _globals['_MODE']._serialized_end=2321
+  _globals['_TRUNCATION']._serialized_start=2323
+  _globals['_TRUNCATION']._serialized_end=2437
+  _globals['_VECTORENCODING']._serialized_start=2440
+  _globals['_VECTORENCODING']._serialized_end=2575
+  _globals['_DOCUMENTSOURCE']._serialized_start=2578
+  _globals['_DOCUMENTSOURCE']._serialized_end=2714
   _globals['_VECTORSETTINGS']._serialized_start=39
-  _globals['_VECTORSETTINGS']._serialized_end=237
-  _globals['_DOCUMENT']._serialized_start=239
-  _globals['_DOCUMENT']._serialized_end=293
-  _globals['_VECTOR']._serialized_start=295
-  _globals['_VECTOR']._serialized_end=398
-  _globals['_DOCUMENTVECTOR']._serialized_start=401
-  _globals['_DOCUMENTVECTOR']._serialized_end=532
-  _globals['_DOCUMENTERROR']._serialized_start=534
-  _globals['_DOCUMENTERROR']._serialized_end=595
-  _globals['_DOCUMENTRESULT']._serialized_start=598
-  _globals['_DOCUMENTRESULT']._serialized_end=743
-  _globals['_POOL']._serialized_start=745
-  _globals['_POOL']._serialized_end=780
-  _globals['_MODELSTAMP']._serialized_start=782
-  _globals['_MODELSTAMP']._serialized_end=898
-  _globals['_VECTORSTAMP']._serialized_start=901
-  _globals['_VECTORSTAMP']._serialized_end=1155
-  _globals['_EXTRACTVECTORREQUEST']._serialized_start=1157
-  _globals['_EXTRACTVECTORREQUEST']._serialized_end=1238
-  _globals['_EXTRACTVECTORRESPONSE']._serialized_start=1240
-  _globals['_EXTRACTVECTORRESPONSE']._serialized_end=1345
-  _globals['_STREAMVECTORSREQUEST']._serialized_start=1347
-  _globals['_STREAMVECTORSREQUEST']._serialized_end=1454
-  _globals['_STREAMVECTORSRESPONSE']._serialized_start=1456
-  _globals['_STREAMVECTORSRESPONSE']._serialized_end=1562
+  _globals['_VECTORSETTINGS']._serialized_end=368
+  _globals['_CHATMESSAGE']._serialized_start=370
+  _globals['_CHATMESSAGE']._serialized_end=414
+  _globals['_CHATMESSAGES']._serialized_start=416
+  _globals['_CHATMESSAGES']._serialized_end=472
+  _globals['_TOKENIDS']._serialized_start=474
+  _globals['_TOKENIDS']._serialized_end=497
+  _globals['_SPAN']._serialized_start=499
+  _globals['_SPAN']._serialized_end=547
+  _globals['_DOCUMENT']._serialized_start=550
+  _globals['_DOCUMENT']._serialized_end=736
+  _globals['_VECTOR']._serialized_start=738
+  _globals['_VECTOR']._serialized_end=856
+  _globals['_DOCUMENTVECTOR']._serialized_start=859
+  _globals['_DOCUMENTVECTOR']._serialized_end=1046
+  _globals['_DOCUMENTERROR']._serialized_start=1048
+  _globals['_DOCUMENTERROR']._serialized_end=1109
+  _globals['_DOCUMENTRESULT']._serialized_start=1112
+  _globals['_DOCUMENTRESULT']._serialized_end=1257
+  _globals['_POOL']._serialized_start=1259
+  _globals['_POOL']._serialized_end=1294
+  _globals['_MODELSTAMP']._serialized_start=1297
+  _globals['_MODELSTAMP']._serialized_end=1438
+  _globals['_VECTORSTAMP']._serialized_start=1441
+  _globals['_VECTORSTAMP']._serialized_end=1814
+  _globals['_EXTRACTVECTORREQUEST']._serialized_start=1816
+  _globals['_EXTRACTVECTORREQUEST']._serialized_end=1936
+  _globals['_EXTRACTVECTORRESPONSE']._serialized_start=1938
+  _globals['_EXTRACTVECTORRESPONSE']._serialized_end=2043
+  _globals['_STREAMVECTORSREQUEST']._serialized_start=2045
+  _globals['_STREAMVECTORSREQUEST']._serialized_end=2152
+  _globals['_STREAMVECTORSRESPONSE']._serialized_start=2154
+  _globals['_STREAMVECTORSRESPONSE']._serialized_end=2260
 # @@protoc_insertion_point(module_scope)

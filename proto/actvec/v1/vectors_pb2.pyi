@@ -26,17 +26,21 @@ class _Mode:
 class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mode.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODE_UNSPECIFIED: _Mode.ValueType  # 0
-    """Not set: refused with INVALID_ARGUMENT, since modes give different vectors."""
+    """Not set: `VectorSettings.pools` names the pools. INVALID_ARGUMENT if that is empty too: there
+    is no default.
+    """
     MODE_SHORT: _Mode.ValueType  # 1
     """One pool, `exp_933`: D numbers."""
     MODE_LONG: _Mode.ValueType  # 2
     """Four pools, `last`, `exp_977`, `exp_933`, `exp_841`: 4 D numbers."""
 
 class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
-    """Which pools of the token states a vector holds, in order. D is the residual width (d_model)."""
+    """Presets of a vector's pools, in order. D is the residual width (d_model)."""
 
 MODE_UNSPECIFIED: Mode.ValueType  # 0
-"""Not set: refused with INVALID_ARGUMENT, since modes give different vectors."""
+"""Not set: `VectorSettings.pools` names the pools. INVALID_ARGUMENT if that is empty too: there
+is no default.
+"""
 MODE_SHORT: Mode.ValueType  # 1
 """One pool, `exp_933`: D numbers."""
 MODE_LONG: Mode.ValueType  # 2
@@ -52,23 +56,23 @@ class _TruncationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Truncation
     TRUNCATION_UNSPECIFIED: _Truncation.ValueType  # 0
     """Not set: the same as TRUNCATION_ERROR."""
     TRUNCATION_ERROR: _Truncation.ValueType  # 1
-    """The document fails with INVALID_ARGUMENT, which says how many tokens it has and how many fit."""
+    """The document fails with INVALID_ARGUMENT; the message gives its tokens and the limit."""
     TRUNCATION_KEEP_START: _Truncation.ValueType  # 2
-    """BOS and the first tokens are kept; the answer says `truncated`."""
+    """Keeps BOS and the first tokens, and sets `DocumentVector.truncated`."""
     TRUNCATION_KEEP_END: _Truncation.ValueType  # 3
-    """BOS and the last tokens are kept; the answer says `truncated`."""
+    """Keeps BOS and the last tokens, and sets `DocumentVector.truncated`."""
 
 class Truncation(_Truncation, metaclass=_TruncationEnumTypeWrapper):
-    """What happens to a document of more tokens than the model's context."""
+    """How to treat a document with more tokens than the model's context."""
 
 TRUNCATION_UNSPECIFIED: Truncation.ValueType  # 0
 """Not set: the same as TRUNCATION_ERROR."""
 TRUNCATION_ERROR: Truncation.ValueType  # 1
-"""The document fails with INVALID_ARGUMENT, which says how many tokens it has and how many fit."""
+"""The document fails with INVALID_ARGUMENT; the message gives its tokens and the limit."""
 TRUNCATION_KEEP_START: Truncation.ValueType  # 2
-"""BOS and the first tokens are kept; the answer says `truncated`."""
+"""Keeps BOS and the first tokens, and sets `DocumentVector.truncated`."""
 TRUNCATION_KEEP_END: Truncation.ValueType  # 3
-"""BOS and the last tokens are kept; the answer says `truncated`."""
+"""Keeps BOS and the last tokens, and sets `DocumentVector.truncated`."""
 Global___Truncation: _TypeAlias = Truncation  # noqa: Y015
 
 class _VectorEncoding:
@@ -80,34 +84,60 @@ class _VectorEncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Vector
     VECTOR_ENCODING_UNSPECIFIED: _VectorEncoding.ValueType  # 0
     """Not set: the same as VECTOR_ENCODING_FLOAT32."""
     VECTOR_ENCODING_FLOAT32: _VectorEncoding.ValueType  # 1
-    """Little-endian IEEE 754 binary32 in `data`, 4 bytes a number."""
+    """Little-endian IEEE 754 binary32 in `data`, 4 bytes per number."""
     VECTOR_ENCODING_FLOAT16: _VectorEncoding.ValueType  # 2
-    """Little-endian IEEE 754 binary16 in `data`, 2 bytes a number. A number beyond 65504 is an
+    """Little-endian IEEE 754 binary16 in `data`, 2 bytes per number. A number beyond 65504 gives an
     OUT_OF_RANGE error of its document, never an infinity.
     """
     VECTOR_ENCODING_VALUES: _VectorEncoding.ValueType  # 3
     """Decimal numbers in `values`, for people who read JSON."""
 
 class VectorEncoding(_VectorEncoding, metaclass=_VectorEncodingEnumTypeWrapper):
-    """How a vector's numbers travel."""
+    """The encoding of a vector's numbers."""
 
 VECTOR_ENCODING_UNSPECIFIED: VectorEncoding.ValueType  # 0
 """Not set: the same as VECTOR_ENCODING_FLOAT32."""
 VECTOR_ENCODING_FLOAT32: VectorEncoding.ValueType  # 1
-"""Little-endian IEEE 754 binary32 in `data`, 4 bytes a number."""
+"""Little-endian IEEE 754 binary32 in `data`, 4 bytes per number."""
 VECTOR_ENCODING_FLOAT16: VectorEncoding.ValueType  # 2
-"""Little-endian IEEE 754 binary16 in `data`, 2 bytes a number. A number beyond 65504 is an
+"""Little-endian IEEE 754 binary16 in `data`, 2 bytes per number. A number beyond 65504 gives an
 OUT_OF_RANGE error of its document, never an infinity.
 """
 VECTOR_ENCODING_VALUES: VectorEncoding.ValueType  # 3
 """Decimal numbers in `values`, for people who read JSON."""
 Global___VectorEncoding: _TypeAlias = VectorEncoding  # noqa: Y015
 
+class _DocumentSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DocumentSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DocumentSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DOCUMENT_SOURCE_UNSPECIFIED: _DocumentSource.ValueType  # 0
+    """Not set."""
+    DOCUMENT_SOURCE_TEXT: _DocumentSource.ValueType  # 1
+    """A text."""
+    DOCUMENT_SOURCE_MESSAGES: _DocumentSource.ValueType  # 2
+    """The messages of a chat."""
+    DOCUMENT_SOURCE_TOKEN_IDS: _DocumentSource.ValueType  # 3
+    """Token ids."""
+
+class DocumentSource(_DocumentSource, metaclass=_DocumentSourceEnumTypeWrapper):
+    """The kind of a document's content."""
+
+DOCUMENT_SOURCE_UNSPECIFIED: DocumentSource.ValueType  # 0
+"""Not set."""
+DOCUMENT_SOURCE_TEXT: DocumentSource.ValueType  # 1
+"""A text."""
+DOCUMENT_SOURCE_MESSAGES: DocumentSource.ValueType  # 2
+"""The messages of a chat."""
+DOCUMENT_SOURCE_TOKEN_IDS: DocumentSource.ValueType  # 3
+"""Token ids."""
+Global___DocumentSource: _TypeAlias = DocumentSource  # noqa: Y015
+
 @_typing.final
 class VectorSettings(_message.Message):
-    """How documents become vectors: once for each unary call, once (in the first message) for each
-    stream.
-    """
+    """How documents become vectors: part of each unary call, and of a stream's first message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -116,18 +146,54 @@ class VectorSettings(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     CORPUS_MEAN_FIELD_NUMBER: _builtins.int
     PREPEND_BOS_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    SEPARATE_LAYERS_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
     mode: Global___Mode.ValueType
-    """The pools of the vector. Required."""
+    """A preset of pools. Either this or `pools` is required."""
     truncation: Global___Truncation.ValueType
-    """What happens to a document over the context. Default: TRUNCATION_ERROR."""
+    """How to treat a document beyond the context. Default: TRUNCATION_ERROR."""
     encoding: Global___VectorEncoding.ValueType
-    """How the numbers travel. Default: VECTOR_ENCODING_FLOAT32."""
+    """The encoding of the numbers. Default: VECTOR_ENCODING_FLOAT32."""
     corpus_mean: _builtins.str
-    """The corpus mean to centre by: an id, a name, or `latest`. Default: empty, a raw vector."""
+    """The corpus mean to subtract: an id, a name, or `latest`. Default: empty, a raw vector."""
     prepend_bos: _builtins.bool
-    """Whether the tokenizer's BOS token comes first and counts as a token. Default: it does if there
-    is one; the stamp says which. `true` for a tokenizer without BOS is INVALID_ARGUMENT.
+    """Whether the tokenizer's BOS token comes first and counts as a token. Default: yes if there is
+    one; the stamp records it. `true` for a tokenizer without BOS is INVALID_ARGUMENT. For texts
+    only: token ids stay unchanged, and a chat template decides itself.
     """
+    separate_layers: _builtins.bool
+    """Whether to keep layers separate. Default: false, the layers are averaged."""
+    hook: _builtins.str
+    """Where to capture a layer's states: `resid_post` (the residual stream after the block),
+    `resid_pre` (before it), `attn_out` or `mlp_out` (what its attention or MLP adds), among
+    `GetModelInfoResponse.hooks`. Default: the server's.
+    """
+    add_generation_prompt: _builtins.bool
+    """For messages only: whether the chat template ends with the beginning of an answer.
+    Default: false.
+    """
+    chat_template_kwargs: _builtins.str
+    """For messages only: further arguments of the chat template, a JSON object such as
+    `{"enable_thinking": false}`. Default: empty, none.
+    """
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The pools of the vector, in order, each once: `last`, `mean`, `mean_no_bos` (without BOS),
+        `exp:0.1` (weights halve with every tenth of the document), `exp_tokens:8` (with every 8
+        tokens), `exp_977`, `exp_933`, `exp_841`, `position:0` (`position:-1` is the last token),
+        `span:answer`. INVALID_ARGUMENT together with `mode`.
+        """
+
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The layers (block numbers from 0), ascending, each once, among `GetModelInfoResponse.layers`.
+        Default: the server's, in `GetModelInfoResponse.model`.
+        """
+
     def __init__(
         self,
         *,
@@ -136,10 +202,16 @@ class VectorSettings(_message.Message):
         encoding: Global___VectorEncoding.ValueType = ...,
         corpus_mean: _builtins.str = ...,
         prepend_bos: _builtins.bool | None = ...,
+        pools: _abc.Iterable[_builtins.str] | None = ...,
+        layers: _abc.Iterable[_builtins.int] | None = ...,
+        separate_layers: _builtins.bool = ...,
+        hook: _builtins.str = ...,
+        add_generation_prompt: _builtins.bool = ...,
+        chat_template_kwargs: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "prepend_bos", b"prepend_bos"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "corpus_mean", b"corpus_mean", "encoding", b"encoding", "mode", b"mode", "prepend_bos", b"prepend_bos", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos", "add_generation_prompt", b"add_generation_prompt", "chat_template_kwargs", b"chat_template_kwargs", "corpus_mean", b"corpus_mean", "encoding", b"encoding", "hook", b"hook", "layers", b"layers", "mode", b"mode", "pools", b"pools", "prepend_bos", b"prepend_bos", "separate_layers", b"separate_layers", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prepend_bos: _TypeAlias = _typing.Literal["prepend_bos"]  # noqa: Y015
     _WhichOneofArgType__prepend_bos: _TypeAlias = _typing.Literal["_prepend_bos", b"_prepend_bos"]  # noqa: Y015
@@ -148,35 +220,162 @@ class VectorSettings(_message.Message):
 Global___VectorSettings: _TypeAlias = VectorSettings  # noqa: Y015
 
 @_typing.final
+class ChatMessage(_message.Message):
+    """One message of a chat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """`system`, `user`, `assistant`, or another role of the model's chat template."""
+    content: _builtins.str
+    """The message's text."""
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
+
+@_typing.final
+class ChatMessages(_message.Message):
+    """A chat, rendered by the model's own chat template."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]:
+        """The messages, in order; one or more."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___ChatMessage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChatMessages: _TypeAlias = ChatMessages  # noqa: Y015
+
+@_typing.final
+class TokenIds(_message.Message):
+    """A tokenized document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Token ids, used unchanged; one or more."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
+
+@_typing.final
+class Span(_message.Message):
+    """A part of a document, for the pool `span:NAME`. Spans of the same name add up to one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name: 1 to 64 letters, digits, `_`, `.` and `-`."""
+    start: _builtins.int
+    """Index of its first Unicode code point in `text`, or of its first token in `token_ids`."""
+    end: _builtins.int
+    """Index after its last, counted in the same way; more than `start`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "name", b"name", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Span: _TypeAlias = Span  # noqa: Y015
+
+@_typing.final
 class Document(_message.Message):
-    """One text of a stream."""
+    """One document of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The caller's name for the document, echoed in its result. Default: empty. At most 1024 bytes."""
+    """The caller's id of the document, returned with its result. Default: empty. At most 1024 bytes."""
     text: _builtins.str
-    """The text, not blank; the limit in bytes is `Limits.max_text_bytes`."""
+    """A text, not blank; the limit in bytes is `Limits.max_text_bytes`."""
     sequence: _builtins.int
-    """The document's number within its stream or job, echoed in its result. In StreamVectors any
-    number the client finds useful (default: 0); in StreamCorpusMean consecutive from the
-    resume point.
+    """The document's number within its stream or job, returned with its result. In StreamVectors any
+    number (default: 0); in StreamCorpusMean consecutive from the resume point.
     """
+    @_builtins.property
+    def messages(self) -> Global___ChatMessages:
+        """A chat, for a model with a chat template."""
+
+    @_builtins.property
+    def token_ids(self) -> Global___TokenIds:
+        """Token ids."""
+
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Span]:
+        """Parts of a text or of token ids. A chat has spans by role instead: `user`, `assistant` and
+        `system` (the contents of such messages), `response` (the content of the assistant's last
+        message) and `prompt` (all tokens before it, or all). Spans of a text or of token ids must have
+        other names.
+        """
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         text: _builtins.str = ...,
+        messages: Global___ChatMessages | None = ...,
+        token_ids: Global___TokenIds | None = ...,
         sequence: _builtins.int = ...,
+        spans: _abc.Iterable[Global___Span] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "messages", b"messages", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "sequence", b"sequence", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "id", b"id", "messages", b"messages", "sequence", b"sequence", "spans", b"spans", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "messages", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 
 Global___Document: _TypeAlias = Document  # noqa: Y015
 
@@ -190,15 +389,22 @@ class Vector(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
     dimensions: _builtins.int
-    """K * D: how many numbers there are."""
+    """L * K * D, the number of numbers."""
     encoding: Global___VectorEncoding.ValueType
-    """How they are encoded; never unspecified."""
+    """Their encoding; never unspecified."""
     data: _builtins.bytes
     """The numbers as little-endian bytes; empty for VECTOR_ENCODING_VALUES."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The numbers as such; filled for VECTOR_ENCODING_VALUES only."""
+        """The numbers; only for VECTOR_ENCODING_VALUES."""
+
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """L, K and D: layers (1 for their mean), pools, and the residual width. The numbers are in this
+        order, D numbers per layer and pool.
+        """
 
     def __init__(
         self,
@@ -207,10 +413,11 @@ class Vector(_message.Message):
         encoding: Global___VectorEncoding.ValueType = ...,
         data: _builtins.bytes = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dimensions", b"dimensions", "encoding", b"encoding", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "dimensions", b"dimensions", "encoding", b"encoding", "shape", b"shape", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,7 +425,7 @@ Global___Vector: _TypeAlias = Vector  # noqa: Y015
 
 @_typing.final
 class DocumentVector(_message.Message):
-    """A vector and what is particular to its document."""
+    """A vector, and facts about its document."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,18 +434,24 @@ class DocumentVector(_message.Message):
     TOKENS_USED_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     SMALLEST_COUNT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    BOS_FIELD_NUMBER: _builtins.int
     tokens: _builtins.int
-    """Tokens of the whole text, BOS included."""
+    """Tokens of the whole document, BOS included."""
     tokens_used: _builtins.int
-    """Tokens that were pooled: less than `tokens` where the document was truncated, or where it is
-    longer than the corpus mean that it was centred by.
+    """Number of pooled tokens: less than `tokens` if the document was truncated, or is longer than
+    the corpus mean that centers it.
     """
     truncated: _builtins.bool
-    """Whether the text was cut to the context."""
+    """Whether the document was cut to the context."""
     smallest_count: _builtins.int
-    """Centred vectors only: the smallest number of documents behind a position of the corpus mean
-    that was used (a small count is a noisy mean). 0 where raw, or where the mean has no counts.
+    """For centered vectors: the smallest number of documents behind a used position of the corpus
+    mean (a small count is a noisy mean). 0 for a raw vector, or a mean without counts.
     """
+    source: Global___DocumentSource.ValueType
+    """The kind of the document's content."""
+    bos: _builtins.bool
+    """Whether its first token is BOS."""
     @_builtins.property
     def vector(self) -> Global___Vector:
         """The vector, pooled in float32."""
@@ -251,10 +464,12 @@ class DocumentVector(_message.Message):
         tokens_used: _builtins.int = ...,
         truncated: _builtins.bool = ...,
         smallest_count: _builtins.int = ...,
+        source: Global___DocumentSource.ValueType = ...,
+        bos: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["smallest_count", b"smallest_count", "tokens", b"tokens", "tokens_used", b"tokens_used", "truncated", b"truncated", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bos", b"bos", "smallest_count", b"smallest_count", "source", b"source", "tokens", b"tokens", "tokens_used", b"tokens_used", "truncated", b"truncated", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,7 +477,7 @@ Global___DocumentVector: _TypeAlias = DocumentVector  # noqa: Y015
 
 @_typing.final
 class DocumentError(_message.Message):
-    """Why one document has no vector. The stream goes on."""
+    """Why one document has no vector. The stream continues."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -272,9 +487,9 @@ class DocumentError(_message.Message):
     code: _builtins.int
     """The google.rpc.Code of the error, for example 3 for INVALID_ARGUMENT."""
     message: _builtins.str
-    """What was wrong, what the limit is and what to do next."""
+    """The error: the limit, and what to do next."""
     field: _builtins.str
-    """The request field at fault, for example `text`; empty where none is."""
+    """The request field at fault, for example `text`; empty if there is none."""
     def __init__(
         self,
         *,
@@ -292,7 +507,7 @@ Global___DocumentError: _TypeAlias = DocumentError  # noqa: Y015
 
 @_typing.final
 class DocumentResult(_message.Message):
-    """What became of one document of a stream."""
+    """The result of one document of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -332,17 +547,18 @@ Global___DocumentResult: _TypeAlias = DocumentResult  # noqa: Y015
 
 @_typing.final
 class Pool(_message.Message):
-    """One pool of a mode."""
+    """One pool of a vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """`last`, `exp_977`, `exp_933` or `exp_841`."""
+    """The pool's canonical written form: `exp_933` for `exp:0.067` too."""
     depth: _builtins.float
-    """Half-life as a fraction of the document: the weight of the token at distance j from the end
-    of T tokens is proportional to 2 ** (-j / (depth * T)). 0 for `last`.
+    """For `exp:p`, named or not: p, the half-life as a fraction of the document. The weight of the
+    token at distance j from the end of T tokens is proportional to 2 ** (-j / (depth * T)). 0 for
+    other pools.
     """
     def __init__(
         self,
@@ -370,19 +586,22 @@ class ModelStamp(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     HOOK_FIELD_NUMBER: _builtins.int
+    SEPARATE_LAYERS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Hub id, `demo`, or the name of a local directory."""
     revision: _builtins.str
-    """The hub's commit, or `sha256:` and the hash of the files of a local directory."""
+    """The hub's commit, or `sha256:` and the hash of a local directory's files."""
     tokenizer_sha256: _builtins.str
     """SHA-256 of the tokenizer's canonical JSON, in hexadecimal."""
     dtype: _builtins.str
     """dtype of the weights: `float32`, `bfloat16` or `float16`."""
     hook: _builtins.str
-    """The hook whose states are taken after each of these blocks: `resid_post`."""
+    """Where in each block the states were captured, for example `resid_post`."""
+    separate_layers: _builtins.bool
+    """Whether layers are separate, instead of averaged."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The target layers (block numbers from 0) whose states are averaged."""
+        """The layers (block numbers from 0), ascending."""
 
     def __init__(
         self,
@@ -393,10 +612,11 @@ class ModelStamp(_message.Message):
         dtype: _builtins.str = ...,
         layers: _abc.Iterable[_builtins.int] | None = ...,
         hook: _builtins.str = ...,
+        separate_layers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "hook", b"hook", "layers", b"layers", "model", b"model", "revision", b"revision", "tokenizer_sha256", b"tokenizer_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "hook", b"hook", "layers", b"layers", "model", b"model", "revision", b"revision", "separate_layers", b"separate_layers", "tokenizer_sha256", b"tokenizer_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,7 +624,7 @@ Global___ModelStamp: _TypeAlias = ModelStamp  # noqa: Y015
 
 @_typing.final
 class VectorStamp(_message.Message):
-    """What makes a vector reproducible: two vectors of the same stamp and text agree."""
+    """What makes a vector reproducible: the same stamp and document give the same vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -416,25 +636,39 @@ class VectorStamp(_message.Message):
     CORPUS_MEAN_ID_FIELD_NUMBER: _builtins.int
     CORPUS_MEAN_SHA256_FIELD_NUMBER: _builtins.int
     ACTVEC_VERSION_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_SHA256_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _builtins.int
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: _builtins.int
+    CHAT_TEMPLATE_DATE_FIELD_NUMBER: _builtins.int
     prepend_bos: _builtins.bool
-    """Whether BOS came first: what was asked for, or whether the tokenizer has one."""
+    """Whether BOS comes first in a text: as requested, or else whether the tokenizer has one."""
     mode: Global___Mode.ValueType
-    """The mode."""
+    """The preset with exactly these pools, however requested; else unspecified."""
     truncation: Global___Truncation.ValueType
-    """What happened to texts over the context."""
+    """How documents beyond the context were treated."""
     corpus_mean_id: _builtins.str
     """Id of the corpus mean; empty for a raw vector."""
     corpus_mean_sha256: _builtins.str
     """SHA-256 of the corpus mean's file, in hexadecimal; empty for a raw vector."""
     actvec_version: _builtins.str
     """Version of actvec that made the vector."""
+    chat_template_sha256: _builtins.str
+    """SHA-256 of the model's chat template, in hexadecimal; empty for a model without one."""
+    chat_template_kwargs: _builtins.str
+    """Arguments of the chat template beside the messages, as JSON with sorted keys; empty for none."""
+    add_generation_prompt: _builtins.bool
+    """Whether the chat template ended with the beginning of an answer."""
+    chat_template_date: _builtins.str
+    """The date, as YYYY-MM-DD, passed to a chat template that asks for today's, so that vectors stay
+    the same from day to day; empty for a template that does not ask.
+    """
     @_builtins.property
     def model(self) -> Global___ModelStamp:
         """The model."""
 
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pool]:
-        """The mode's pools, in the order of the vector."""
+        """The pools, in the order of the vector."""
 
     def __init__(
         self,
@@ -447,10 +681,14 @@ class VectorStamp(_message.Message):
         corpus_mean_id: _builtins.str = ...,
         corpus_mean_sha256: _builtins.str = ...,
         actvec_version: _builtins.str = ...,
+        chat_template_sha256: _builtins.str = ...,
+        chat_template_kwargs: _builtins.str = ...,
+        add_generation_prompt: _builtins.bool = ...,
+        chat_template_date: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actvec_version", b"actvec_version", "corpus_mean_id", b"corpus_mean_id", "corpus_mean_sha256", b"corpus_mean_sha256", "mode", b"mode", "model", b"model", "pools", b"pools", "prepend_bos", b"prepend_bos", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actvec_version", b"actvec_version", "add_generation_prompt", b"add_generation_prompt", "chat_template_date", b"chat_template_date", "chat_template_kwargs", b"chat_template_kwargs", "chat_template_sha256", b"chat_template_sha256", "corpus_mean_id", b"corpus_mean_id", "corpus_mean_sha256", b"corpus_mean_sha256", "mode", b"mode", "model", b"model", "pools", b"pools", "prepend_bos", b"prepend_bos", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,21 +702,29 @@ class ExtractVectorRequest(_message.Message):
 
     TEXT_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The text, not blank; the limit in bytes is `Limits.max_text_bytes`."""
+    """The text, not blank; the limit in bytes is `Limits.max_text_bytes`. Either this or `document`
+    is required.
+    """
     @_builtins.property
     def settings(self) -> Global___VectorSettings:
-        """How. `settings.mode` is required."""
+        """The settings. `settings.mode` or `settings.pools` is required."""
+
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """A text with spans, a chat, or token ids. Its `sequence` is ignored."""
 
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         settings: Global___VectorSettings | None = ...,
+        document: Global___Document | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "settings", b"settings", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,11 +740,11 @@ class ExtractVectorResponse(_message.Message):
     STAMP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vector(self) -> Global___DocumentVector:
-        """The vector and what is particular to its document."""
+        """The vector, and facts about its document."""
 
     @_builtins.property
     def stamp(self) -> Global___VectorStamp:
-        """What it depends on beside the text."""
+        """Everything it depends on except the document."""
 
     def __init__(
         self,
@@ -516,7 +762,7 @@ Global___ExtractVectorResponse: _TypeAlias = ExtractVectorResponse  # noqa: Y015
 
 @_typing.final
 class StreamVectorsRequest(_message.Message):
-    """A message of a client's vector stream: the settings first, documents in it and after it."""
+    """A message of a client's vector stream. The first holds the settings; any may hold documents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -524,11 +770,11 @@ class StreamVectorsRequest(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def settings(self) -> Global___VectorSettings:
-        """How. Required in the first message, refused in later ones."""
+        """The settings. Required in the first message, refused in later ones."""
 
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Document]:
-        """Documents to turn into vectors, one or more a message (more is faster for short texts)."""
+        """Documents to turn into vectors, one or more per message (more is faster for short texts)."""
 
     def __init__(
         self,
@@ -554,11 +800,11 @@ class StreamVectorsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def stamp(self) -> Global___VectorStamp:
-        """In the first message only, before any document is answered: the stamp of the stream's vectors."""
+        """In the first message only, before any result: the stamp of the stream's vectors."""
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentResult]:
-        """Documents that are ready, in the order in which they became so, each under its id and sequence."""
+        """Results in the order in which they became ready, each with its document's id and sequence."""
 
     def __init__(
         self,

@@ -19,8 +19,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Worker(_message.Message):
-    """What a server that has no address of its own tells those who look for one: an entry of the
-    directory `APP-workers` (on Modal a `modal.Dict`), under its `task_id`.
+    """The entry by which clients find a server without a fixed address, in the directory `APP-workers`
+    (on Modal a `modal.Dict`) under its `task_id`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -31,22 +31,27 @@ class Worker(_message.Message):
     ACTVEC_VERSION_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_AT_FIELD_NUMBER: _builtins.int
+    START_ID_FIELD_NUMBER: _builtins.int
     host: _builtins.str
-    """Where it is reached, with TLS."""
+    """The host that serves, with TLS."""
     port: _builtins.int
     """The port there."""
     task_id: _builtins.str
-    """Names the process; another start has another."""
+    """Id of the process; every start has its own."""
     actvec_version: _builtins.str
     """Version of actvec."""
+    start_id: _builtins.str
+    """Id of its start. A claim is an entry without a host, under the key `starting-N`, with the id of
+    the start that it stands for. Empty for a worker that no client started.
+    """
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
-        """When it began to serve."""
+        """When it started to serve."""
 
     @_builtins.property
     def heartbeat_at(self) -> _timestamp_pb2.Timestamp:
-        """When it last said that it is there. An entry that was not renewed for a minute is of a worker
-        that was taken away.
+        """When it last renewed the entry, by its own clock: readers compare it with an earlier value,
+        never with their own clock. If an entry does not change for a minute, its worker is gone.
         """
 
     def __init__(
@@ -58,10 +63,11 @@ class Worker(_message.Message):
         actvec_version: _builtins.str = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         heartbeat_at: _timestamp_pb2.Timestamp | None = ...,
+        start_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_at", b"heartbeat_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actvec_version", b"actvec_version", "heartbeat_at", b"heartbeat_at", "host", b"host", "port", b"port", "started_at", b"started_at", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actvec_version", b"actvec_version", "heartbeat_at", b"heartbeat_at", "host", b"host", "port", b"port", "start_id", b"start_id", "started_at", b"started_at", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,156 +1,275 @@
-"""The server's options, parsed once."""
+"""The server's settings. Each is described once; `actvec-server` makes its options from them."""
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
+
+PORTS = (0, 65535)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A description of a setting, beside its name, type and default.
+
+    Attributes:
+        help: Its effect, in a sentence or two. It names another setting in braces, such as
+            {layers}, since only the program knows options.
+        choices: The values of a string setting with fixed values.
+        bounds: The smallest and the largest number. By default an integer is at least 1, and a
+            float above 0.
+        unset: The effect of None, if help names the default.
+    """
+
+    help: str
+    choices: tuple[str, ...] = ()
+    bounds: tuple[int, int | None] | None = None
+    unset: str = ""
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model, and how it is run.
+    """The model, and how to run it."""
 
-    Attributes:
-        model: `demo`, a hub id, or a local directory.
-        revision: Branch, tag or commit on the hub; None for its default branch.
-        layers: Target layers; None for three blocks ending at three quarters of the depth.
-        dtype: `auto`, `float32`, `bfloat16` or `float16`.
-        device: `auto`, or torch's name of a device.
-        engine: `auto` (`packed` if it is found right for the model, else `plain`), `packed`,
-            `plain` or `lens`.
-        hook: What is taken from the target blocks; all but `resid_post` need `lens`.
-        context: Tokens that a document may have, for a model whose config does not tell.
-        check_seconds: How long the packed engine may be checked against the model's own forward
-            pass; longer documents than could be checked are not served.
-    """
-
-    model: str = "demo"
-    revision: str | None = None
-    layers: tuple[int, ...] | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    engine: str = "auto"
-    hook: str = "resid_post"
-    context: int | None = None
-    check_seconds: float = 60.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the server refuses beyond, and how much it computes at a time.
-
-    Attributes:
-        step_tokens: Tokens of one forward pass; None for what suits the device and its memory.
-        queued_tokens: Tokens that wait at most, for streams and for unary calls each.
-        document_tokens: Tokens of one document, BOS included; None for the model's context.
-        text_bytes: Bytes of UTF-8 of one text.
-        message_bytes: Bytes of one request message.
-        message_documents: Documents of one request message.
-        stream_documents: Documents of one stream that are in the server at a time.
-        caller_documents: Documents of all calls of one caller that may be in the server at a time.
-        caller_bytes: Bytes that all calls of one caller may hold in memory at a time: messages and
-            pieces of means.
-        memory_bytes: The same of all callers.
-        streams: Streams that are open at a time.
-        calls: Unary calls that run at a time.
-        connections: Connections that are open at a time; None for 4096, or fewer where the process
-            may not open so many files.
-        upload_bytes: Bytes of the file of an uploaded mean.
-        store_bytes: Bytes of all means in the store.
-        commit_seconds: Time between two commits of a job that makes a mean.
-        lease_seconds: Silence of a job's client after which another may take the job over.
-        idle_seconds: Time after which a stream in which nothing happens and a client that takes no
-            results are cut.
-        silent_seconds: Time after which a connection is cut that makes no call.
-        connection_seconds: Time after which a connection takes no more calls; those that run are
-            finished, and clients open another.
-    """
-
-    step_tokens: int | None = None
-    queued_tokens: int = 1 << 17
-    document_tokens: int | None = None
-    text_bytes: int = 4 << 20
-    message_bytes: int = 16 << 20
-    message_documents: int = 4096
-    stream_documents: int = 512
-    caller_documents: int = 1 << 18
-    caller_bytes: int = 2 << 30
-    memory_bytes: int = 4 << 30
-    streams: int = 1024
-    calls: int = 512
-    connections: int | None = None
-    upload_bytes: int = 4 << 30
-    store_bytes: int = 100 << 30
-    commit_seconds: float = 5.0
-    lease_seconds: float = 30.0
-    idle_seconds: float = 600.0
-    silent_seconds: float = 15.0
-    connection_seconds: float = 3600.0
+    model: Annotated[str, Setting("demo, a hub id, or a directory.")] = "demo"
+    revision: Annotated[
+        str | None, Setting("The branch, tag or commit on the hub.", unset="its main branch")
+    ] = None
+    adapter: Annotated[
+        str | None,
+        Setting(
+            "A peft adapter such as a LoRA, as a hub id or a directory; merged into the model's "
+            "weights."
+        ),
+    ] = None
+    adapter_revision: Annotated[
+        str | None, Setting("The adapter's branch, tag or commit on the hub.")
+    ] = None
+    layers: Annotated[
+        tuple[int, ...] | None,
+        Setting(
+            "The blocks to average, such as 25,26,27.", unset="three that end at 3/4 of the depth"
+        ),
+    ] = None
+    max_layer: Annotated[
+        int | None,
+        Setting(
+            "The last block that requests may name, or `last` for the model's last. All blocks up "
+            "to it are loaded.",
+            unset="the last of {layers}",
+        ),
+    ] = None
+    dtype: Annotated[
+        str,
+        Setting(
+            "The dtype of weights and arithmetic. auto: bfloat16 on a GPU, float32 on a CPU.",
+            choices=("auto", "float32", "bfloat16", "float16"),
+        ),
+    ] = "auto"
+    device: Annotated[str, Setting("auto, cpu, cuda:0, ... auto: the first GPU, or the CPU.")] = (
+        "auto"
+    )
+    engine: Annotated[
+        str,
+        Setting(
+            "packed: many documents in one forward pass. plain: transformers itself, one document "
+            "at a time. auto: packed if it is right for the model, else plain. lens: "
+            "TransformerLens' own components, as a slow reference.",
+            choices=("auto", "packed", "plain", "lens"),
+        ),
+    ] = "auto"
+    context: Annotated[
+        int | None,
+        Setting("The longest document in tokens, for a model whose config names no context."),
+    ] = None
+    check_seconds: Annotated[
+        float, Setting("Seconds that the check of the packed engine may take at start.")
+    ] = 60.0
+    hook: Annotated[
+        str,
+        Setting(
+            "The states to take in each block, unless a request names others: resid_post (the "
+            "residual stream after the block), resid_pre (before it), attn_out or mlp_out (what "
+            "its attention or MLP adds); with {engine} lens any of TransformerLens' hook points."
+        ),
+    ] = "resid_post"
 
 
 @dataclass(frozen=True)
 class AccessOptions:
-    """Who may call.
-
-    Attributes:
-        token: A token that callers may bring; None without one.
-        token_file: A file of further tokens, one a line.
-        tls_cert: PEM file of the server's certificate chain; None for connections in the clear.
-        tls_key: PEM file of its private key.
-        tls_client_ca: PEM file of the authorities that sign callers' certificates; None where
-            callers need none.
-        open_health: Whether `Check` of health answers callers without a token.
-        insecure: Whether everybody may call on an address that other machines reach.
-    """
+    """Who may call."""
 
     token: str | None = field(default=None, repr=False)
-    token_file: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    open_health: bool = False
-    insecure: bool = False
+    """The token of callers. It has no option, since every user of a machine sees command lines."""
+
+    token_file: Annotated[
+        Path | None,
+        Setting(
+            "A file of tokens, one per line; a caller must send one of them. Read again on SIGHUP. "
+            "The variable ACTVEC_TOKEN may hold one more."
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, Setting("The server's certificate chain, PEM. Read again on SIGHUP.")
+    ] = None
+    tls_key: Annotated[
+        Path | None, Setting("The private key of {tls_cert}, PEM. Read again on SIGHUP.")
+    ] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Setting("Authorities, PEM; one of them must have signed a caller's certificate."),
+    ] = None
+    open_health: Annotated[
+        bool, Setting("Answer health's Check without a token; its Watch still needs one.")
+    ] = False
+    insecure: Annotated[
+        bool, Setting("Let everybody call, even if other machines can reach {host}.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits on requests, and on the work at a time."""
+
+    step_tokens: Annotated[
+        int | None,
+        Setting(
+            "Tokens of one forward pass.",
+            unset="8192 on a GPU, 2048 on a CPU, fewer if memory is short",
+        ),
+    ] = None
+    queued_tokens: Annotated[
+        int, Setting("Waiting tokens, for streams and for unary calls each.")
+    ] = 1 << 17
+    document_tokens: Annotated[
+        int | None, Setting("Tokens of one document, BOS included.", unset="the model's context")
+    ] = None
+    vector_numbers: Annotated[int, Setting("Numbers of one vector: layers * pools * width.")] = (
+        4 << 20
+    )
+    text_bytes: Annotated[int, Setting("Bytes of one text in UTF-8.")] = 4 << 20
+    # A text of `text_bytes` and room for its document. gRPC copies a message on the event loop, in
+    # about 0.6 ms per MiB, while all other calls wait.
+    message_bytes: Annotated[int, Setting("Bytes of one request message.")] = 5 << 20
+    message_documents: Annotated[int, Setting("Documents of one request message.")] = 4096
+    stream_documents: Annotated[
+        int, Setting("Documents of one stream in the server at a time.")
+    ] = 512
+    caller_documents: Annotated[
+        int,
+        Setting(
+            "Documents of one caller in the server at a time; each of its streams counts as "
+            "{stream_documents}. A token identifies a caller, else a certificate, else an address."
+        ),
+    ] = 1 << 18
+    caller_bytes: Annotated[
+        int,
+        Setting(
+            "Bytes of memory that the calls of one caller hold at a time: messages and pieces of "
+            "means."
+        ),
+    ] = 2 << 30
+    memory_bytes: Annotated[int, Setting("The same, for all callers together.")] = 4 << 30
+    streams: Annotated[int, Setting("Streams open at a time.")] = 1024
+    calls: Annotated[int, Setting("Unary calls at a time.")] = 512
+    connections: Annotated[
+        int | None,
+        Setting(
+            "Connections open at a time.",
+            unset="4096, fewer if the process may not open that many files",
+        ),
+    ] = None
+    upload_bytes: Annotated[int, Setting("Bytes of the file of an uploaded mean.")] = 4 << 30
+    store_bytes: Annotated[int, Setting("Bytes of all stored means.")] = 100 << 30
+    commit_seconds: Annotated[
+        float, Setting("Seconds between two commits of a mean.", bounds=(0, None))
+    ] = 5.0
+    lease_seconds: Annotated[
+        float,
+        Setting(
+            "Seconds of silence of a mean's client after which another client may take over its "
+            "job.",
+            bounds=(0, None),
+        ),
+    ] = 30.0
+    idle_seconds: Annotated[
+        float, Setting("Seconds without activity after which a stream is ended.")
+    ] = 600.0
+    silent_seconds: Annotated[
+        float, Setting("Seconds without a call after which a connection is cut.")
+    ] = 15.0
+    connection_seconds: Annotated[
+        float,
+        Setting("Seconds after which a connection accepts no more calls; running calls finish."),
+    ] = 3600.0
 
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """How the server is watched.
+    """How to watch the server."""
 
-    Attributes:
-        log_format: `text` or `json`.
-        metrics_host: Address that Prometheus asks for metrics.
-        metrics_port: Port of it, 0 for a free one; None for no metrics.
-    """
-
-    log_format: str = "text"
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = None
+    log_format: Annotated[
+        str,
+        Setting(
+            "The format of the log on standard error, one line per call.", choices=("text", "json")
+        ),
+    ] = "text"
+    log_level: Annotated[
+        str,
+        Setting(
+            "The lowest level to log; debug shows the traceback of a failed start.",
+            choices=("debug", "info", "warning"),
+        ),
+    ] = "info"
+    metrics_port: Annotated[
+        int | None,
+        Setting("The port for Prometheus; 0 takes a free one.", bounds=PORTS, unset="no metrics"),
+    ] = None
+    metrics_host: Annotated[
+        str,
+        Setting("The address of that port. It needs no token, and reports counts without texts."),
+    ] = "127.0.0.1"
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Everything that `actvec-server` is told.
-
-    Attributes:
-        model: Which model, and how it is run.
-        limits: What is refused beyond.
-        access: Who may call.
-        watch: How the server is watched.
-        host: Address to listen on.
-        port: Port to listen on; 0 for a free one.
-        data_dir: Where means and job checkpoints are kept.
-        grace: Seconds that calls in flight have to finish when the server stops.
-        step_timeout: Seconds after which an engine that is still at one step is given up.
-    """
+    """The whole configuration of `actvec-server`."""
 
     model: ModelOptions = ModelOptions()
     limits: Limits = Limits()
     access: AccessOptions = AccessOptions()
     watch: WatchOptions = WatchOptions()
-    host: str = "127.0.0.1"
-    port: int = 50051
-    data_dir: Path = Path("data")
-    grace: float = 30.0
-    step_timeout: float = 600.0
+    devices: Annotated[
+        tuple[str, ...] | None,
+        Setting(
+            "Several devices, instead of {device}: GPUs by number (0-7; 0,2,5), or by name "
+            "(cpu,cpu). Each has a copy of the model and a thread; they share the calls."
+        ),
+    ] = None
+    host: Annotated[str, Setting("The address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Setting("The port; 0 takes a free one.", bounds=PORTS)] = 50051
+    data_dir: Annotated[Path, Setting("The directory for means and job checkpoints.")] = Path(
+        "data"
+    )
+    grace: Annotated[
+        float,
+        Setting(
+            "Seconds that calls have to finish at shutdown, and jobs as much again.",
+            bounds=(0, None),
+        ),
+    ] = 30.0
+    step_timeout: Annotated[
+        float,
+        Setting(
+            "Seconds that a forward pass may take. After that the engine counts as hung, and the "
+            "program ends, or continues with its other {devices}."
+        ),
+    ] = 600.0
+
+    @property
+    def copies(self) -> list[ModelOptions]:
+        """The options of the model, for each device."""
+        return [replace(self.model, device=name) for name in self.devices or (self.model.device,)]
 
     @property
     def is_loopback(self) -> bool:

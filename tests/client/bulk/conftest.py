@@ -1,13 +1,14 @@
-"""A small corpus, its vectors, and what a folder that holds them has to be."""
+"""A small corpus, its vectors, and a check of a folder that holds them."""
+
+import tempfile
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from actvec.client import Client, Vector
-
-from .jobs import BLANK, COUNT, failures_of, text_of, write_corpus
-from .saved import read_back
+from tests.client.bulk.jobs import BLANK, COUNT, failures_of, text_of, write_corpus
+from tests.client.bulk.saved import read_back
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def corpus(tmp_path):
 
 @pytest.fixture(scope="module")
 def expected(demo_server):
-    """The vectors of the corpus, each computed on its own account: index -> float16 `[D]`."""
+    """The vectors of the corpus, each computed alone: index -> float16 `[D]`."""
     with Client(demo_server.target) as client:
         results = client.stream([text_of(number) for number in range(COUNT)], mode="short")
         return {r.index: r.values.astype(np.float16) for r in results if isinstance(r, Vector)}
@@ -25,7 +26,7 @@ def expected(demo_server):
 
 @pytest.fixture
 def check_complete(expected):
-    """Holds a folder to the corpus: each document once, its vector or its failure."""
+    """Check a folder against the corpus: each document once, as its vector or its failure."""
 
     def check(folder, layout="shards"):
         saved = read_back(folder, layout)
@@ -37,3 +38,12 @@ def check_complete(expected):
         assert not list(folder.rglob("*.tmp"))
 
     return check
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """Where the local copies of remote folders lie."""
+    home = tmp_path / "copies"
+    home.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
+    return home

@@ -1,4 +1,4 @@
-"""Jobs of a small corpus, and an end to them in the middle."""
+"""Jobs of a small corpus, and a way to stop them in the middle."""
 
 import json
 
@@ -21,7 +21,7 @@ def write_corpus(path, numbers=range(COUNT)):
 
 
 def job(corpus, folder, layout="shards", rows_per_file=16, **settings):
-    """A job of a corpus: a path, or a source that is open already."""
+    """A job of a corpus: a path, or an open source."""
     source = corpus if isinstance(corpus, DocumentSource) else open_documents(corpus)
     layout = Layout(layout, rows_per_file=rows_per_file)
     return VectorJob(source, folder, **({"mode": "short"} | settings), layout=layout)
@@ -37,7 +37,7 @@ def failures_of(folder):
 
 
 class StopHereError(Exception):
-    """What a test raises to end a job early."""
+    """Raised by a test to end a job early."""
 
 
 def stop_after(documents):

@@ -1,4 +1,4 @@
-"""Reads vectors back from disk, in each format, with none of our code."""
+"""Reads vectors back from disk, in each format, without any of our code."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 
 class Saved(NamedTuple):
-    """A vector as it was found on disk."""
+    """A vector as found on disk."""
 
     index: int
     id: str

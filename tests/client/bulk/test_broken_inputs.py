@@ -1,4 +1,4 @@
-"""Inputs that cannot be read for now: nothing passes for finished, what failed is tried again."""
+"""Inputs that cannot be read for now: the job does not count as finished, and a resume retries."""
 
 import gzip
 import json
@@ -8,12 +8,11 @@ import pytest
 
 from actvec.client import Failure, SourceBroken
 from actvec.client.documents.lines import LinesSource
-
-from .jobs import BLANK, COUNT, failures_of, job, manifest_of, text_of
+from tests.client.bulk.jobs import BLANK, COUNT, failures_of, job, manifest_of, text_of
 
 
 class FailingDisk(LinesSource):
-    """Lines that cannot be read on from some document, until the disk is healed."""
+    """Lines that cannot be read beyond some document, until the disk is healed."""
 
     def __init__(self, path, breaks_at):
         super().__init__(path)
@@ -26,14 +25,12 @@ class FailingDisk(LinesSource):
             yield located
 
 
-def test_a_job_whose_input_breaks_off_keeps_what_was_read_and_is_not_finished(
-    client, corpus, tmp_path, check_complete
-):
+def test_broken_input_keeps_what_was_read(client, corpus, tmp_path, check_complete):
     out, source = tmp_path / "out", FailingDisk(corpus, breaks_at=37)
     with pytest.raises(SourceBroken, match="the disk is gone"):
         job(source, out).run(client)
     assert (manifest_of(out)["vectors"], manifest_of(out)["finished_at"]) == (35, None)
-    # Now among what is done already.
+    # Now among the finished documents.
     source.breaks_at = 10
     with pytest.raises(SourceBroken):
         job(source, out, resume=True).run(client)
@@ -43,9 +40,7 @@ def test_a_job_whose_input_breaks_off_keeps_what_was_read_and_is_not_finished(
     check_complete(out)
 
 
-def test_an_archive_that_was_cut_short_is_an_error_after_what_it_holds(
-    program, demo_server, tmp_path
-):
+def test_truncated_archive_ends_in_an_error(program, demo_server, tmp_path):
     path, out = tmp_path / "corpus.jsonl.gz", tmp_path / "out"
     lines = "".join(json.dumps({"text": text_of(n)}) + "\n" for n in range(1, 20))
     path.write_bytes(gzip.compress(lines.encode())[:-8])
@@ -58,7 +53,7 @@ def test_an_archive_that_was_cut_short_is_an_error_after_what_it_holds(
 
 
 class AwayFor(LinesSource):
-    """Lines of which one document cannot be had, with a code, until there is none."""
+    """Lines with one document that cannot be read, with a code, until the code is None."""
 
     def __init__(self, path, index, code):
         super().__init__(path)
@@ -74,9 +69,7 @@ class AwayFor(LinesSource):
 
 
 @pytest.mark.parametrize("code", ["INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"])
-def test_what_failed_for_a_reason_that_may_have_passed_is_tried_again(
-    client, corpus, tmp_path, check_complete, code
-):
+def test_temporary_failures_are_tried_again(client, corpus, tmp_path, check_complete, code):
     out, source = tmp_path / "out", AwayFor(corpus, 7, code)
     assert job(source, out).run(client).failed == len(BLANK) + 1
     assert job(source, out, resume=True).run(client).failed == len(BLANK) + 1

@@ -1,16 +1,16 @@
-"""The set of documents that are done, held to Python's own."""
+"""The set of finished documents, checked against Python's own."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actvec.client.bulk.indices import IndexSet
+from actvec.client.bulk.indices import IndexSet, RepeatedIds
 
 numbers = st.lists(st.integers(0, 3000), max_size=200)
 
 
 @given(numbers, numbers)
-def test_it_is_the_set_of_what_was_added_in_any_order(added, asked):
+def test_index_set_equals_pythons_set(added, asked):
     indices, model = IndexSet(), set()
     for number in added:
         assert indices.add(number) == (number not in model)
@@ -20,7 +20,7 @@ def test_it_is_the_set_of_what_was_added_in_any_order(added, asked):
         assert (number in indices) == (number in model)
 
 
-def test_what_is_no_document_number_is_not_in_it():
+def test_index_set_lacks_other_objects():
     indices = IndexSet()
     indices.add(0)
     assert -1 not in indices
@@ -36,3 +36,20 @@ def test_a_million_documents_take_a_bit_each():
         indices.add(number)
     assert len(indices) == 10_000
     assert len(indices._bits) == 125_000
+
+
+@given(st.lists(st.sampled_from("abc")))
+def test_repeated_ids_are_counted(ids):
+    repeated = RepeatedIds()
+    for one in ids:
+        repeated.add(one)
+    first = next((one for at, one in enumerate(ids) if one in ids[:at]), "")
+    assert (repeated.count, repeated.first) == (len(ids) - len(set(ids)), first)
+
+
+def test_ids_are_remembered_up_to_a_number(monkeypatch):
+    monkeypatch.setattr("actvec.client.bulk.indices._IDS", 3)
+    repeated = RepeatedIds()
+    for one in "aabbbbb":
+        repeated.add(one)
+    assert repeated.count == 1

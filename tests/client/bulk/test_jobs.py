@@ -1,4 +1,4 @@
-"""Jobs: a corpus into a folder, each document once, with a manifest and what failed."""
+"""Jobs: a corpus into a folder, each document once, with a manifest and the failures."""
 
 import json
 import os
@@ -7,11 +7,12 @@ import threading
 import pytest
 
 from actvec.client import AsyncClient, Document, FailedPrecondition
+from actvec.client.bulk import VectorJob
+from actvec.client.bulk.sinks.vector_folder import VectorFolder
+from actvec.client.documents import open_documents
 from actvec.client.errors import Aborted
-from actvec.client.files import VectorFolder
 from actvec.client.lock import locked
-
-from .jobs import (
+from tests.client.bulk.jobs import (
     BLANK,
     COUNT,
     FORMATS,
@@ -21,13 +22,11 @@ from .jobs import (
     text_of,
     write_corpus,
 )
-from .saved import read_back
+from tests.client.bulk.saved import read_back
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-def test_a_job_leaves_each_document_once_a_manifest_and_the_errors(
-    client, corpus, tmp_path, check_complete, layout
-):
+def test_job_stores_each_document_once(client, corpus, tmp_path, check_complete, layout):
     told = []
     progress = job(corpus, tmp_path / "out", layout).run(client, on_progress=told.append)
     check_complete(tmp_path / "out", layout)
@@ -60,18 +59,18 @@ async def test_the_asynchronous_client_does_the_same(
     assert told[-1] == progress
 
 
-def test_two_processes_do_not_write_to_one_folder(client, corpus, tmp_path):
+def test_folder_has_one_process_at_a_time(client, corpus, tmp_path):
     (tmp_path / "out").mkdir()
     with (
         locked(tmp_path / "out"),
-        pytest.raises(Aborted, match="another process is writing to"),
+        pytest.raises(Aborted, match=rf"another process \(pid {os.getpid()}\) is writing to"),
     ):
         job(corpus, tmp_path / "out").run(client)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
     job(corpus, tmp_path / "out").run(client)
 
 
-def test_documents_whose_names_hold_other_texts_fail_and_nothing_is_replaced(client, tmp_path):
+def test_foreign_file_of_the_same_name_fails_its_document(client, tmp_path):
     """In a folder that `actvec extract`, or a job whose manifest is gone, has written to."""
     out = tmp_path / "out"
     same, other = text_of(1), text_of(2)
@@ -90,8 +89,8 @@ def test_documents_whose_names_hold_other_texts_fail_and_nothing_is_replaced(cli
     assert {one.id for one in read_back(out, "files")} == {f"doc-{n}" for n in range(1, 5)}
 
 
-def test_a_file_that_is_not_full_is_written_when_its_time_has_come(client, corpus, tmp_path):
-    """So that a kill costs little: here, of every document on its own."""
+def test_file_that_is_not_full_is_written_in_time(client, corpus, tmp_path):
+    """So that a kill costs little: here, each document gets a file."""
     seen = []
 
     def look(progress):
@@ -111,7 +110,7 @@ def test_until_then_it_is_not(client, corpus, tmp_path):
     assert all(there == told - told % 16 for told, there in seen[:-1])
 
 
-def test_what_is_read_once_only_cannot_be_resumed(client, corpus, tmp_path, check_complete):
+def test_input_read_once_cannot_be_resumed(client, corpus, tmp_path, check_complete):
     pipe = tmp_path / "pipe.jsonl"
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_text(corpus.read_text()))
@@ -126,22 +125,22 @@ def test_what_is_read_once_only_cannot_be_resumed(client, corpus, tmp_path, chec
         job(pipe, tmp_path / "out", resume=True).run(client)
 
 
-def test_all_that_fails_is_a_job_of_its_own(client, tmp_path):
+def test_job_may_consist_of_failures(client, tmp_path):
     corpus = write_corpus(tmp_path / "blank.jsonl", BLANK)
     progress = job(corpus, tmp_path / "out").run(client)
     assert (progress.vectors, progress.failed) == (0, len(BLANK))
     assert manifest_of(tmp_path / "out")["stamp"] is None
 
 
-def test_a_job_of_no_documents_is_finished_at_once(client, tmp_path):
+def test_job_without_documents_finishes_at_once(client, tmp_path):
     corpus = write_corpus(tmp_path / "empty.jsonl", [])
     progress = job(corpus, tmp_path / "out").run(client)
     assert (progress.vectors, progress.failed, progress.fraction) == (0, 0, 1)
     assert manifest_of(tmp_path / "out")["finished_at"]
 
 
-def test_the_time_left_of_a_corpus_sorted_by_length_is_reckoned_from_its_bytes(client, tmp_path):
-    """Nine short documents of ten, but a tenth of the text: most of the time is to come."""
+def test_time_left_of_a_sorted_corpus_follows_bytes(client, tmp_path):
+    """Nine documents in ten are short, but hold a tenth of the text: most time is to come."""
     lines = [{"text": "Short."}] * 90 + [{"text": "A long one, word for word. " * 40}] * 10
     corpus = tmp_path / "sorted.jsonl"
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -151,3 +150,12 @@ def test_the_time_left_of_a_corpus_sorted_by_length_is_reckoned_from_its_bytes(c
     assert after_the_short.documents == 90
     assert after_the_short.fraction < 0.25
     assert after_the_short.seconds_left > 3 * after_the_short.seconds
+
+
+def test_job_refuses_another_encoding(corpus, tmp_path):
+    with pytest.raises(ValueError, match="travel as float32, not as float16"):
+        VectorJob(open_documents(corpus), tmp_path, mode="short", encoding="float16")
+
+
+def test_job_names_its_place(corpus, tmp_path):
+    assert job(corpus, tmp_path / "out").place == str(tmp_path / "out")

@@ -1,26 +1,25 @@
-"""`actvec stream`, killed again and again: each document once, bit for bit what it would have been.
+"""`actvec stream`, killed again and again: each document once, and bit for bit as without kills.
 
-The program kills itself with SIGKILL just before some file operation in its folder, before a file
-is made, renamed or removed, or within some milliseconds of it. Which one is drawn from a seed.
+The program kills itself with SIGKILL just before some file operation in its folder (a file is made,
+renamed or removed), or within some milliseconds of it. A seed chooses the operation.
 """
 
 import json
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from .saved import read_back
+from tests.client.bulk.saved import read_back
+from tests.client.processes import run_forked
 
 COUNT = 48
 ROWS = 8
 BLANK = range(0, COUNT, 12)
 
-# Of each format, a part of the file operations that a job makes.
+# For each format, a part of a job's file operations.
 OPERATIONS = {"files": 80, "shards": 30, "parquet": 24}
 
 PROGRAM = """
@@ -62,25 +61,19 @@ class KilledJob:
     layout: str
 
     def run(self, operations=0, delay=0.0):
-        """Start the program; it ends itself so many seconds after that operation; 0 for never."""
+        """Start the program; it kills itself some seconds after an operation; 0 for never."""
         moment = (str(operations), str(delay), str(self.folder))
-        return subprocess.run(
-            [sys.executable, "-c", PROGRAM, *moment, *self.command],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        return run_forked(PROGRAM, *moment, *self.command, log=self.folder.with_suffix(".log"))
 
     def vectors(self):
-        """index -> id and bits; fails where a document is there twice."""
+        """index -> id and bits; fails if a document appears twice."""
         saved = read_back(self.folder, self.layout)
         found = {vector.index: (vector.id, vector.values.tobytes()) for vector in saved}
         assert len(found) == len(saved)
         return found
 
     def failures(self):
-        """index -> message; fails where a document is there twice."""
+        """index -> message; fails if a document appears twice."""
         path = self.folder / "errors.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         found = {record["index"]: record["message"] for record in map(json.loads, lines)}
@@ -106,7 +99,7 @@ def job_in(demo_server, corpus):
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("layout", OPERATIONS)
-def test_a_job_killed_at_any_moment_ends_as_if_it_never_had_been(job_in, tmp_path, layout, seed):
+def test_killed_job_ends_as_if_undisturbed(job_in, tmp_path, layout, seed):
     whole, job = job_in(tmp_path / "whole", layout), job_in(tmp_path / "out", layout)
     assert whole.run().returncode == 1
     expected = whole.vectors()
@@ -115,9 +108,11 @@ def test_a_job_killed_at_any_moment_ends_as_if_it_never_had_been(job_in, tmp_pat
 
     chance = random.Random(f"{layout} {seed}")  # noqa: S311 - kills, not secrets
     kills, done = 0, set()
-    # Once with nearly nothing there, then each about a part of the job later.
-    for operations in [3, *(chance.randrange(4, OPERATIONS[layout]) for _ in range(5))]:
-        program = job.run(operations, chance.choice([0.0, chance.uniform(0, 0.02)]))
+    # Twice near the start, at once, so that it cannot end before; then each about a part later.
+    at_once = [(3, 0.0), (chance.randrange(4, 12), 0.0)]
+    later = [(chance.randrange(4, OPERATIONS[layout]), chance.uniform(0, 0.02)) for _ in range(3)]
+    for moment in at_once + later:
+        program = job.run(*moment)
         assert program.returncode in (1, -signal.SIGKILL), program.stderr
         kills += program.returncode == -signal.SIGKILL
         vectors, failures = job.vectors(), job.failures()
@@ -133,4 +128,4 @@ def test_a_job_killed_at_any_moment_ends_as_if_it_never_had_been(job_in, tmp_pat
     assert job.vectors() == expected
     assert job.failures() == whole.failures()
     assert json.loads((job.folder / "manifest.json").read_text())["finished_at"]
-    assert not list(job.folder.rglob(".*"))
+    assert [path.name for path in job.folder.rglob(".*")] == [".lock"]

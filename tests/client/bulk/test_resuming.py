@@ -1,4 +1,4 @@
-"""Jobs that are gone on with: what is there is kept, and what would be mixed up is refused."""
+"""Resumed jobs keep finished vectors, and refuse to mix in others."""
 
 import asyncio
 import gzip
@@ -13,8 +13,7 @@ from actvec.client import (
     StampChanged,
 )
 from actvec.client.errors import DataLoss, ServerUnavailable
-
-from .jobs import (
+from tests.client.bulk.jobs import (
     BLANK,
     COUNT,
     FORMATS,
@@ -25,11 +24,11 @@ from .jobs import (
     stop_after,
     text_of,
 )
-from .saved import read_back
+from tests.client.bulk.saved import read_back
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-def test_a_resumed_job_computes_what_is_not_there_and_nothing_else(
+def test_resumed_job_computes_only_missing_vectors(
     client, corpus, tmp_path, check_complete, layout
 ):
     out = tmp_path / "out"
@@ -41,9 +40,7 @@ def test_a_resumed_job_computes_what_is_not_there_and_nothing_else(
     check_complete(out, layout)
 
 
-async def test_a_job_that_is_cancelled_keeps_what_came(
-    demo_server, corpus, tmp_path, check_complete
-):
+async def test_cancelled_job_keeps_its_vectors(demo_server, corpus, tmp_path, check_complete):
     out, some = tmp_path / "out", asyncio.Event()
     async with AsyncClient(demo_server.target) as client:
         running = asyncio.create_task(
@@ -63,7 +60,7 @@ def test_resuming_where_there_is_nothing_begins(client, corpus, tmp_path, check_
     check_complete(tmp_path / "out")
 
 
-def test_resuming_a_finished_job_changes_nothing_and_needs_no_server(client, corpus, tmp_path):
+def test_resuming_a_finished_job_needs_no_server(client, corpus, tmp_path):
     done = job(corpus, tmp_path / "out").run(client)
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with Client("127.0.0.1:1") as nobody:
@@ -73,9 +70,7 @@ def test_resuming_a_finished_job_changes_nothing_and_needs_no_server(client, cor
     assert after == before
 
 
-def test_vectors_that_were_lost_from_a_finished_job_are_made_again(
-    client, corpus, tmp_path, check_complete
-):
+def test_lost_vectors_are_computed_again(client, corpus, tmp_path, check_complete):
     out = tmp_path / "out"
     job(corpus, out, "files").run(client)
     (out / "activation_vector_short_doc-7_metadata.json").unlink()
@@ -84,9 +79,7 @@ def test_vectors_that_were_lost_from_a_finished_job_are_made_again(
 
 
 @pytest.mark.parametrize("layout", FORMATS)
-def test_without_resume_a_folder_with_a_job_is_refused_and_left_alone(
-    client, corpus, tmp_path, layout
-):
+def test_folder_with_a_job_is_refused_without_resume(client, corpus, tmp_path, layout):
     out = tmp_path / "out"
     with pytest.raises(StopHereError):
         job(corpus, out, layout).run(client, on_progress=stop_after(5))
@@ -109,26 +102,26 @@ def test_without_resume_a_folder_with_a_job_is_refused_and_left_alone(
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_a_job_of_other_settings_is_not_resumed(client, corpus, tmp_path, settings, reason):
+def test_job_is_not_resumed_with_other_settings(client, corpus, tmp_path, settings, reason):
     job(corpus, tmp_path / "out").run(client)
     with pytest.raises(FailedPrecondition, match=reason):
         job(corpus, tmp_path / "out", resume=True, **settings).run(client)
 
 
-def test_a_job_is_not_resumed_with_another_input_of_the_same_size(client, corpus, tmp_path):
+def test_job_is_not_resumed_with_another_input(client, corpus, tmp_path):
     job(corpus, tmp_path / "out").run(client)
     corpus.write_text(corpus.read_text().replace("bridge", "garden"))
     with pytest.raises(FailedPrecondition, match="input sha256 is"):
         job(corpus, tmp_path / "out", resume=True).run(client)
 
 
-def test_a_job_is_resumed_with_the_same_input_elsewhere(client, corpus, tmp_path):
+def test_job_is_resumed_with_a_moved_input(client, corpus, tmp_path):
     job(corpus, tmp_path / "out").run(client)
     moved = corpus.rename(tmp_path / "moved.jsonl")
     assert job(moved, tmp_path / "out", resume=True).run(client).vectors == COUNT - len(BLANK)
 
 
-def test_a_job_is_not_resumed_with_a_folder_whose_files_changed(client, tmp_path):
+def test_job_is_not_resumed_with_changed_files(client, tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
     (texts / "a.txt").write_text("One text.")
@@ -140,21 +133,25 @@ def test_a_job_is_not_resumed_with_a_folder_whose_files_changed(client, tmp_path
         job(texts, tmp_path / "out", resume=True).run(client)
 
 
-def test_a_job_is_not_resumed_by_a_server_of_other_vectors(client, corpus, tmp_path):
+def test_job_is_not_resumed_by_another_model(client, corpus, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StopHereError):
         job(corpus, out).run(client, on_progress=stop_after(20))
     manifest = manifest_of(out)
-    manifest["stamp"]["layers"] = [1, 2, 3]
-    (out / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(StampChanged, match=r"layers is \[1, 2, 3\] there and \[4, 5, 6\] here"):
-        job(corpus, out, resume=True).run(client)
-    assert manifest_of(out)["vectors"] == manifest["vectors"]
+    stamp = manifest["stamp"]
+    # The client asks the server for the mean of the job's start, and it has none with that id.
+    assert stamp.pop("corpus_mean_id") == ""
+    for field in stamp:
+        other = manifest | {"stamp": stamp | {field: "another", "corpus_mean_id": ""}}
+        (out / "manifest.json").write_text(json.dumps(other))
+        with pytest.raises(StampChanged, match=rf": {field} is 'another' there and \S+ .*here\."):
+            job(corpus, out, resume=True).run(client)
+        assert manifest_of(out)["vectors"] == manifest["vectors"]
 
 
 @pytest.fixture
 def make_mean(client):
-    """Makes a corpus mean that is gone after the test."""
+    """Make a corpus mean that is deleted after the test."""
     made = []
 
     def make(texts):
@@ -166,9 +163,7 @@ def make_mean(client):
         client.delete_mean(mean)
 
 
-def test_a_resumed_job_is_centred_by_the_mean_that_was_the_latest_when_it_began(
-    client, corpus, tmp_path, make_mean
-):
+def test_resumed_job_keeps_its_latest_mean(client, corpus, tmp_path, make_mean):
     out, texts = tmp_path / "out", [text_of(n) for n in range(COUNT) if n not in BLANK]
     first = make_mean(texts)
     with pytest.raises(StopHereError):
@@ -181,7 +176,7 @@ def test_a_resumed_job_is_centred_by_the_mean_that_was_the_latest_when_it_began(
     assert all(record["smallest_count"] > 0 for record in records)
 
 
-def test_documents_longer_than_the_mean_are_counted_also_when_resumed(
+def test_resumed_job_counts_documents_longer_than_the_mean(
     program, demo_server, corpus, tmp_path, make_mean
 ):
     arguments = (
@@ -190,27 +185,27 @@ def test_documents_longer_than_the_mean_are_counted_also_when_resumed(
     )
     for _ in range(2):
         _, _, errors = program(*arguments)
-        assert "Longer than the corpus mean, and centred over their last tokens only" in errors
+        assert "Longer than the corpus mean, so centered over their last tokens only" in errors
         assert "57 of 57 documents" in errors
     _, output, _ = program(*arguments, "--json")
     assert json.loads(output)["shortened"] == COUNT - len(BLANK)
 
 
-def test_a_job_without_a_server_can_be_gone_on_with(client, corpus, tmp_path, check_complete):
+def test_job_without_a_server_can_be_resumed(client, corpus, tmp_path, check_complete):
     with Client("127.0.0.1:1") as nobody, pytest.raises(ServerUnavailable):
         job(corpus, tmp_path / "out").run(nobody)
     job(corpus, tmp_path / "out", resume=True).run(client)
     check_complete(tmp_path / "out")
 
 
-def test_a_job_that_has_done_nothing_holds_no_folder(client, corpus, tmp_path, check_complete):
+def test_empty_job_holds_no_folder(client, corpus, tmp_path, check_complete):
     with Client("127.0.0.1:1") as nobody, pytest.raises(ServerUnavailable):
         job(corpus, tmp_path / "out", mode="long").run(nobody)
     job(corpus, tmp_path / "out").run(client)
     check_complete(tmp_path / "out")
 
 
-def test_order_is_kept_on_disk_where_it_is_asked_for(client, corpus, tmp_path):
+def test_order_is_kept_on_disk(client, corpus, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StopHereError):
         job(corpus, out, ordered=True).run(client, on_progress=stop_after(30))
@@ -219,9 +214,7 @@ def test_order_is_kept_on_disk_where_it_is_asked_for(client, corpus, tmp_path):
     assert indices == [number for number in range(COUNT) if number not in BLANK]
 
 
-def test_a_half_written_line_of_the_errors_is_mended_and_each_failure_listed_once(
-    client, corpus, tmp_path, check_complete
-):
+def test_half_written_error_line_is_mended(client, corpus, tmp_path, check_complete):
     out = tmp_path / "out"
     job(corpus, out).run(client)
     errors = (out / "errors.jsonl").read_bytes()
@@ -231,16 +224,17 @@ def test_a_half_written_line_of_the_errors_is_mended_and_each_failure_listed_onc
         check_complete(out)
 
 
-def test_a_second_document_of_one_id_is_a_failure_also_when_resumed(client, tmp_path):
+def test_resumed_job_keeps_repeated_ids(client, tmp_path):
     corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
     lines = [{"id": f"same-{n % 10}", "text": text_of(n + 1)} for n in range(19)]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(StopHereError):
         job(corpus, out, "files", ordered=True).run(client, on_progress=stop_after(14))
     progress = job(corpus, out, "files", ordered=True, resume=True).run(client)
-    assert (progress.vectors, progress.failed) == (10, 9)
-    assert sorted(vector.index for vector in read_back(out, "files")) == list(range(10))
-    assert [failure["index"] for failure in failures_of(out)] == list(range(10, 19))
+    assert (progress.vectors, progress.failed, progress.repeated_ids) == (19, 0, 9)
+    found = {vector.index: vector.id for vector in read_back(out, "files")}
+    assert found == {number: f"same-{number % 10}" for number in range(19)}
+    assert failures_of(out) == []
 
 
 def test_damage_is_reported_not_gone_on_with(client, corpus, tmp_path):
@@ -263,7 +257,7 @@ def test_damage_is_reported_not_gone_on_with(client, corpus, tmp_path):
         job(corpus, out, resume=True).run(client)
 
 
-def test_a_resumed_job_reckons_from_what_it_did_itself(client, corpus, tmp_path):
+def test_resumed_job_estimates_from_its_own_work(client, corpus, tmp_path):
     out, told = tmp_path / "out", []
     with pytest.raises(StopHereError):
         job(corpus, out, ordered=True).run(client, on_progress=stop_after(50))

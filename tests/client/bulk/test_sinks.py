@@ -1,11 +1,11 @@
-"""Sinks: vectors in files of many rows, whole, in order, and gone on with."""
+"""Sinks: vectors in files of many rows, whole, in order, and resumable."""
 
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import duckdb
 import numpy as np
@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from actvec.client import Pool, Stamp, Vector
 from actvec.client.bulk import FileSink, Layout, ParquetSink, ShardSink
+from actvec.client.bulk.sinks import numbered_files
+from actvec.client.bulk.sinks.vector_folder import DuplicateNameError
 from actvec.client.errors import DataLoss, FailedPrecondition, MissingExtra, OutOfRange
-from actvec.client.files import DuplicateNameError
 
 STAMP = Stamp(
     model="demo",
@@ -41,7 +42,7 @@ STAMP = Stamp(
 NUMBERED = pytest.mark.parametrize("kind", [ShardSink, ParquetSink])
 
 
-def make_vector(index, width=4, stamp=STAMP):
+def make_vector(index, width=4, stamp=STAMP, columns=None):
     return Vector(
         values=np.arange(width, dtype=np.float32) + index,
         id=f"döc {index}",
@@ -52,11 +53,14 @@ def make_vector(index, width=4, stamp=STAMP):
         stamp=stamp,
         text_sha256=hashlib.sha256(str(index).encode()).hexdigest(),
         index=index,
+        source="messages",
+        bos=True,
+        columns=columns or {},
     )
 
 
 def row_of(index):
-    """What is to be found on disk beside the numbers of `make_vector(index)`."""
+    """The entry on disk beside the numbers of `make_vector(index)`."""
     return {
         "index": index,
         "id": f"döc {index}",
@@ -65,6 +69,8 @@ def row_of(index):
         "truncated": True,
         "smallest_count": 3,
         "text_sha256": hashlib.sha256(str(index).encode()).hexdigest(),
+        "source": "messages",
+        "bos": True,
     }
 
 
@@ -82,7 +88,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_shards_are_numbered_and_full_but_for_the_last(tmp_path):
+def test_shards_are_numbered_and_full(tmp_path):
     write(ShardSink(tmp_path, rows_per_file=3), *range(7))
     assert names(tmp_path) == [
         f"vectors-{number:05d}.{suffix}"
@@ -93,7 +99,7 @@ def test_shards_are_numbered_and_full_but_for_the_last(tmp_path):
     assert shapes == [(3, 4), (3, 4), (1, 4)]
 
 
-def test_a_shard_is_one_tensor_with_a_stamp_and_an_index_of_its_rows(tmp_path):
+def test_shard_is_a_tensor_stamp_and_index(tmp_path):
     write(ShardSink(tmp_path), 5, 2)
     with safe_open(tmp_path / "vectors-00000.safetensors", "numpy") as file:
         assert file.keys() == ["vec"]
@@ -103,13 +109,13 @@ def test_a_shard_is_one_tensor_with_a_stamp_and_an_index_of_its_rows(tmp_path):
     assert_array_equal(values, [[5, 6, 7, 8], [2, 3, 4, 5]])
     index = (tmp_path / "vectors-00000.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in index] == [
-        {"row": 0} | row_of(5),
-        {"row": 1} | row_of(2),
+        {"row": 0, "shape": [1, 2, 2]} | row_of(5),
+        {"row": 1, "shape": [1, 2, 2]} | row_of(2),
     ]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_parquet_is_read_by_pyarrow_pandas_polars_and_duckdb(tmp_path, dtype):
+def test_parquet_is_read_by_other_tools(tmp_path, dtype):
     write(ParquetSink(tmp_path, rows_per_file=2, dtype=dtype), *range(3))
     assert names(tmp_path) == ["part-00000.parquet", "part-00001.parquet"]
     expected = np.array([make_vector(index).values for index in range(3)])
@@ -119,6 +125,7 @@ def test_parquet_is_read_by_pyarrow_pandas_polars_and_duckdb(tmp_path, dtype):
     vectors = table.schema.field("vector").type
     assert (vectors.list_size, vectors.value_type.to_pandas_dtype()) == (4, np.dtype(dtype))
     assert json.loads(table.schema.metadata[b"actvec.stamp"])["model"] == "demo"
+    assert json.loads(table.schema.metadata[b"actvec.shape"]) == [1, 2, 2]
     assert table.drop_columns("vector").to_pylist() == rows
     assert_array_equal(table["vector"].to_pylist(), expected)
 
@@ -135,6 +142,58 @@ def test_parquet_is_read_by_pyarrow_pandas_polars_and_duckdb(tmp_path, dtype):
     assert relation.select("* exclude (vector)").df().to_dict("records") == rows
 
 
+# Fields that rows and stamps of the first version lack.
+NEW_IN_ROWS = ("source", "bos")
+NEW_IN_STAMPS = (
+    *("separate_layers", "chat_template_sha256", "chat_template_kwargs"),
+    *("add_generation_prompt", "chat_template_date"),
+)
+
+
+def without(record, names):
+    return {name: value for name, value in record.items() if name not in names}
+
+
+def test_earlier_shards_are_still_read(tmp_path):
+    write(ShardSink(tmp_path), 0, 1)
+    index, vectors = tmp_path / "vectors-00000.jsonl", tmp_path / "vectors-00000.safetensors"
+    rows = [json.loads(line) for line in index.read_text().splitlines()]
+    old = [without(row, ("shape", *NEW_IN_ROWS)) for row in rows]
+    index.write_text("".join(json.dumps(row) + "\n" for row in old))
+    stamp = without(STAMP.to_dict(), NEW_IN_STAMPS)
+    save_file(load_file(vectors), vectors, metadata={"stamp": json.dumps(stamp)})
+    with ShardSink(tmp_path, resume=True) as sink:
+        sink.write(make_vector(2))
+        assert [(row.index, row.source, row.bos) for row in sink.rows()] == [
+            (0, "text", None),
+            (1, "text", None),
+        ]
+    assert [row.index for row in ShardSink(tmp_path, resume=True).rows()] == [0, 1, 2]
+
+
+def test_earlier_parquet_is_still_read(tmp_path):
+    write(ParquetSink(tmp_path), 0)
+    path = tmp_path / "part-00000.parquet"
+    table = pq.read_table(path)
+    metadata = {b"actvec.stamp": json.dumps(without(STAMP.to_dict(), NEW_IN_STAMPS)).encode()}
+    table = table.drop_columns(list(NEW_IN_ROWS)).replace_schema_metadata(metadata)
+    pq.write_table(table, path)
+    with ParquetSink(tmp_path, resume=True) as sink:
+        assert [(row.source, row.bos) for row in sink.rows()] == [("text", None)]
+        sink.write(make_vector(1))
+    assert [row.index for row in ParquetSink(tmp_path, resume=True).rows()] == [0, 1]
+
+
+@NUMBERED
+def test_large_vectors_make_smaller_files(tmp_path, kind, monkeypatch):
+    """Memory holds one file: with many layers and pools, 4096 rows would take many gigabytes."""
+    monkeypatch.setattr(numbered_files, "_FILE_BYTES", 3 * 4 * 2)
+    write(kind(tmp_path), *range(7))
+    suffix = "jsonl" if kind is ShardSink else "parquet"
+    assert len(list(tmp_path.glob(f"*.{suffix}"))) == 3
+    assert [row.index for row in kind(tmp_path, resume=True).rows()] == list(range(7))
+
+
 @NUMBERED
 def test_rows_last_from_the_commit_on(tmp_path, kind):
     sink = kind(tmp_path, rows_per_file=3)
@@ -142,13 +201,17 @@ def test_rows_last_from_the_commit_on(tmp_path, kind):
     assert list(sink.rows()) == []
     sink.commit()
     assert [row.index for row in sink.rows()] == [0]
+    assert sink.committed == 1
     sink.write(make_vector(1))
+    sink.commit()
+    assert sink.committed == 2
     sink.write(make_vector(2))
     assert [row.index for row in sink.rows()] == [0, 1, 2]
+    assert sink.committed == 3
 
 
 @NUMBERED
-def test_what_was_gone_on_with_is_what_would_have_been_written_at_once(tmp_path, kind):
+def test_resumed_sink_writes_the_same_files(tmp_path, kind):
     write(kind(tmp_path / "once", rows_per_file=3), *range(8))
     write(kind(tmp_path / "often", rows_per_file=3), 0)
     for indices in ([1, 2], [3, 4, 5, 6], [], [7]):
@@ -157,14 +220,14 @@ def test_what_was_gone_on_with_is_what_would_have_been_written_at_once(tmp_path,
 
 
 @NUMBERED
-def test_a_folder_with_vectors_is_not_written_to_by_mistake(tmp_path, kind):
+def test_folder_with_vectors_is_refused(tmp_path, kind):
     write(kind(tmp_path), 0)
     with pytest.raises(FailedPrecondition, match="holds vectors already"):
         kind(tmp_path)
 
 
 @NUMBERED
-def test_a_sink_holds_vectors_of_one_stamp_also_when_gone_on_with(tmp_path, kind):
+def test_sink_holds_one_stamp(tmp_path, kind):
     other = replace(STAMP, revision="sha256:01")
     for resume in (False, True):
         with kind(tmp_path, resume=resume) as sink:
@@ -173,8 +236,45 @@ def test_a_sink_holds_vectors_of_one_stamp_also_when_gone_on_with(tmp_path, kind
                 sink.write(make_vector(1, stamp=other))
 
 
+# Another value for every field of a stamp.
+OTHERS = {
+    "model": "pythia",
+    "revision": "sha256:01",
+    "tokenizer_sha256": "12",
+    "dtype": "float16",
+    "layers": (1, 2),
+    "hook": "resid_pre",
+    "prepend_bos": False,
+    "mode": "short",
+    "pools": (Pool("last", 0.0),),
+    "truncation": "start",
+    "corpus_mean_id": "m",
+    "corpus_mean_sha256": "22",
+    "actvec_version": "0.2.0",
+    "separate_layers": True,
+    "chat_template_sha256": "33",
+    "chat_template_kwargs": "{}",
+    "add_generation_prompt": True,
+    "chat_template_date": "2024-07-26",
+}
+
+
+def test_every_field_of_a_stamp_is_tried():
+    assert OTHERS.keys() == {field.name for field in fields(Stamp) if field.compare}
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_sink_refuses_another_stamp(tmp_path, field):
+    other = replace(STAMP, **{field: OTHERS[field]})
+    for resume in (False, True):
+        with ShardSink(tmp_path, resume=resume) as sink:
+            sink.write(make_vector(0))
+            with pytest.raises(FailedPrecondition, match=f": {field} is .* there and .* here"):
+                sink.write(make_vector(1, stamp=other))
+
+
 @NUMBERED
-def test_another_dtype_or_number_of_rows_is_refused_when_gone_on_with(tmp_path, kind):
+def test_resumed_sink_refuses_another_dtype(tmp_path, kind):
     write(kind(tmp_path, rows_per_file=2), *range(3))
     with pytest.raises(FailedPrecondition, match="are float16, not float32"):
         kind(tmp_path, rows_per_file=2, dtype="float32", resume=True)
@@ -184,14 +284,14 @@ def test_another_dtype_or_number_of_rows_is_refused_when_gone_on_with(tmp_path, 
 
 @NUMBERED
 @pytest.mark.parametrize("rows", [0, 2**20 + 1, 10**14])
-def test_a_file_has_a_row_or_more_and_no_more_than_there_could_be_memory_for(tmp_path, kind, rows):
+def test_rows_per_file_have_bounds(tmp_path, kind, rows):
     with pytest.raises(ValueError, match="rows_per_file is at least 1 and at most 1,048,576"):
         kind(tmp_path / "new", rows_per_file=rows)
     assert names(tmp_path) == []
 
 
-def test_a_file_that_memory_does_not_hold_is_refused_with_its_size(tmp_path):
-    """A sink holds one file, all its rows, from the first vector on."""
+def test_file_beyond_memory_is_refused(tmp_path):
+    """A sink allocates one file, with all its rows, at the first vector."""
     program = """
 import resource, sys
 from actvec.client.bulk import ShardSink
@@ -204,13 +304,13 @@ ShardSink(sys.argv[1], rows_per_file=2**20).write(make_vector(0, width=20480))
     )
     assert found.stderr.splitlines()[-1] == (
         "actvec.client.errors.ResourceExhausted: a file of 1,048,576 rows of 20,480 float16 numbers"
-        " takes 42.9 GB of memory, which is not to be had; give a smaller rows_per_file"
+        " needs 42.9 GB of memory, more than is free; give a smaller rows_per_file"
     )
     assert names(tmp_path) == []
 
 
 @NUMBERED
-def test_a_number_that_does_not_fit_is_refused_and_the_rows_around_it_are_kept(tmp_path, kind):
+def test_unfit_number_spares_the_rows_around_it(tmp_path, kind):
     with kind(tmp_path) as sink:
         sink.write(make_vector(0))
         with pytest.raises(OutOfRange, match="float16 files hold numbers up to 65504"):
@@ -220,7 +320,7 @@ def test_a_number_that_does_not_fit_is_refused_and_the_rows_around_it_are_kept(t
 
 
 @NUMBERED
-def test_a_missing_or_damaged_file_is_reported_not_gone_on_with(tmp_path, kind):
+def test_damaged_file_is_reported(tmp_path, kind):
     write(kind(tmp_path, rows_per_file=1), *range(3))
     saved = contents(tmp_path)
     for name in saved:
@@ -230,11 +330,11 @@ def test_a_missing_or_damaged_file_is_reported_not_gone_on_with(tmp_path, kind):
         (tmp_path / name).write_bytes(saved[name])
     for path in tmp_path.glob("*00001*"):
         path.unlink()
-    with pytest.raises(DataLoss, match="file 1 is missing"):
+    with pytest.raises(DataLoss, match=r"00001\.(jsonl|parquet) is missing.*computed again"):
         kind(tmp_path, rows_per_file=1, resume=True)
 
 
-def test_vectors_without_their_index_were_cut_short_and_are_written_again(tmp_path):
+def test_vectors_without_an_index_are_written_again(tmp_path):
     write(ShardSink(tmp_path, rows_per_file=2), *range(4))
     expected = contents(tmp_path)
     (tmp_path / "vectors-00001.jsonl").unlink()
@@ -244,7 +344,7 @@ def test_vectors_without_their_index_were_cut_short_and_are_written_again(tmp_pa
     assert contents(tmp_path) == expected
 
 
-def test_rows_that_the_index_does_not_have_yet_are_written_again(tmp_path):
+def test_rows_missing_in_the_index_are_written_again(tmp_path):
     """A kill between the two files of a commit."""
     with ShardSink(tmp_path) as sink:
         sink.write(make_vector(0))
@@ -260,7 +360,7 @@ def test_rows_that_the_index_does_not_have_yet_are_written_again(tmp_path):
 
 
 @NUMBERED
-def test_a_commit_that_fails_leaves_what_was_there_and_can_be_repeated(tmp_path, monkeypatch, kind):
+def test_failed_commit_can_be_repeated(tmp_path, monkeypatch, kind):
     sink = kind(tmp_path)
     sink.write(make_vector(0))
     sink.commit()
@@ -279,22 +379,41 @@ def test_a_commit_that_fails_leaves_what_was_there_and_can_be_repeated(tmp_path,
     assert [row.index for row in sink.rows()] == [0, 1]
 
 
+@NUMBERED
+def test_sink_continues_after_a_full_file_failed(tmp_path, monkeypatch, kind):
+    """A caller that makes room on the disk loses nothing."""
+    sink = kind(tmp_path, rows_per_file=2)
+    sink.write(make_vector(0))
+
+    def full(_descriptor):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            sink.write(make_vector(1))
+    with sink:
+        sink.write(make_vector(2))
+    assert [row.index for row in sink.rows()] == [0, 1, 2]
+    assert sink.committed == 3
+
+
 @pytest.mark.parametrize("kind", [FileSink, ShardSink, ParquetSink])
-def test_files_get_the_permissions_of_any_new_file(tmp_path, kind):
+def test_files_get_ordinary_permissions(tmp_path, kind):
     (tmp_path / "plain").touch()
     write(kind(tmp_path / "out"), 0)
     modes = {path.stat().st_mode for path in (tmp_path / "out").iterdir()}
     assert modes == {(tmp_path / "plain").stat().st_mode}
 
 
-def test_a_file_sink_knows_the_vectors_of_its_run(tmp_path):
+def test_file_sink_knows_its_run(tmp_path):
     write(FileSink(tmp_path, run="one"), 0, 1)
     write(FileSink(tmp_path, run="two"), 2)
     assert {row.index for row in FileSink(tmp_path, run="one").rows()} == {0, 1}
     assert list(FileSink(tmp_path).rows()) == []
 
 
-def test_a_file_sink_never_replaces_the_vector_of_another_text(tmp_path):
+def test_file_sink_never_replaces_another_text(tmp_path):
     write(FileSink(tmp_path), 0)
     before = contents(tmp_path)
     with FileSink(tmp_path) as sink:
@@ -329,6 +448,6 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         ({"rows_per_file": 10**14}, "and at most 1,048,576, not 100,000,000,000,000"),
     ],
 )
-def test_a_layout_that_does_not_exist_is_refused(settings, message):
+def test_unknown_layout_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Layout(**settings)

@@ -1,4 +1,4 @@
-"""Files of means on their way: in pieces, and one whole at a time."""
+"""Transfers of mean files: in pieces, and one whole file at a time."""
 
 import asyncio
 import hashlib
@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from actvec.server.demo import WIDTH
+from actvec.server.errors import StorageError
 from actvec.server.means import transfers
 from actvec.server.means.store import MeanStore
+from actvec.server.model.demo import WIDTH
 from actvec.v1.means_pb2 import (
     DeleteCorpusMeanRequest,
     DownloadCorpusMeanRequest,
     MergeCorpusMeansRequest,
 )
-
-from ..calling import error_of, eventually, mean_file, upload_messages
+from tests.server.calling import error_of, eventually, mean_file, upload_messages
 
 
 @pytest.fixture
 def looked_up(monkeypatch):
-    """How often the store was asked for records."""
+    """The number of times that the store was asked for records."""
     times = []
 
     def noted(method):
@@ -52,14 +52,14 @@ def summed_file(value: int) -> bytes:
 @pytest.mark.parametrize(
     ("means", "message"),
     [
-        (["a"] * 900, "each once"),
+        (["a"] * 900, "two or more different"),
         (["a"], "two or more"),
         ([], "two or more"),
         ([f"m{n}" for n in range(1001)], "are 1001; merge at most 1000"),
     ],
     ids=["repeated", "alone", "none", "many"],
 )
-async def test_a_merge_is_checked_before_anything_is_found(serve, looked_up, means, message):
+async def test_merge_is_checked_before_any_look(serve, looked_up, means, message):
     async with serve() as (_, stub):
         request = MergeCorpusMeansRequest(name="all", corpus_means=means)
         error = await error_of(stub.MergeCorpusMeans(request))
@@ -68,7 +68,7 @@ async def test_a_merge_is_checked_before_anything_is_found(serve, looked_up, mea
     assert not looked_up
 
 
-async def test_means_to_merge_are_found_in_one_look(serve, looked_up):
+async def test_merge_looks_at_the_store_once(serve, looked_up):
     async with serve() as (_, stub):
         ids = []
         for value in range(1, 6):
@@ -78,16 +78,16 @@ async def test_means_to_merge_are_found_in_one_look(serve, looked_up):
         request = MergeCorpusMeansRequest(name="all", corpus_means=[*ids[:3], "m4", "m5"])
         assert (await stub.MergeCorpusMeans(request)).corpus_mean.documents == 5
         assert len(looked_up) == 1
-        # One mean by two names is one mean twice.
+        # One mean under two names is one mean twice.
         request = MergeCorpusMeansRequest(name="more", corpus_means=[ids[0], "m1"])
-        assert "each once" in (await error_of(stub.MergeCorpusMeans(request))).details()
+        assert "two or more different" in (await error_of(stub.MergeCorpusMeans(request))).details()
         request = MergeCorpusMeansRequest(name="more", corpus_means=[ids[0], "nobody's"])
         assert (await error_of(stub.MergeCorpusMeans(request))).code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_download_comes_in_pieces(serve, monkeypatch):
     monkeypatch.setattr(transfers, "PIECE_BYTES", 1000)
-    monkeypatch.setattr("actvec.server.means.service.PIECE_BYTES", 1000)
+    monkeypatch.setattr("actvec.server.service.mean_methods.PIECE_BYTES", 1000)
     content = mean_file(positions=9)
     async with serve() as (_, stub):
         record = (await stub.UploadCorpusMean(upload_messages(content))).corpus_mean
@@ -107,7 +107,7 @@ async def test_unread_downloads_hold_a_piece_each(serve, monkeypatch):
     read = []
     read_piece = transfers.read_piece
     monkeypatch.setattr(
-        "actvec.server.means.service.read_piece",
+        "actvec.server.service.mean_methods.read_piece",
         lambda *a: read.append(a[-1]) or read_piece(*a),
     )
     mean = np.ones((WIDTH, 1 << 16), dtype=np.float32)
@@ -122,9 +122,10 @@ async def test_unread_downloads_hold_a_piece_each(serve, monkeypatch):
         for call in calls:
             assert (await call.read()).HasField("corpus_mean")
         await eventually(lambda: len(read) >= 4)
+        # It is open while a piece is read.
+        await eventually(lambda: not any(record.id in file for file in open_files()))
         await asyncio.sleep(0.05)
         assert max(read) <= 16 * transfers.PIECE_BYTES
-        assert not any(record.id in file for file in open_files())
         for call in calls:
             call.cancel()
 
@@ -136,10 +137,9 @@ def _pieces(content: bytes):
         yield type(first)(chunk=content[start : start + (1 << 20)])
 
 
-async def test_a_mean_deleted_in_mid_download_says_so(serve, monkeypatch):
+async def test_mean_deleted_in_mid_download_is_reported(serve, monkeypatch):
     monkeypatch.setattr(transfers, "PIECE_BYTES", 1000)
-    monkeypatch.setattr("actvec.server.means.service.PIECE_BYTES", 1000)
-    deleted = asyncio.Event()
+    monkeypatch.setattr("actvec.server.service.mean_methods.PIECE_BYTES", 1000)
     read_piece = transfers.read_piece
 
     def slow(path, record, start):
@@ -147,13 +147,12 @@ async def test_a_mean_deleted_in_mid_download_says_so(serve, monkeypatch):
             threading.Event().wait(0.01)
         return read_piece(path, record, start)
 
-    monkeypatch.setattr("actvec.server.means.service.read_piece", slow)
+    monkeypatch.setattr("actvec.server.service.mean_methods.read_piece", slow)
     async with serve() as (_, stub):
         await stub.UploadCorpusMean(upload_messages(mean_file(positions=9)))
         call = stub.DownloadCorpusMean(DownloadCorpusMeanRequest(corpus_mean="m"))
         await call.read()
         await stub.DeleteCorpusMean(DeleteCorpusMeanRequest(corpus_mean="m"))
-        deleted.set()
         error = await error_of(call)
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert "deleted while it was downloaded" in error.details()
@@ -196,7 +195,7 @@ async def test_uploads_are_checked_one_at_a_time(serve, monkeypatch, tmp_path):
         assert not list((tmp_path / "means").glob(".partial-*"))
 
 
-async def test_uploads_on_their_way_count_for_the_store(serve, tmp_path):
+async def test_running_uploads_count_for_the_store(serve, tmp_path):
     content = mean_file()
     async with serve(store_bytes=len(content) + 100) as (_, stub):
         first = stub.UploadCorpusMean()
@@ -213,3 +212,12 @@ async def test_uploads_on_their_way_count_for_the_store(serve, tmp_path):
         await first.write(chunk)
         await first.done_writing()
         assert (await first).corpus_mean.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_late_piece_brings_no_file_back(tmp_path):
+    """A thread may still be at it when the upload was cancelled, and its file removed."""
+    with transfers.arriving(tmp_path, "m", 8, "0" * 64) as file:
+        file.write(b"some")
+    with pytest.raises(StorageError):
+        file.write(b"more")
+    assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The vectors of a corpus on disk, however large it is and however often the work is cut short.
+"""The vectors of a corpus on disk, however large it is and however often the job is interrupted.
 
     from actvec.client import Client
     from actvec.client.bulk import Layout, VectorJob
@@ -9,7 +9,7 @@
     with Client("127.0.0.1:50051") as client:
         progress = job.run(client)
 
-The sinks can be used without a job, for documents that come from elsewhere:
+You can use the sinks without a job, for documents from elsewhere:
 
     with Client("127.0.0.1:50051") as client, ShardSink("vectors") as sink:
         for result in client.stream(texts, mode="short"):
@@ -19,12 +19,12 @@ The sinks can be used without a job, for documents that come from elsewhere:
 
 from actvec.client.bulk.job import OnProgress, VectorJob
 from actvec.client.bulk.layout import Format, Layout
-from actvec.client.bulk.numbered import MAX_ROWS_PER_FILE, ROWS_PER_FILE
-from actvec.client.bulk.parquet import ParquetSink
 from actvec.client.bulk.progress import JobProgress
-from actvec.client.bulk.shards import ShardSink
-from actvec.client.bulk.single import FileSink
-from actvec.client.bulk.sink import Row, Sink
+from actvec.client.bulk.sinks.numbered_files import MAX_ROWS_PER_FILE, ROWS_PER_FILE
+from actvec.client.bulk.sinks.parquet import ParquetSink
+from actvec.client.bulk.sinks.shards import ShardSink
+from actvec.client.bulk.sinks.single_files import FileSink
+from actvec.client.bulk.sinks.sink import Row, Sink
 
 __all__ = [
     "MAX_ROWS_PER_FILE",

@@ -1,10 +1,13 @@
-"""Which documents are done."""
+"""Sets of document numbers, and counts of repeated ids."""
+
+# Number of ids to remember: about 10 MB, however large the corpus.
+_IDS = 100_000
 
 
 class IndexSet:
-    """Numbers of documents, a bit for each up to the largest: 125 kB for a million of them.
+    """A set of document numbers, one bit per number up to the largest: 125 kB per million.
 
-    It makes no difference in what order they come.
+    The order of insertion does not matter.
     """
 
     def __init__(self) -> None:
@@ -12,7 +15,7 @@ class IndexSet:
         self._count = 0
 
     def add(self, index: int) -> bool:
-        """Add a number, from 0; whether it is new.
+        """Add a number, from 0; return whether it is new.
 
         Raises:
             ValueError: it is negative.
@@ -35,3 +38,28 @@ class IndexSet:
 
     def __len__(self) -> int:
         return self._count
+
+
+class RepeatedIds:
+    """Counts documents that repeat the id of an earlier one, among the first 100,000.
+
+    Attributes:
+        count: Number of such documents.
+        first: The first such id; empty if there is none.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = ""
+        self._hashes: set[int] = set()
+        self._added = 0
+
+    def add(self, document_id: str) -> None:
+        """Record the id of one more document."""
+        if self._added == _IDS:
+            return
+        self._added += 1
+        self._hashes.add(hash(document_id))
+        if len(self._hashes) + self.count < self._added:
+            self.count += 1
+            self.first = self.first or document_id

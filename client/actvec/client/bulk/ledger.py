@@ -1,104 +1,82 @@
-"""What a job has done: in its folder, and in numbers."""
+"""The state of a job: in its folder, and in numbers."""
 
 import contextlib
-import secrets
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import replace
 
-from actvec.client.bulk.error_log import ErrorLog
-from actvec.client.bulk.indices import IndexSet
-from actvec.client.bulk.layout import Layout
-from actvec.client.bulk.manifest import Manifest
+from actvec.client.bulk.checksums import Checksums
+from actvec.client.bulk.failures import ErrorLog
+from actvec.client.bulk.indices import IndexSet, RepeatedIds
+from actvec.client.bulk.manifest import Manifest, now
+from actvec.client.bulk.options import JobOptions
 from actvec.client.bulk.progress import JobProgress
-from actvec.client.bulk.sink import Row, Sink, differences
-from actvec.client.documents import DocumentSource
+from actvec.client.bulk.sinks.sink import Row, Sink
+from actvec.client.bulk.sinks.vector_folder import DuplicateNameError
 from actvec.client.errors import DataLoss, FailedPrecondition, OutOfRange, StampChanged
-from actvec.client.files import DuplicateNameError
+from actvec.client.files import remove_partial, sync_folder
 from actvec.client.lock import locked
-from actvec.client.vectors import Document, Failure, Result, Settings, Stamp, Vector
-from actvec.client.whole import remove_partial
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """What a job is; its attributes are described where `VectorJob` takes them."""
-
-    source: DocumentSource
-    folder: Path
-    settings: Settings
-    layout: Layout
-    ordered: bool
-    resume: bool
-    save_every: float
-
-    @property
-    def errors(self) -> Path:
-        """The list of the documents that failed."""
-        return self.folder / "errors.jsonl"
-
-    def manifest(self) -> Manifest:
-        """The record of this job as it begins.
-
-        Raises:
-            OSError: the source cannot be read.
-        """
-        identity = self.source.identity()
-        settings = asdict(self.settings) | asdict(self.layout) | {"ordered": self.ordered}
-        # How the numbers travel makes no difference to the files.
-        del settings["encoding"]
-        return Manifest(
-            run=secrets.token_hex(16),
-            created_at=_now(),
-            settings=settings,
-            input=identity and {"path": str(self.source.path)} | identity,
-        )
+from actvec.client.records.differences import differences
+from actvec.client.records.settings import VectorSettings
+from actvec.client.records.stamp import Stamp
+from actvec.client.records.vectors import Document, Failure, Result, Vector
 
 
 class Ledger:
-    """A job that is open: which documents are left, and what becomes of them.
+    """An open job: the documents left to compute, and the results of the others.
 
-    Documents may be drawn in one thread and kept in another. Of a document on its way it holds two
-    numbers, of one that is done a bit.
+    One thread may draw documents while another keeps results. It holds two numbers per document in
+    flight, and one bit per finished one. If the disk is full, methods raise OSError.
 
     Attributes:
-        progress: How far the job is.
+        progress: The job's progress.
     """
 
     def __init__(self, options: JobOptions) -> None:
-        """Nothing is read or written yet; see `open`."""
+        """Keep the options, without reading or writing anything; see `open`."""
         self.progress = JobProgress()
         self._options = options
         self._opened = contextlib.ExitStack()
         self._done = IndexSet()
-        # Of the documents on their way: by their number in the stream that in the source; and, in
-        # the order of drawing, the bytes of the source up to each.
+        self._ids = RepeatedIds()
+        # For documents in flight: their number in the source by their number in the stream; and, in
+        # the order of drawing, the end of each in the source, in bytes.
         self._indices: dict[int, int] = {}
         self._ends: deque[int] = deque()
         self._stamp: Stamp | None = None
+        self._uploaded = 0
 
     def open(self) -> None:
-        """Lock the folder, find what is in it, and put down in it what it is for.
+        """Lock the folder, take stock of it, and record the job in it.
 
         Raises:
-            ActvecError: another process is at it, it is not to be gone on with, or it is damaged.
+            ActvecError: another process runs the job, it may not be resumed, or it is damaged.
             OSError: it cannot be read or written.
         """
         options = self._options
-        options.folder.mkdir(parents=True, exist_ok=True)
+        options.layout.check_columns(options.source.kept)
+        if not options.folder.exists():
+            options.folder.mkdir(parents=True, exist_ok=True)
+            # A user may have permission to create a folder in a parent that they cannot read.
+            with contextlib.suppress(PermissionError):
+                sync_folder(options.folder.parent)
         with contextlib.ExitStack() as opened:
             opened.enter_context(locked(options.folder))
+            if options.remote:
+                opened.enter_context(options.remote.begun(resume=options.resume))
             found = self._found()
             self._manifest = found or options.manifest()
+            self._checksums = Checksums(options.checksums, resume=found is not None)
+            opened.callback(self._checksums.close)
             self._sink = self._open_sink(resume=found is not None)
             self._errors = ErrorLog(options.errors, resume=found is not None)
             self.progress = self._take_stock()
             self._manifest.save(options.folder)
+            if not self.finished:
+                self._upload(first=True)
             opened.callback(self._errors.close)
-            # Last in, first out: before the folder is let go.
+            # Last in, first out: saved before the folder is unlocked.
             opened.callback(self._save)
             self._opened = opened.pop_all()
         self._started = time.monotonic()
@@ -113,14 +91,14 @@ class Ledger:
         )
 
     @property
-    def settings(self) -> Settings:
-        """What to ask the server for: resumed, the mean that `latest` was at the beginning."""
+    def settings(self) -> VectorSettings:
+        """The settings for the server; resumed, they keep the mean that `latest` named at first."""
         begun = self._manifest.stamp or {}
         settings = self._options.settings
         return replace(settings, center=begun.get("corpus_mean_id") or settings.center)
 
     def documents(self) -> Iterator[Document | Failure]:
-        """The documents that are left, in order. To be drawn once."""
+        """Yield the documents left to compute, in order. Iterate only once."""
         for drawn, located in enumerate(self._options.source.scan(self._done)):
             if not drawn and self._done:
                 self.progress = replace(self.progress, resumed_bytes=located.end)
@@ -129,13 +107,14 @@ class Ledger:
             yield located.document
 
     def keep(self, result: Result) -> None:
-        """Put down what became of one of `documents`, under its number in the source.
+        """Store the result of one of `documents`, under its number in the source.
 
         Raises:
-            StampChanged: the vectors in the folder are of another stamp.
-            OSError: the disk is full, or the like.
+            StampChanged: the vectors in the folder have another stamp.
+            OSError: the disk is full, or similar.
         """
         result = replace(result, index=self._indices.pop(result.index))
+        self._ids.add(result.id)
         progress = self.progress
         if isinstance(result, Vector):
             result = self._write(result)
@@ -151,57 +130,58 @@ class Ledger:
             progress = replace(progress, failed=progress.failed + 1)
         now = time.monotonic()
         self.progress = replace(
-            progress, done_bytes=self._ends.popleft(), seconds=now - self._started
+            progress,
+            durable=self._durable,
+            repeated_ids=self._ids.count,
+            repeated_id=self._ids.first,
+            done_bytes=self._ends.popleft(),
+            seconds=now - self._started,
         )
         if now >= self._save_at:
             self._save()
 
     def finish(self) -> None:
-        """Everything is done.
-
-        Raises:
-            OSError: the disk is full, or the like.
-        """
+        """Record that the job is finished."""
         self.progress = replace(self.progress, done_bytes=self.progress.input_bytes or 0)
-        self._manifest = replace(self._manifest, finished_at=_now())
-        self._save()
+        self._manifest = replace(self._manifest, finished_at=now())
+        self._save(last=True)
 
     def close(self) -> None:
-        """Save what there is, and let go of the folder. May be called though `open` failed.
-
-        Raises:
-            OSError: the disk is full, or the like.
-        """
+        """Save everything and unlock the folder. Safe to call if `open` failed."""
         self._opened.close()
 
     def _found(self) -> Manifest | None:
-        """The job that is in the folder and goes on.
+        """Find the job in the folder that this one continues.
 
         Raises:
-            FailedPrecondition: it may not.
+            FailedPrecondition: it may not be continued.
         """
         options = self._options
         manifest = Manifest.load(options.folder)
-        # One that has neither a vector nor an error, as where no server was there, holds nothing.
+        # A job with neither a vector nor an error, as after a start without a server, holds
+        # nothing.
         if manifest is None or (manifest.stamp is None and not options.errors.exists()):
             return None
         if not options.resume:
             state = "a finished job" if manifest.finished_at else "a job that is not finished"
             raise FailedPrecondition(
-                f"{options.folder} holds {state}; resume it (--resume), or give another folder"
+                f"{options.folder} holds {state}; resume it, or give another folder",
+                setting="resume",
             )
         manifest.check_continues(options.manifest(), options.folder)
         return manifest
 
     def _open_sink(self, *, resume: bool) -> Sink:
         options = self._options
-        sink = options.layout.open(options.folder, run=self._manifest.run, resume=resume)
+        sink = options.layout.open(
+            options.folder, run=self._manifest.run, resume=resume, checksums=self._checksums
+        )
         for folder in {options.folder, sink.folder}:
             remove_partial(folder)
         return sink
 
     def _take_stock(self) -> JobProgress:
-        """What is in the folder.
+        """Count what is in the folder.
 
         Raises:
             DataLoss: it is damaged.
@@ -209,14 +189,21 @@ class Ledger:
         vectors = tokens = shortened = failed = 0
         for row in self._sink.rows():
             self._count(row.index)
+            self._ids.add(row.id)
             vectors += 1
             tokens += row.tokens
             shortened += row.shortened
         for index in self._errors.indices():
             self._count(index)
             failed += 1
+        lost = max(self._manifest.vectors - vectors, 0)
         return JobProgress(
             vectors=vectors,
+            durable=vectors,
+            lost=lost,
+            lost_files=tuple(self._checksums.missing()) if lost else (),
+            repeated_ids=self._ids.count,
+            repeated_id=self._ids.first,
             failed=failed,
             tokens=tokens,
             shortened=shortened,
@@ -231,27 +218,30 @@ class Ledger:
             raise DataLoss(f"document {index} is in {self._options.folder} twice: it was altered")
 
     def _write(self, vector: Vector) -> Result:
-        """Write a vector; the failure of its document where it cannot be written."""
+        """Write a vector; return a failure if its document cannot be written."""
         if vector.stamp is not self._stamp:
             self._hold_to(vector.stamp)
         try:
             self._sink.write(vector)
         except (DuplicateNameError, OutOfRange) as error:
-            return Failure.of(error, vector.id, vector.index)
+            return Failure.of(error, vector.id, vector.index, vector.columns)
         return vector
 
     def _hold_to(self, stamp: Stamp) -> None:
-        """Put the stamp down with the first vector; hold later ones to it.
+        """Record the stamp of the first vector, and check that of later ones against it.
 
         Raises:
-            StampChanged: it is another one.
+            StampChanged: it differs.
         """
         record = stamp.to_dict()
         begun = self._manifest.stamp
         if begun is None:
             self._manifest = replace(self._manifest, stamp=record)
             self._manifest.save(self._options.folder)
-        elif reasons := differences(begun, record):
+            # Before any vectors, unless they and the manifest appear together.
+            if self._options.remote and not self._options.remote.atomic:
+                self._upload()
+        elif reasons := differences(Stamp.complete(begun), record):
             raise StampChanged(
                 f"the server makes other vectors than those in {self._options.folder}: {reasons}."
                 " Resume with a server like the one that the job was begun with, or give another"
@@ -259,11 +249,23 @@ class Ledger:
             )
         self._stamp = stamp
 
-    def _save(self) -> None:
-        """Make what was kept last, and put down how far that is."""
+    @property
+    def _durable(self) -> int:
+        new = self._uploaded if self._options.remote else self._sink.committed
+        return self.progress.resumed_vectors + new
+
+    def _upload(self, *, first: bool = False, last: bool = False) -> None:
+        """Upload what is committed, if the folder is remote and its store takes it now."""
+        remote, committed = self._options.remote, self._sink.committed
+        if remote and remote.save(first=first, last=last):
+            self._uploaded = committed
+            self.progress = replace(self.progress, durable=self._durable)
+
+    def _save(self, *, last: bool = False) -> None:
+        """Make all results durable, and record the progress."""
         self._sink.commit()
+        self.progress = progress = replace(self.progress, durable=self._durable)
         self._errors.commit()
-        progress = self.progress
         self._manifest = replace(
             self._manifest,
             vectors=progress.vectors,
@@ -271,8 +273,6 @@ class Ledger:
             tokens=progress.tokens,
         )
         self._manifest.save(self._options.folder)
+        sync_folder(self._options.folder)
+        self._upload(last=last)
         self._save_at = time.monotonic() + self._options.save_every
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,13 +1,14 @@
-"""What a folder of vectors was made of and how far it is, beside the vectors."""
+"""The manifest of a folder of vectors: what made them, and the progress."""
 
 import json
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from actvec.client.bulk.sink import differences
 from actvec.client.errors import DataLoss, FailedPrecondition
-from actvec.client.whole import write_whole
+from actvec.client.files import write_json
+from actvec.client.records.differences import differences
 
 _NAME = "manifest.json"
 _VERSION = 1
@@ -17,19 +18,19 @@ _VERSION = 1
 class Manifest:
     """The record of a job, `manifest.json` in its folder.
 
-    Which documents are done is not in here: the vectors and the errors themselves tell.
+    It does not list finished documents: the vectors and the errors show them.
 
     Attributes:
-        run: Names the job.
-        created_at: When it was begun, in ISO 8601.
-        settings: What makes the files what they are: those of the vectors and of the layout.
-        input: The documents' `identity` and `path`; None where they cannot be read again.
+        run: The job's run id.
+        created_at: When the job started, in ISO 8601.
+        settings: The settings that determine the files: those of the vectors and of the layout.
+        input: The source's `identity` and `path`; None if it cannot be read twice.
         stamp: The stamp of the vectors; None before the first one.
         vectors: Documents with a vector, at the last commit.
         failed: Documents without one, at the last commit.
         tokens: Tokens of the documents with a vector, at the last commit.
-        finished_at: When it was finished, in ISO 8601; None before.
-        version: Of this record's form.
+        finished_at: When the job finished, in ISO 8601; None before.
+        version: Version of this record's format.
     """
 
     run: str
@@ -45,7 +46,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest | None":
-        """The manifest of a folder; None where there is none.
+        """Load the manifest of a folder; None if there is none.
 
         Raises:
             DataLoss: it is damaged.
@@ -69,25 +70,21 @@ class Manifest:
             raise DataLoss(f"{path} is not what was written there: {error}") from error
 
     def save(self, folder: Path) -> None:
-        """Write it, whole.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        write_whole(folder / _NAME, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        """Write the manifest atomically."""
+        write_json(folder / _NAME, asdict(self))
 
     def check_continues(self, other: "Manifest", folder: Path) -> None:
-        """Hold a job that is begun again to what it was begun with.
+        """Check that another run of a job has the settings and the input of its start.
 
         Raises:
-            FailedPrecondition: the settings or the input differ; the message says which.
+            FailedPrecondition: they differ; the message says how.
         """
         if self.input is None or other.input is None:
             raise FailedPrecondition(
                 f"the job in {folder} cannot be resumed: its input is a pipe, which nobody can"
                 " read twice; begin again in another folder"
             )
-        # The same file elsewhere is the same input.
+        # The same file under another path is the same input.
         there, here = (
             settings | {f"input {name}": value for name, value in source.items() if name != "path"}
             for settings, source in ((self.settings, self.input), (other.settings, other.input))
@@ -97,3 +94,8 @@ class Manifest:
                 f"{folder} holds a job of other settings or another input: {reasons}. Resume it"
                 " with what it was begun with, or give another folder"
             )
+
+
+def now() -> str:
+    """The time, as a manifest has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,11 +1,13 @@
-"""How far a job is."""
+"""The progress of a job."""
 
 from dataclasses import dataclass
 
+from actvec.client.documents.reading import Reading
+
 
 @dataclass(frozen=True)
-class JobProgress:
-    """What has become of a job's documents.
+class JobProgress(Reading):
+    """The progress of a job; `fraction` and `seconds_left` too.
 
     Attributes:
         vectors: Documents with a vector.
@@ -13,58 +15,46 @@ class JobProgress:
         tokens: Tokens of the documents with a vector.
         shortened: Documents with a vector that are longer than their corpus mean; see
             `Row.shortened`.
-        resumed_vectors: Those of `vectors` that were there when the job was resumed.
-        resumed_failed: Those of `failed`, likewise.
-        resumed_tokens: Those of `tokens`, likewise.
-        input_bytes: Bytes of the input that are to be read; None where that is unknown.
-        done_bytes: Those of them that are done.
-        resumed_bytes: Those of `done_bytes` that were done when the job was resumed.
-        seconds: Since the job was begun or resumed.
+        durable: How many of `vectors` are durable.
+        lost: Vectors of the last commit that were missing when the job resumed, and are computed
+            again.
+        lost_files: The files that held them, if known.
+        repeated_ids: Documents that repeat the id of another, among the first 100,000.
+        repeated_id: One such id.
+        resumed_vectors: How many of `vectors` existed when the job resumed.
+        resumed_failed: How many of `failed` had failed when the job resumed.
+        resumed_tokens: How many of `tokens` belong to `resumed_vectors`.
+        input_bytes: Bytes of the input; None if unknown.
+        done_bytes: Bytes of the input that are done.
+        resumed_bytes: How many of `done_bytes` were done when the job resumed.
+        seconds: Seconds since the job started or resumed.
     """
 
     vectors: int = 0
     failed: int = 0
     tokens: int = 0
     shortened: int = 0
+    durable: int = 0
+    lost: int = 0
+    lost_files: tuple[str, ...] = ()
+    repeated_ids: int = 0
+    repeated_id: str = ""
     resumed_vectors: int = 0
     resumed_failed: int = 0
     resumed_tokens: int = 0
-    input_bytes: int | None = None
-    done_bytes: int = 0
-    resumed_bytes: int = 0
-    seconds: float = 0.0
 
     @property
     def documents(self) -> int:
-        """Documents that are done, with a vector or without."""
+        """Finished documents, with or without a vector."""
         return self.vectors + self.failed
 
     @property
-    def fraction(self) -> float | None:
-        """How much of the input is done, from 0 to 1; None where that is unknown."""
-        if self.input_bytes is None:
-            return None
-        return min(self.done_bytes / self.input_bytes, 1.0) if self.input_bytes else 1.0
-
-    @property
     def documents_per_second(self) -> float:
-        """The rate since the job was begun or resumed."""
+        """The rate since the job started or resumed."""
         done = self.documents - self.resumed_vectors - self.resumed_failed
         return done / max(self.seconds, 1e-9)
 
     @property
     def tokens_per_second(self) -> float:
-        """The rate since the job was begun or resumed."""
+        """The rate since the job started or resumed."""
         return (self.tokens - self.resumed_tokens) / max(self.seconds, 1e-9)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """How long the rest will take; None where that is unknown.
-
-        Reckoned from bytes of the input, of which tokens are a steady fraction, not from documents:
-        those of a corpus sorted by length take ever longer.
-        """
-        read = self.done_bytes - self.resumed_bytes
-        if self.input_bytes is None or read <= 0:
-            return None
-        return self.seconds * max(self.input_bytes - self.done_bytes, 0) / read

@@ -1,45 +1,66 @@
 """The program `actvec`. One module a verb, imported when the verb is used."""
 
 import importlib
+import io
+import re
 import sys
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any
 
 import click
 
-from actvec.client.cli.options import Server, server_options
+from actvec.client.cli.commands import Verbs
+from actvec.client.cli.foreign import say
+from actvec.client.cli.options import Connect, explained, server_options
 from actvec.client.errors import ActvecError
 
-# Verb -> the module that holds its command, under the same name.
+# Verb -> the module that holds its command, under the same name. In the order of the work: from a
+# corpus to its mean, to vectors, to what they tell and whether they are right.
 _VERBS: Mapping[str, str] = MappingProxyType(
     {
-        "info": "actvec.client.cli.info",
-        "extract": "actvec.client.cli.extract",
-        "stream": "actvec.client.cli.stream",
-        "mean": "actvec.client.cli.mean",
-        "report": "actvec.client.cli.report",
-        "verify": "actvec.client.cli.verify",
-        "similarity": "actvec.client.cli.similarity",
-        "csv": "actvec.client.cli.csv",
         "corpus": "actvec.client.cli.corpus",
         "plan": "actvec.client.cli.plan",
+        "info": "actvec.client.cli.info",
+        "mean": "actvec.client.cli.mean",
+        "extract": "actvec.client.cli.extract",
+        "stream": "actvec.client.cli.stream",
+        "whiten": "actvec.client.cli.findings.whiten",
+        "direction": "actvec.client.cli.findings.direction",
+        "probe": "actvec.client.cli.findings.probe",
+        "neighbors": "actvec.client.cli.findings.neighbors",
+        "similarity": "actvec.client.cli.similarity",
+        "report": "actvec.client.cli.report",
+        "csv": "actvec.client.cli.csv",
+        "verify": "actvec.client.cli.verify",
+        "check": "actvec.client.cli.findings.check",
     }
 )
 
+# The group of entry points in which other packages name verbs of theirs.
+_OTHERS = "actvec.commands"
 
-class _LazyGroup(click.Group):
+
+# Fields of a request that a server may not have: what it has, it lists.
+_OFFERED = re.compile(r"\b(settings|open)\.(layers|hook|pools)\b")
+
+
+class _LazyGroup(Verbs):
     """A group that imports a verb's module when the verb is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_VERBS)
+        return [*_VERBS, *(one.name for one in entry_points(group=_OTHERS))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _VERBS:
-            return None
-        command = getattr(importlib.import_module(_VERBS[cmd_name]), cmd_name)
-        assert isinstance(command, click.Command)  # noqa: S101 - of our own module
-        return command
+        if cmd_name in _VERBS:
+            command = getattr(importlib.import_module(_VERBS[cmd_name]), cmd_name)
+            assert isinstance(command, click.Command)  # noqa: S101 - of our own module
+            return command
+        for one in entry_points(group=_OTHERS, name=cmd_name):
+            found: click.Command = one.load()
+            return found
+        return None
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,7 +69,7 @@ class _LazyGroup(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, /, **options: Any) -> None:
     """Turn documents into activation vectors of a language model."""
-    ctx.obj = Server(**options)
+    ctx.obj = Connect(**options)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,12 +81,18 @@ def _run(arguments: list[str] | None) -> int:
     try:
         return int(cli.main(arguments, prog_name="actvec", standalone_mode=False) or 0)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        say(*text.getvalue().expandtabs(4).rstrip("\n").split("\n"), err=True)
     except ActvecError as error:
-        click.echo(f"Error: {error}", err=True)
+        say(f"Error: {explained(error)}", err=True)
+        if offered := _OFFERED.search(str(error)):
+            say("`actvec info` lists the layers, hooks and pools on offer.", err=True)
+            if offered[2] == "layers":
+                say("A server with --max-layer last offers every layer of its model.", err=True)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        click.echo(f"Error: {error.strerror or error}{where}", err=True)
+        say(f"Error: {error.strerror or error}{where}", err=True)
     except click.Abort:
         return 130
     return 2

@@ -1,19 +1,20 @@
 """`actvec corpus`: fetch a corpus, and look at it."""
 
-import json
 from pathlib import Path
 
 import click
 
-from actvec.client.cli.counting import show_count
-from actvec.client.cli.options import json_option
+from actvec.client.cli.commands import Verbs
+from actvec.client.cli.foreign import say, shown
+from actvec.client.cli.options import OutPath, column_options, json_option
+from actvec.client.cli.progress import show_progress
+from actvec.client.cli.tables import print_json, print_rich
 from actvec.client.corpora import (
     Counts,
     DataFiles,
     Fetched,
     HubDataset,
     Inspection,
-    PickledTexts,
     Sample,
     TokenCounter,
     WordLimits,
@@ -21,62 +22,65 @@ from actvec.client.corpora import (
     inspect_corpus,
 )
 from actvec.client.corpora.display import inspection_table
-from actvec.client.corpora.fetching import refusals
 from actvec.client.corpora.sources import Source
+from actvec.client.documents import Columns
 
 
-@click.group
+@click.group(cls=Verbs)
 def corpus() -> None:
-    """Fetch a corpus from a dataset, and see what a corpus holds. No server is needed."""
+    """Fetch a corpus from a dataset, or inspect one. You need no server."""
 
 
 @corpus.command
-@click.option("--dataset", metavar="ID|FOLDER", help="A dataset of the hub, or a folder like one.")
-@click.option("--config", help="Its configuration, for example en.")
-@click.option("--split", help="Its split.  [default: train]")
-@click.option("--revision", help="Its branch, tag or commit.  [default: the newest]")
+@click.option(
+    "--dataset", metavar="ID|FOLDER", help="A dataset of the hub, or a folder with the same layout."
+)
+@click.option("--config", help="The dataset's configuration, for example en.")
+@click.option("--split", help="The dataset's split.  [default: train]")
+@click.option("--revision", help="The dataset's branch, tag or commit.  [default: the newest]")
 @click.option(
     "--files",
     metavar="GLOB",
     multiple=True,
-    help="Instead: JSON lines (.json, .jsonl, also .gz) or Parquet files, by name or URL; quote"
-    " wildcards. May be given several times.",
+    help=(
+        "Read these files instead: JSON lines (.json, .jsonl, also .gz) or "
+        "Parquet, by name or URL; quote wildcards. Repeat the option for more."
+    ),
 )
-@click.option(
-    "--from-pickle",
-    "pickled",
-    type=click.Path(path_type=Path),
-    help="Instead: a pickled list of strings. Anything else in it is refused, and nothing is run.",
-)
-@click.option("--column", help="The column of texts.  [default: text]")
+@click.option("--column", help="The column that holds the texts.  [default: text]")
 @click.option(
     "--min-words",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Take texts of so many words or more.",
+    help="Accept texts with at least this many words.",
 )
 @click.option(
-    "--max-words", type=click.IntRange(min=1), help="Take texts of so many words or fewer."
+    "--max-words", type=click.IntRange(min=1), help="Accept texts with at most this many words."
 )
 @click.option(
     "--num-samples",
     type=click.IntRange(min=1),
-    help="Documents wanted.  [default: all that are accepted; required with --dataset]",
+    help=(
+        "The number of documents to write.  [default: all accepted ones; required with --dataset]"
+    ),
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides which are taken.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Selects the sample.")
 @click.option(
     "--candidates",
     type=click.IntRange(min=1),
-    help="Accepted documents that are read to take them from.  [default: 4 times --num-samples]",
+    help=(
+        "Read this many accepted documents, and take the sample from them.  [default: "
+        "4 times --num-samples]"
+    ),
 )
 @click.option(
     "--save-local",
     "path",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=OutPath(dir_okay=False),
     required=True,
-    help="Where to: a .jsonl, .jsonl.gz or .parquet file.",
+    help="The file to write: .jsonl, .jsonl.gz or .parquet.",
 )
 @json_option
 def fetch(
@@ -86,7 +90,6 @@ def fetch(
     split: str | None,
     revision: str | None,
     files: tuple[str, ...],
-    pickled: Path | None,
     column: str | None,
     min_words: int,
     max_words: int | None,
@@ -98,34 +101,34 @@ def fetch(
 ) -> None:
     """Write a sample of a dataset's texts to FILE.
 
-    The same options give the same file, and a file that is there already is kept. What broke is
-    gone on with by the same command. The exit code is 1 where the dataset holds fewer documents
-    than wanted.
+    The same options give the same file, and an existing file is kept. If a fetch broke, the same
+    command resumes it. Rows without a text are counted, and the first are named. The exit code is 1
+    if the dataset holds fewer documents than you asked for.
     """
-    if sum((dataset is not None, bool(files), pickled is not None)) != 1:
-        raise click.UsageError("give one of --dataset, --files and --from-pickle")
+    if (dataset is not None) == bool(files):
+        raise click.UsageError("give one of --dataset and --files")
     if dataset is None and (config or split or revision):
-        raise click.UsageError("--config, --split and --revision are of a --dataset")
-    if pickled is not None and column:
-        raise click.UsageError("a pickled list has no --column")
+        raise click.UsageError("--config, --split and --revision need a --dataset")
     source: Source
     if dataset is not None:
         if num_samples is None:
             raise click.UsageError("--dataset needs --num-samples: a dataset can be very large")
         source = HubDataset(dataset, config, split or "train", revision, column or "text")
     else:
-        source = PickledTexts(str(pickled)) if pickled else DataFiles(files, column or "text")
+        source = DataFiles(files, column or "text")
     try:
         words, sample = WordLimits(min_words, max_words), Sample(num_samples, seed, candidates)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    with show_count(sample.wanted) as show:
+    with show_progress() as progress:
         fetched = fetch_corpus(
             source,
             path,
             words=words,
             sample=sample,
-            on_text=lambda counts: show(counts.accepted, lambda: _in_words(counts, sample.wanted)),
+            on_text=lambda counts: progress.update(
+                counts.accepted, sample.wanted, lambda: _in_words(counts, sample.wanted)
+            ),
         )
     _show_fetched(fetched, num_samples, as_json=as_json)
 
@@ -135,29 +138,39 @@ def fetch(
 @click.option(
     "--tokenizer",
     metavar="FILE|FOLDER|ID",
-    help="Counts tokens: a tokenizer.json, a folder with one, or a model's id on the hub."
-    "  [default: none, words and bytes only]",
+    help=(
+        "Count tokens with this tokenizer.json, folder with one, or model of the hub.  "
+        "[default: none, words and bytes only]"
+    ),
 )
 @click.option(
     "--context",
     type=click.IntRange(min=1),
-    help="Count the documents of more tokens than this, which --tokenizer counts.",
+    help="Count the documents that have more tokens than this; needs --tokenizer.",
 )
-@click.option("--no-bos", is_flag=True, help="Count no BOS token with each document.")
+@click.option("--no-bos", is_flag=True, help="Do not count a BOS token for each document.")
+@column_options
 @json_option
 def inspect(
-    *, source: Path, tokenizer: str | None, context: int | None, no_bos: bool, as_json: bool
+    *,
+    source: Path,
+    tokenizer: str | None,
+    context: int | None,
+    no_bos: bool,
+    columns: Columns,
+    as_json: bool,
 ) -> None:
-    """Show what INPUT holds: how many documents, how long, empty, twice, over the context.
+    """Count the documents of INPUT, their lengths, and empty, repeated and too long ones.
 
-    INPUT is what `stream` takes. The exit code is 1 where documents cannot be read.
+    INPUT is a folder or file of documents, as for `stream`. The exit code is 1 if documents cannot
+    be read.
     """
     if tokenizer is None and (context is not None or no_bos):
         raise click.UsageError("--context and --no-bos need a --tokenizer to count tokens with")
     counter = None if tokenizer is None else TokenCounter(tokenizer, prepend_bos=not no_bos)
-    inspection = inspect_corpus(source, tokenizer=counter, context=context)
+    inspection = inspect_corpus(source, tokenizer=counter, context=context, columns=columns)
     if as_json:
-        click.echo(json.dumps(inspection.to_dict(), indent=2))
+        print_json(inspection.to_dict())
     else:
         _show_inspection(inspection)
     if inspection.unreadable:
@@ -165,18 +178,20 @@ def inspect(
 
 
 def _show_inspection(inspection: Inspection) -> None:
-    import rich  # noqa: PLC0415 - slow to import
-
-    rich.print(inspection_table(inspection))
+    print_rich(inspection_table(inspection, shown))
     for failure in inspection.failures:
-        click.echo(f"{failure.id}: {failure.code}: {failure.message}", err=True)
-    hidden = inspection.unreadable - len(inspection.failures)
-    if hidden:
-        click.echo(f"and {hidden:,} more that cannot be read", err=True)
+        say(f"{failure.id}: {failure.code}: {failure.message}", err=True)
+    _tell_hidden(inspection.unreadable - len(inspection.failures))
     if inspection.tokenizer is None:
-        click.echo("Words and bytes only; --tokenizer counts tokens.", err=True)
+        say("Words and bytes only; give --tokenizer to count tokens.", err=True)
     elif inspection.prepend_bos:
-        click.echo("Tokens include one BOS a document.", err=True)
+        say("Tokens include one BOS per document.", err=True)
+
+
+def _tell_hidden(count: int) -> None:
+    """Report how many rows cannot be read beside those that were named."""
+    if count:
+        say(f"and {count:,} more that cannot be read", err=True)
 
 
 def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> None:
@@ -190,22 +205,26 @@ def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> Non
             "resumed_at": fetched.resumed_at,
             "exhausted": fetched.exhausted,
             "counts": fetched.counts.to_dict(),
+            "failures": fetched.failures,
         }
-        click.echo(json.dumps(summary))
+        print_json(summary, indent=None)
     else:
         if fetched.cached:
-            click.echo("Nothing was read: the same was fetched before.")
+            say("Nothing was read: this file is complete already.")
         if fetched.resumed_at:
-            click.echo(f"Went on after {fetched.resumed_at:,} texts of an earlier fetch.")
+            say(f"Continued after {fetched.resumed_at:,} texts of an earlier fetch.")
         counts = fetched.counts
-        click.echo(
-            f"{counts.seen:,} texts seen: {counts.accepted:,} accepted, {refusals(counts)}\n"
-            f"{fetched.path}: {fetched.documents:,} documents"
+        say(
+            f"{counts.seen:,} texts seen: {counts.accepted:,} accepted, {counts.refusals}",
+            f"{fetched.path}: {fetched.documents:,} documents",
         )
+        for row, reason in fetched.failures.items():
+            say(f"{row}: {reason}", err=True)
+        _tell_hidden(counts.unreadable - len(fetched.failures))
     if short:
-        click.echo(
-            f"Error: the dataset ended; {wanted:,} documents were wanted, and it holds"
-            f" {fetched.documents:,} that are accepted",
+        say(
+            f"Error: the dataset ended; it holds {fetched.documents:,} accepted "
+            f"documents, and {wanted:,} were asked for",
             err=True,
         )
         raise click.exceptions.Exit(1)

@@ -1,118 +1,124 @@
-"""`actvec csv`: vectors of both modes as tables, a column a document."""
+"""`actvec csv`: vectors of both modes as tables with one column per document."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from actvec.client.analysis.csv_tables import write_tables
+from actvec.client.analysis.paired import PairedVectors, Selection, select
+from actvec.client.bulk.failures import write_failures
+from actvec.client.cli.commands import Verb
+from actvec.client.cli.foreign import say
 from actvec.client.cli.options import (
-    Server,
-    center_option,
+    Connect,
+    OutPath,
     json_option,
+    kept_column_options,
     limit_option,
     talks_to_server,
-    truncation_option,
 )
-from actvec.client.cli.pairs import failures_of, pair_up, tell_gaps
-from actvec.client.documents import open_documents
-from actvec.client.paired import PairedVectors, Selection, select
-from actvec.client.samples import sample_corpus
-from actvec.client.vector_tables import write_tables
-from actvec.client.vectors import Document, Failure, Truncation
-from actvec.client.whole import write_whole
+from actvec.client.cli.pairs import documents_or_samples, failures_of, pair_up, tell_gaps
+from actvec.client.cli.settings import Asked, vector_options
+from actvec.client.cli.tables import print_json
+from actvec.client.documents import Columns
+from actvec.client.lock import visiting
 
 
-@click.command
+@click.command(cls=Verb)
 @click.argument("source", metavar="[INPUT]", type=click.Path(path_type=Path), required=False)
-@click.option("--samples", is_flag=True, help="Take the sample corpus instead of an INPUT.")
-@center_option
-@truncation_option
+@click.option("--samples", is_flag=True, help="Use the sample corpus instead of an INPUT.")
+@vector_options(default="long", presets=False)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutPath(),
     required=True,
-    help="The folder to write to; created where it is missing.",
+    help="The folder to write to; created if missing.",
 )
 @limit_option
+@kept_column_options
 @json_option
 @talks_to_server
 def csv(
-    server: Server,
+    server: Connect,
     *,
     source: Path | None,
     samples: bool,
-    center: str | None,
-    truncation: Truncation,
+    asked: Asked,
     out: Path,
     limit: int,
+    columns: Columns,
     as_json: bool,
 ) -> None:
-    """Write the vectors of INPUT, in both modes, as CSV files.
+    """Write the vectors of INPUT as CSV files.
 
-    INPUT is what `stream` takes. vectors_<mode>_mode_raw.csv and, with --center,
-    vectors_<mode>_mode_centered.csv have a column a document, under its id, and a row a dimension;
-    vectors_lengths.csv has their tokens, and vectors_metadata.json says what they depend on.
-    Documents that fail are listed in vectors_errors.jsonl, and the exit code is 1.
-    """
-    selection = _selection(source, limit, samples=samples)
+    INPUT is a folder or file of documents, as for `stream`. In a table each column is a document,
+    under its id (under ID~INDEX if an earlier one has that id), and each row a dimension.
+
+    \b
+    vectors_<mode>_mode_raw.csv       both presets, raw
+    vectors_<mode>_mode_centered.csv  both presets, with --center
+    vectors_layer8_mean_raw.csv       or one table per layer and pool, with
+                                      --pools or --separate
+    vectors_lengths.csv               the tokens of each document
+    vectors_metadata.json             what the vectors depend on, and --keep
+    vectors_errors.jsonl              the documents that failed, if any; the
+                                      exit code is then 1
+
+    Tables of other vectors are not replaced.
+    """  # noqa: D301 - click's mark of lines that stay as they are
+    selection = _selection(source, columns, limit, samples=samples)
     out.mkdir(parents=True, exist_ok=True)
-    pairs = pair_up(server, selection, mode="long", center=center, truncation=truncation)
-    paths = write_tables(out, pairs) if pairs.raw else []
+    pairs = pair_up(server, selection, asked)
+    with visiting(out):
+        paths = write_tables(out, pairs) if pairs.raw else []
     tell_gaps(selection, pairs)
     failures = failures_of(selection, pairs)
     # Not errors.jsonl: that is of a job of `stream`, which may have the same folder.
     errors = out / "vectors_errors.jsonl"
-    errors.unlink(missing_ok=True)
-    if failures:
-        lines = "".join(json.dumps(failure.to_dict()) + "\n" for failure in failures)
-        write_whole(errors, lines.encode())
+    write_failures(errors, failures)
     _show(pairs, paths, selection.left_out, len(failures), as_json=as_json)
     if failures:
-        click.echo(f"The documents that failed are listed in {errors}", err=True)
+        first = f"{failures[0].id!a}: {failures[0].message}"
+        say(f"The documents that failed are listed in {errors}; the first is {first}", err=True)
         raise click.exceptions.Exit(1)
 
 
-def _selection(source: Path | None, limit: int, *, samples: bool) -> Selection:
+def _selection(source: Path | None, columns: Columns, limit: int, *, samples: bool) -> Selection:
     if samples == (source is not None):
         raise click.UsageError("give an INPUT, or --samples for the sample corpus")
-    selection = select(sample_corpus() if source is None else open_documents(source), limit)
-    documents: dict[str, Document] = {}
-    failures = list(selection.failures)
+    selection = select(documents_or_samples(source, columns), limit)
+    labels: set[str] = set()
+    documents = []
     for index, document in zip(selection.indices, selection.documents, strict=True):
-        if document.id in documents:
-            failures.append(
-                Failure(
-                    document.id,
-                    "FAILED_PRECONDITION",
-                    f"another document has the id {document.id!a}, and so the same column; give"
-                    " each its own",
-                    "id",
-                    index,
-                )
-            )
-        else:
-            documents[document.id] = document
-    return Selection(tuple(documents.values()), tuple(failures), selection.left_out)
+        # A column has a name of its own; see `VectorFolder`, which names files in the same way.
+        label = document.id
+        while label in labels:
+            label += f"~{index}"
+        labels.add(label)
+        documents.append(replace(document, id=label))
+    return replace(selection, documents=tuple(documents))
 
 
 def _show(
     pairs: PairedVectors, paths: list[Path], left_out: int, failed: int, *, as_json: bool
 ) -> None:
-    mean = pairs.centered[0].stamp.corpus_mean_id if pairs.centered else None
+    mean = pairs.mean
     if as_json:
         summary = {
             "documents": len(pairs.raw),
             "failed": failed,
             "left_out": left_out,
-            "corpus_mean": mean,
+            "corpus_mean": mean and mean.id,
             "files": [str(path) for path in paths],
         }
-        click.echo(json.dumps(summary))
+        print_json(summary, indent=None)
         return
     if not paths:
-        click.echo("No document has a vector, and no table was written.", err=True)
+        say("No document has a vector, so no table was written.", err=True)
         return
     for path in paths:
-        click.echo(path)
-    centered = f"raw and centred by {mean}" if mean else "raw; --center adds centred ones"
-    click.echo(f"{len(pairs.raw):,} documents, {centered}")
+        say(str(path))
+    centered = f"raw and centered by {mean.name} ({mean.id})" if mean else ""
+    kinds = centered or "raw only; --center adds centered tables"
+    say(f"{len(pairs.raw):,} documents, {kinds}")

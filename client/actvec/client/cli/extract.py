@@ -1,53 +1,55 @@
 """`actvec extract`: one text to one vector on disk."""
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
-from actvec.client.cli.options import Server, json_option, talks_to_server, vector_options
-from actvec.client.documents import read_text
-from actvec.client.files import VectorFolder
-from actvec.client.vectors import Document, Mode, Truncation
+from actvec.client.bulk.sinks.vector_folder import VectorFolder
+from actvec.client.cli.commands import Verb
+from actvec.client.cli.foreign import say
+from actvec.client.cli.options import (
+    Connect,
+    OutPath,
+    json_option,
+    read_document,
+    talks_to_server,
+    timeout_option,
+)
+from actvec.client.cli.pairs import tell_mean
+from actvec.client.cli.settings import Asked, vector_options
+from actvec.client.cli.tables import print_json
+from actvec.client.lock import visiting
+from actvec.client.records.vectors import Document
 
 
-@click.command
+@click.command(cls=Verb)
 @click.argument("stdin", metavar="[-]", type=click.Choice(["-"]), required=False)
 @click.option("--text", help="The text itself.")
 @click.option(
     "--file",
     "path",
     type=click.Path(path_type=Path),
-    help="A file with the text in UTF-8; its name without the suffix is the document's id.",
+    help="A file with the text in UTF-8; its name without the suffix becomes the document's id.",
 )
-@vector_options
+@vector_options()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=OutPath(),
     default=Path(),
     show_default="here",
-    help="The folder to write to; created where it is missing.",
+    help="The folder to write to; created if missing.",
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    help="Seconds to wait for the answer.",
-)
+@timeout_option("Give up if there is no answer after this long.")
 @json_option
 @talks_to_server
 def extract(
-    server: Server,
+    server: Connect,
     *,
     stdin: str | None,
     text: str | None,
     path: Path | None,
-    mode: Mode,
-    center: str | None,
-    truncation: Truncation,
-    bos: bool | None,
+    asked: Asked,
     out: Path,
     timeout: float,
     as_json: bool,
@@ -55,28 +57,30 @@ def extract(
     """Turn one text (--text, --file, or - for standard input) into a vector on disk.
 
     Writes activation_vector_MODE_NAME.safetensors and activation_vector_MODE_NAME_metadata.json.
-    NAME is the file's name without its suffix, or begins the text's SHA-256. The vector of another
-    text that is there under the same name is not replaced: the command fails.
+    NAME is the file's name without its suffix or, for a bare text, the first digits of its SHA-256.
+    If another text has the same NAME there, the command fails and replaces nothing. It also fails
+    while a job of `stream` writes to the folder.
     """
     document = _document(stdin, text, path)
     folder = VectorFolder(out)
     with server.connect(timeout=timeout) as client:
-        vector = client.extract(
-            document, mode=mode, center=center, truncation=truncation, prepend_bos=bos
-        )
-    saved = folder.save(vector)
+        vector = client.extract(document, asked.of(client))
+        mean = client.get_mean(vector.stamp.corpus_mean_id) if vector.stamp.centered else None
+    with visiting(out):
+        saved = folder.save(vector)
+    if mean is not None:
+        tell_mean(mean)
     if as_json:
         paths = {
             "vector_path": str(saved.vector_path),
             "metadata_path": str(saved.metadata_path),
         }
-        click.echo(json.dumps(saved.metadata | paths, indent=2))
+        print_json(saved.metadata | paths)
         return
     cut = f" of {vector.tokens}" if vector.tokens_used < vector.tokens else ""
-    centered = f", centred by {vector.stamp.corpus_mean_id}" if vector.stamp.centered else ""
-    click.echo(
+    say(
         f"{saved.vector_path}: {len(vector.values)} numbers of {vector.tokens_used}{cut} tokens,"
-        f" norm {vector.norm:.2f}{centered}"
+        f" norm {vector.norm:.2f}{', centered' if mean else ''}"
     )
 
 
@@ -85,11 +89,9 @@ def _document(stdin: str | None, text: str | None, path: Path | None) -> Documen
         raise click.UsageError("give one text: --text, --file, or - for standard input")
     if text is not None:
         return Document("", text)
+    if path is not None:
+        return read_document(path, path.stem)
     try:
-        if path is not None:
-            return Document(path.stem, read_text(path))
         return Document("", sys.stdin.buffer.read().decode())
     except UnicodeDecodeError as error:
         raise click.UsageError(f"standard input is not UTF-8 at byte {error.start}") from None
-    except ValueError as error:
-        raise click.UsageError(f"{path}: {error}") from None

@@ -1,9 +1,22 @@
-"""The one function that prints text that others wrote: ids, names, records, servers' messages."""
+"""The one way to print text that others wrote: ids, names, records, servers' messages."""
 
 import unicodedata
 
+import click
+
 # Invisible, but emoji and several scripts are spelled with them, and a terminal obeys neither.
 _JOINERS = "\u200c\u200d"
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines on a terminal, each as `shown` gives it.
+
+    Args:
+        lines: Without line ends: those within a line are escaped.
+        err: Print on standard error.
+    """
+    for line in lines:
+        click.echo(shown(line), err=err)
 
 
 def shown(text: str, width: int | None = None) -> str:

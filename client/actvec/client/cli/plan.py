@@ -1,31 +1,34 @@
 """`actvec plan`: what a pass over a corpus takes and costs."""
 
-import json
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
-from actvec.client.cli.counting import show_count
-from actvec.client.cli.options import json_option, truncation_option
-from actvec.client.cli.progress import duration
+from actvec.client.cli.commands import Verb
+from actvec.client.cli.foreign import say
+from actvec.client.cli.options import column_options, json_option
+from actvec.client.cli.progress import duration, show_progress
+from actvec.client.cli.settings import truncation_option
+from actvec.client.cli.tables import print_json
 from actvec.client.corpora.tokenizing import TokenCounter
-from actvec.client.documents import DocumentSource, open_documents
-from actvec.client.plan import (
+from actvec.client.documents import Columns, DocumentSource, open_documents
+from actvec.client.planning.estimate import (
+    FRACTION_OF_PEAK,
     Estimate,
     Figure,
-    Load,
     context_figure,
-    estimate,
     known_for_rate,
     measure_load,
     price_figure,
     rate_figure,
     start_figure,
 )
-from actvec.client.prices import CARDS, card_name
-from actvec.client.vectors import Document, Failure, Truncation
+from actvec.client.planning.prices import CARDS, card_name
+from actvec.client.records.settings import Truncation
+from actvec.client.records.vectors import Document, Failure
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -36,19 +39,20 @@ _OVER = {
     "end": "their end is kept",
 }
 
-# Columns of the lines that are printed, and of their second column.
+# Columns of the lines that are printed.
 _WIDTH = 100
-_INDENT = " " * 12
 
 
-@click.command
+@click.command(cls=Verb)
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option(
     "--gpu",
     metavar="NAME",
     required=True,
-    help=f"The card: {', '.join(CARDS)}; another one with --price-per-hour and"
-    " --tokens-per-second.",
+    help=(
+        f"The card: {', '.join(CARDS)}. Any other card needs --price-per-hour "
+        "and --tokens-per-second."
+    ),
 )
 @click.option(
     "--workers",
@@ -56,14 +60,16 @@ _INDENT = " " * 12
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Machines with such a card that share the corpus.",
+    help="The number of machines with such a card that share the corpus.",
 )
 @click.option(
     "--model",
     metavar="ID",
     default="EleutherAI/pythia-12b",
     show_default=True,
-    help="The model; the speed of Pythias can be assumed, of others it has to be given.",
+    help=(
+        "The model. The speed is estimated for Pythias; any other model needs --tokens-per-second."
+    ),
 )
 @click.option(
     "--tokenizer",
@@ -74,36 +80,42 @@ _INDENT = " " * 12
     "--context",
     metavar="TOKENS",
     type=click.IntRange(min=1),
-    help="Tokens of a document that the model takes, BOS included.  [default: the model's, 2048]",
+    help=(
+        "The longest document that the model takes, in tokens, BOS included.  "
+        "[default: the model's, 2048]"
+    ),
 )
 @truncation_option
 @click.option(
     "--tokens-per-second",
     metavar="N",
     type=_POSITIVE,
-    help="Of one worker, where you have measured it.  [default: assumed, see --fraction]",
+    help=(
+        "The speed of one worker, if you have measured it.  [default: an assumption, "
+        "see --fraction]"
+    ),
 )
 @click.option(
     "--fraction",
     metavar="SHARE",
     type=click.FloatRange(0, 1, min_open=True),
-    default=0.5,
+    default=FRACTION_OF_PEAK,
     show_default=True,
-    help="Of the card's peak, which is assumed where --tokens-per-second is not given.",
+    help="Without --tokens-per-second, assume this fraction of the card's peak.",
 )
 @click.option(
     "--price-per-hour",
     type=click.FloatRange(min=0),
     metavar="DOLLARS",
-    help="Of one worker.  [default: from a table of Modal's prices]",
+    help="The price of one worker.  [default: from a table of Modal's prices]",
 )
 @click.option(
     "--start-seconds",
     metavar="SECONDS",
     type=click.FloatRange(min=0),
-    help="From the start of a worker until it computes, which is paid for.  [default: 120, an"
-    " assumption]",
+    help="Paid time from the start of a worker until it computes.  [default: 120, an assumption]",
 )
+@column_options
 @json_option
 def plan(
     *,
@@ -118,12 +130,13 @@ def plan(
     fraction: float,
     price_per_hour: float | None,
     start_seconds: float | None,
+    columns: Columns,
     as_json: bool,
 ) -> None:
-    """Reckon what a pass over INPUT takes and costs, before anything is started.
+    """Estimate the time and cost of a pass over INPUT, before you start anything.
 
-    INPUT is what `stream` takes; its tokens are counted with the model's own tokenizer. No server
-    is needed. The exit code is 1 where documents would fail.
+    INPUT is a folder or file of documents, as for `stream`. The model's own tokenizer counts its
+    tokens. You need no server. The exit code is 1 if documents would fail.
     """
     gpu = card_name(gpu)
     price = price_figure(gpu, price_per_hour)
@@ -131,7 +144,7 @@ def plan(
         # To ask for it after the count of a large corpus would be late.
         known_for_rate(gpu, model)
     fits = context_figure(model, context)
-    documents = open_documents(source)
+    documents = open_documents(source, columns=columns)
     load = measure_load(
         _shown(documents),
         TokenCounter(tokenizer or model),
@@ -139,29 +152,12 @@ def plan(
         truncation=truncation,
     )
     rate = rate_figure(gpu, model, load, given=tokens_per_second, fraction=fraction)
-    start = start_figure(start_seconds)
-
-    def reckon(machines: int) -> Estimate:
-        return estimate(
-            load,
-            workers=machines,
-            tokens_per_second=rate,
-            price_per_hour=price,
-            start_seconds=start,
-        )
-
-    reckoned = reckon(workers)
+    found = Estimate(load, workers, rate, price, start_figure(start_seconds))
     if as_json:
-        click.echo(json.dumps(_to_dict(load, reckoned, gpu)))
+        print_json(_to_dict(found, gpu), indent=None)
     else:
-        _show(
-            load,
-            reckoned,
-            one_more=reckon(workers + 1),
-            gpu=gpu,
-            fits=fits,
-            fate=_OVER[truncation],
-        )
+        for name, value in _rows(found, gpu, fits, truncation):
+            say(*textwrap.wrap(f"{name:<12}{value}", _WIDTH, subsequent_indent=" " * 12))
     if load.unreadable or (load.over_context and truncation == "error"):
         raise click.exceptions.Exit(1)
 
@@ -173,61 +169,54 @@ def _shown(documents: DocumentSource) -> Iterator[Document | Failure]:
     def words() -> str:
         return f"{done:,} documents read"
 
-    with show_count(documents.count) as show:
+    with show_progress() as progress:
         for done, item in enumerate(documents, start=1):
-            show(done, words)
+            progress.update(done, documents.count, words)
             yield item
 
 
-def _to_dict(load: Load, reckoned: Estimate, gpu: str) -> dict[str, object]:
-    rate, price = reckoned.tokens_per_second, reckoned.price_per_hour
-    return {
-        "documents": load.documents,
-        "unreadable": load.unreadable,
-        "over_context": load.over_context,
-        "tokens": load.tokens,
-        "longest_tokens": load.longest_tokens,
+def _to_dict(found: Estimate, gpu: str) -> dict[str, object]:
+    load, rate, price = asdict(found.load), found.tokens_per_second, found.price_per_hour
+    del load["squares"]
+    return load | {
         "gpu": gpu,
-        "workers": reckoned.workers,
+        "workers": found.workers,
         "tokens_per_second": round(rate.value, 1),
         "tokens_per_second_from": "given" if rate.given else "assumed",
         "price_per_hour": price.value,
         "price_from": price.origin,
-        "start_seconds": reckoned.start_seconds.value,
-        "seconds": round(reckoned.seconds, 1),
-        "dollars": round(reckoned.dollars, 4),
+        "start_seconds": found.start_seconds.value,
+        "seconds": round(found.seconds, 1),
+        "dollars": round(found.dollars, 4),
     }
 
 
-def _show(
-    load: Load, reckoned: Estimate, *, one_more: Estimate, gpu: str, fits: Figure, fate: str
-) -> None:
-    rate, price, start = (
-        reckoned.tokens_per_second,
-        reckoned.price_per_hour,
-        reckoned.start_seconds,
-    )
-    rows = [("corpus", f"{load.documents:,} documents, {load.tokens:,} tokens to compute")]
+def _rows(
+    found: Estimate, gpu: str, fits: Figure, truncation: Truncation
+) -> Iterator[tuple[str, str]]:
+    load, rate = found.load, found.tokens_per_second
+    price, start = found.price_per_hour, found.start_seconds
+    yield "corpus", f"{load.documents:,} documents, {load.tokens:,} tokens to compute"
     if load.unreadable:
-        rows.append(("unreadable", f"{load.unreadable:,}, or blank: they fail and cost nothing"))
+        yield "unreadable", f"{load.unreadable:,}, blank ones included: they fail and cost nothing"
     if load.over_context:
-        rows.append(("too long", f"{load.over_context:,} over the context: {fate}"))
-    rows += [
-        ("longest", f"{load.longest_tokens:,} tokens, BOS included"),
-        ("context", f"{fits.value:,.0f} tokens ({fits.origin})"),
-        ("speed", f"{rate.value:,.0f} tokens/s a worker ({rate.origin})"),
-        ("price", f"${price.value:.2f} an hour for {gpu} ({price.origin})"),
-        ("start", f"{start.value:,.0f} s of each worker ({start.origin})"),
-        ("time", _time(reckoned)),
-        ("cost", f"${reckoned.dollars:.2f} for GPUs; CPU, memory and idle time come on top"),
-        ("one more", f"{_time(one_more)}, ${one_more.dollars:.2f}"),
-    ]
-    for name, value in rows:
-        click.echo(
-            textwrap.fill(value, _WIDTH, initial_indent=f"{name:<12}", subsequent_indent=_INDENT)
-        )
+        yield "too long", f"{load.over_context:,} over the context: {_OVER[truncation]}"
+    yield "longest", f"{load.longest_tokens:,} tokens, BOS included"
+    yield "context", f"{fits.value:,.0f} tokens ({_origin(fits, '--context')})"
+    yield "speed", f"{rate.value:,.0f} tokens/s per worker ({_origin(rate, '--tokens-per-second')})"
+    yield "price", f"${price.value:.2f} an hour for {gpu} ({_origin(price, '--price-per-hour')})"
+    yield "start", f"{start.value:,.0f} s for each worker ({_origin(start, '--start-seconds')})"
+    yield "time", _time(found)
+    yield "cost", f"${found.dollars:.2f} for GPUs; CPU, memory and idle time come on top"
+    more = replace(found, workers=found.workers + 1)
+    yield "one more", f"{_time(more)}, ${more.dollars:.2f}"
 
 
-def _time(reckoned: Estimate) -> str:
-    workers = "1 worker" if reckoned.workers == 1 else f"{reckoned.workers:,} workers"
-    return f"{duration(reckoned.seconds)} with {workers}"
+def _origin(figure: Figure, option: str) -> str:
+    """Where a number is from; one that was not given, with the option that gives it."""
+    return figure.origin if figure.given else f"{figure.origin}; {option}"
+
+
+def _time(found: Estimate) -> str:
+    workers = "1 worker" if found.workers == 1 else f"{found.workers:,} workers"
+    return f"{duration(found.seconds)} with {workers}"

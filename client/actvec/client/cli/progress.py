@@ -1,26 +1,93 @@
-"""How a long job is going: a bar on a terminal, a line now and then in a log.
+"""How far a verb is, on standard error: a bar on a terminal, a line now and then in a log.
 
-Rates are shown in tokens, since documents differ in length, and the time that is left is reckoned
-from the bytes of the input, for the same reason.
+Rates are of tokens, since documents differ in length; the time that is left comes from the bytes of
+the input, for the same reason.
 """
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
-
-import click
 
 from actvec.client.bulk.progress import JobProgress
-from actvec.client.means import MeanProgress
+from actvec.client.cli.foreign import say
+from actvec.client.documents.reading import Reading
+from actvec.client.records.means import MeanProgress
 
-# Seconds between lines in a log.
+# Seconds between lines in a log, and between changes of a bar.
 _LINE_EVERY = 10.0
+_BAR_EVERY = 0.1
+
+
+class ProgressDisplay:
+    """Shows how much is done, as often as people can read it.
+
+    Args:
+        show: Shows how much is done, of how much (None if that is not known), and words.
+        every: Seconds between two times.
+        first_after: Seconds before the first time; None for `every`.
+    """
+
+    def __init__(
+        self,
+        show: Callable[[int, int | None, str], None],
+        every: float,
+        first_after: float | None = None,
+    ) -> None:
+        self._show = show
+        self._every = every
+        self._hidden: Callable[[], None] | None = None
+        self._due = time.monotonic() + (every if first_after is None else first_after)
+
+    def update(self, done: int, total: int | None, words: Callable[[], str]) -> None:
+        """Show it, or not yet; may be called for each document."""
+        self._hidden = lambda: self._show(done, total, words())
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + self._every
+            self.show_last()
+
+    def show_last(self) -> None:
+        """Show the last `update`, if it was not shown."""
+        show, self._hidden = self._hidden, None
+        if show is not None:
+            show()
+
+
+@contextmanager
+def show_progress() -> Iterator[ProgressDisplay]:
+    """Progress on standard error."""
+    if not sys.stderr.isatty():
+        yield ProgressDisplay(lambda _done, _total, words: say(words, err=True), _LINE_EVERY)
+        return
+    # rich takes longer to import than most calls take to be answered.
+    from rich import console, progress  # noqa: PLC0415
+
+    columns = (
+        progress.SpinnerColumn(),
+        progress.BarColumn(),
+        progress.TextColumn("{task.fields[words]}", markup=False),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns, console=console.Console(stderr=True)) as display:
+        task = display.add_task("", total=None, words="")
+        bar = ProgressDisplay(
+            lambda done, total, words: display.update(
+                task, completed=done, total=total, words=words
+            ),
+            _BAR_EVERY,
+        )
+        yield bar
+        bar.show_last()
+
+
+def waiting_lines() -> Callable[[float, str], None]:
+    """Reports that a server is waited for, at once and then now and then; see `Waking`."""
+    progress = ProgressDisplay(lambda _done, _total, words: say(words, err=True), _LINE_EVERY, 0.0)
+    return lambda seconds, what: progress.update(0, None, lambda: f"{what} ({seconds:.0f} s)")
 
 
 def describe(progress: JobProgress) -> str:
-    """What a job has done, in words."""
+    """A job that ended, in words."""
     vectors = "1 vector" if progress.vectors == 1 else f"{progress.vectors:,} vectors"
     failed = f", {progress.failed:,} failed" if progress.failed else ""
     resumed = progress.resumed_vectors + progress.resumed_failed
@@ -32,120 +99,29 @@ def describe(progress: JobProgress) -> str:
     )
 
 
+def job_words(progress: JobProgress) -> str:
+    """A job that runs, in words."""
+    done = "" if progress.fraction is None else f"{progress.fraction:.1%}: "
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    left = "" if (s := progress.seconds_left) is None else f"; {duration(s)} left"
+    return (
+        f"{done}{progress.documents:,} documents{failed}, {progress.tokens:,} tokens,"
+        f" {progress.tokens_per_second:,.0f} tokens/s{left}"
+    )
+
+
+def mean_words(progress: MeanProgress, reading: Reading) -> str:
+    """A mean that is computed, in words."""
+    done = "" if reading.fraction is None else f"{reading.fraction:.1%}: "
+    left = "" if (s := reading.seconds_left) is None else f"; {duration(s)} left"
+    return (
+        f"{done}{progress.documents + progress.skipped:,} documents, {progress.skipped:,} skipped,"
+        f" {progress.committed:,} durable, {progress.tokens:,} tokens,"
+        f" {progress.tokens_per_second:,.0f} tokens/s{left}"
+    )
+
+
 def duration(seconds: float) -> str:
     """A time, as `H:MM:SS`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-class Display(Protocol):
-    """Is told after each document."""
-
-    def update(self, progress: JobProgress) -> None:
-        """Show it, or not yet."""
-
-
-class _Lines:
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _LINE_EVERY
-
-    def update(self, progress: JobProgress) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _LINE_EVERY
-        done = "" if progress.fraction is None else f"{progress.fraction:.1%}: "
-        left = progress.seconds_left
-        rest = "" if left is None else f"; {duration(left)} left"
-        click.echo(f"{done}{describe(progress)}{rest}", err=True)
-
-
-@contextmanager
-def show_progress() -> Iterator[Display]:
-    """Progress of vectors on standard error."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    with _bar() as show:
-
-        class Bar:
-            def update(self, progress: JobProgress) -> None:
-                failed = f", {progress.failed:,} failed" if progress.failed else ""
-                left = progress.seconds_left
-                show(
-                    progress.done_bytes,
-                    progress.input_bytes,
-                    f"{progress.documents:,} documents{failed}, {progress.tokens:,} tokens,"
-                    f" {progress.tokens_per_second:,.0f}/s",
-                    "" if left is None else f"{duration(left)} left",
-                )
-
-        yield Bar()
-
-
-class MeanProgressDisplay(Protocol):
-    """Is told now and then how a mean is going."""
-
-    def update(self, progress: MeanProgress) -> None:
-        """Show it, or not yet."""
-
-
-class _MeanLines:
-    def __init__(self) -> None:
-        self._next = time.monotonic() + _LINE_EVERY
-        self._opened = False
-
-    def update(self, progress: MeanProgress) -> None:
-        if not self._opened and progress.committed:
-            click.echo(f"resuming after document {progress.committed:,}", err=True)
-        self._opened = True
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + _LINE_EVERY
-            click.echo(
-                f"{progress.documents:,} documents of {progress.tokens:,} tokens,"
-                f" {progress.skipped:,} skipped, {progress.committed:,} durable,"
-                f" {progress.tokens_per_second:,.0f} tokens/s",
-                err=True,
-            )
-
-
-@contextmanager
-def show_mean_progress(total: int | None) -> Iterator[MeanProgressDisplay]:
-    """Progress of a mean on standard error; `total` documents, or None where not known."""
-    if not sys.stderr.isatty():
-        yield _MeanLines()
-        return
-    with _bar() as show:
-
-        class Bar:
-            def update(self, progress: MeanProgress) -> None:
-                documents = progress.documents + progress.skipped
-                of_all = "" if total is None else f"/{total:,}"
-                show(
-                    documents,
-                    total,
-                    f"{documents:,}{of_all} documents, {progress.tokens:,} tokens,"
-                    f" {progress.tokens_per_second:,.0f}/s",
-                    "",
-                )
-
-        yield Bar()
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int | None, str, str], None]]:
-    """A bar; call what it yields with how much is done, of how much, and two texts beside it."""
-    # rich takes longer to import than most calls take to be answered.
-    from rich import console, progress  # noqa: PLC0415
-
-    columns = (
-        progress.SpinnerColumn(),
-        progress.BarColumn(),
-        progress.TextColumn("{task.fields[said]}"),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.fields[left]}"),
-    )
-    with progress.Progress(*columns, console=console.Console(stderr=True)) as display:
-        task = display.add_task("", total=None, said="", left="")
-        yield lambda done, total, said, left: display.update(
-            task, completed=done, total=total, said=said, left=left
-        )

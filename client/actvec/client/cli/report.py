@@ -4,118 +4,161 @@ from pathlib import Path
 
 import click
 
-from actvec.client.cli.options import (
-    Server,
-    center_option,
-    limit_option,
-    talks_to_server,
-    truncation_option,
+from actvec.client.analysis.paired import Selection, select
+from actvec.client.analysis.report import (
+    Material,
+    gather,
+    gather_stored,
+    gather_tables,
+    write_pictures,
+    write_report,
 )
-from actvec.client.cli.pairs import failures_of, pair_up, tell_gaps
-from actvec.client.documents import open_documents, read_text
+from actvec.client.cli.commands import Verb
+from actvec.client.cli.findings.folder import whiten_option
+from actvec.client.cli.foreign import say
+from actvec.client.cli.options import (
+    Connect,
+    OutPath,
+    kept_column_options,
+    limit_option,
+    read_document,
+    talks_to_server,
+)
+from actvec.client.cli.pairs import (
+    documents_or_samples,
+    failures_of,
+    pair_up,
+    refuse_columns,
+    tell_gaps,
+)
+from actvec.client.cli.settings import Asked, vector_options
+from actvec.client.documents import Columns
 from actvec.client.extras import import_extra
-from actvec.client.paired import Selection, select
-from actvec.client.report.gather import Material, gather, gather_tables
-from actvec.client.report.page import write_pictures, write_report
-from actvec.client.samples import sample_corpus
-from actvec.client.vectors import Document, Mode, Truncation
+from actvec.client.findings import Whitening
+from actvec.client.records.vectors import Document
+from actvec.client.stored.loading import load
 
 
-@click.command
+@click.command(cls=Verb)
 @click.argument("source", metavar="[INPUT]", type=click.Path(path_type=Path), required=False)
-@click.option("--text", help="One text.")
-@click.option("--file", "path", type=click.Path(path_type=Path), help="A file with one text.")
-@click.option("--samples", is_flag=True, help="Take the sample corpus.")
+@click.option("--text", help="Show this text.")
+@click.option("--file", "path", type=click.Path(path_type=Path), help="Show the text of this file.")
+@click.option("--samples", is_flag=True, help="Show the sample corpus.")
 @click.option(
     "--csv",
     "tables",
     nargs=2,
-    metavar="RAW.csv CENTRED.csv",
+    metavar="RAW.csv CENTERED.csv",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Tables that `actvec csv` wrote; no server is asked.",
+    help="Read tables that `actvec csv` wrote, without a server.",
 )
 @click.option(
-    "--mode",
-    type=click.Choice(["short", "long"]),
-    help="One pool, or four; of tables, the mode that they are of.  [default: long; of tables, what"
-    " their names say as `actvec csv` gave them]",
+    "--vectors",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Read vectors that `stream` made, without a server; raw ones are centered by their own"
+    " average. Color the map by the columns that `stream --keep` stored.",
 )
-@center_option
-@truncation_option
+@whiten_option
+@vector_options(default="long")
 @limit_option
+@kept_column_options
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=OutPath(dir_okay=False),
     default=Path("report.html"),
     show_default=True,
     help="The HTML file to write.",
 )
-@click.option("--png", type=click.Path(path_type=Path), help="A folder for the figures as PNG.")
+@click.option(
+    "--png",
+    type=OutPath(),
+    help="Also write the figures as PNG files to this folder.",
+)
+@click.option(
+    "--umap",
+    is_flag=True,
+    help="Add a map by UMAP to the one by PCA; needs pip install 'actvec[umap]'.",
+)
 @talks_to_server
 def report(
-    server: Server,
+    server: Connect,
     *,
     source: Path | None,
     text: str | None,
     path: Path | None,
     samples: bool,
     tables: tuple[Path, Path] | None,
-    mode: Mode | None,
-    center: str | None,
-    truncation: Truncation,
+    folder: Path | None,
+    whitening: Whitening | None,
+    asked: Asked,
     limit: int,
+    columns: Columns,
     out: Path,
     png: Path | None,
+    umap: bool,
 ) -> None:
-    """Write one HTML file with figures of vectors, raw and (with --center) centred.
+    """Write one HTML file to look at: which documents are alike, raw and (with --center) centered.
 
-    It shows INPUT (what `stream` takes), one text, the sample corpus, or tables of `actvec csv`.
-    The file needs no network. The text of the first document is in it.
+    It shows INPUT (a folder or file of documents, as for `stream`), one text, the sample corpus,
+    vectors on disk, or tables of `actvec csv`; the names of these tell their preset, unless you
+    give --mode. Columns that you --keep can color the map. The file needs no network. It contains
+    the text of the first document and the beginning of each.
     """
-    if sum((source is not None, text is not None, path is not None, samples, bool(tables))) != 1:
-        raise click.UsageError("give one of INPUT, --text, --file, --samples and --csv")
+    if (
+        sum(given is not None for given in (source, text, path, samples or None, tables, folder))
+        != 1
+    ):
+        raise click.UsageError("give one of INPUT, --text, --file, --samples, --vectors and --csv")
+    if whitening is not None and folder is None:
+        raise click.UsageError("--whiten is for --vectors")
     # Before anything is computed in vain.
-    import_extra("plotly", "report")
+    if png is not None:
+        import_extra("choreographer", "report")
+    if umap:
+        import_extra("umap", "umap")
     failed = False
     if tables:
-        material = gather_tables(*tables, mode=mode)
+        refuse_columns(columns)
+        material = gather_tables(*tables, mode=asked.preset)
+    elif folder is not None:
+        refuse_columns(columns)
+        pools = asked.settings.pool_names if asked.preset else asked.settings.pools
+        vectors = load(folder).pick(asked.settings.layers or None, pools or None)
+        material = gather_stored(vectors, whitening, limit=limit)
     else:
-        selection = _selection(source, text, path, limit)
-        material, failed = _ask(server, selection, mode or "long", center, truncation)
-    write_report(out, material)
-    click.echo(f"{out}: {len(material.labels):,} documents")
+        selection = _selection(source, text, path, columns, limit)
+        material, failed = _ask(server, selection, asked)
+    write_report(out, material, umap=umap)
+    say(f"{out}: {len(material.ids):,} documents")
     if png is not None:
         for picture in write_pictures(png, material):
-            click.echo(picture)
+            say(str(picture))
     if failed:
         raise click.exceptions.Exit(1)
 
 
-def _selection(source: Path | None, text: str | None, path: Path | None, limit: int) -> Selection:
-    if source is not None:
-        return select(open_documents(source), limit)
+def _selection(
+    source: Path | None, text: str | None, path: Path | None, columns: Columns, limit: int
+) -> Selection:
+    if text is None and path is None:
+        return select(documents_or_samples(source, columns), limit)
+    refuse_columns(columns)
     if text is not None:
         return Selection((Document("text", text),))
-    if path is not None:
-        try:
-            return Selection((Document(path.stem, read_text(path)),))
-        except ValueError as error:
-            raise click.UsageError(f"{path}: {error}") from None
-    return select(sample_corpus(), limit)
+    assert path is not None  # noqa: S101 - of the two, one is given
+    return Selection((read_document(path, path.stem),))
 
 
-def _ask(
-    server: Server, selection: Selection, mode: Mode, center: str | None, truncation: Truncation
-) -> tuple[Material, bool]:
-    pairs = pair_up(server, selection, mode=mode, center=center, truncation=truncation)
+def _ask(server: Connect, selection: Selection, asked: Asked) -> tuple[Material, bool]:
+    pairs = pair_up(server, selection, asked)
     tell_gaps(selection, pairs)
     failures = failures_of(selection, pairs)
     for failure in failures:
-        click.echo(f"{failure.id!a} is not in the report: {failure.message}", err=True)
+        say(f"{failure.id!a} is not in the report: {failure.message}", err=True)
     mean = None
     if pairs.centered:
         with server.connect() as client:
             mean = client.download_mean(pairs.centered[0].stamp.corpus_mean_id)
-    first = pairs.raw[0] if pairs.raw else None
-    shown = next((d for d in selection.documents if first is not None and d.id == first.id), None)
-    return gather(pairs, shown, mean), bool(failures)
+    return gather(pairs, selection.documents, mean), bool(failures)

@@ -1,7 +1,6 @@
 """`actvec stream`: the vectors of many documents, on disk."""
 
 import contextlib
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,28 +16,34 @@ from actvec.client.bulk import (
     Layout,
     VectorJob,
 )
+from actvec.client.bulk.failures import first_failure
+from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype
+from actvec.client.cli.commands import Verb
+from actvec.client.cli.foreign import say
 from actvec.client.cli.options import (
-    Server,
-    column_options,
+    URLS,
+    Connect,
     json_option,
+    kept_column_options,
+    retry_for_option,
     shard_option,
     talks_to_server,
-    vector_options,
 )
-from actvec.client.cli.progress import describe, show_progress
+from actvec.client.cli.pairs import tell_mean, tell_shortened
+from actvec.client.cli.progress import describe, job_words, show_progress
+from actvec.client.cli.settings import Asked, vector_options
+from actvec.client.cli.tables import print_json
 from actvec.client.documents import Columns, Shard, open_documents
-from actvec.client.files import FILE_DTYPE, Dtype
-from actvec.client.vectors import Mode, Truncation
 
 
-@click.command
+@click.command(cls=Verb)
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@vector_options
+@vector_options()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     required=True,
-    help="The folder to write to; created where it is missing.",
+    help=("The folder to write to; created if missing. For shards and parquet also " + URLS + "."),
 )
 @click.option(
     "--format",
@@ -46,31 +51,39 @@ from actvec.client.vectors import Mode, Truncation
     type=click.Choice(["files", "shards", "parquet"]),
     default="files",
     show_default=True,
-    help="A safetensors file a document, as `actvec extract` writes; or files of many rows:"
-    " safetensors with an index (vectors-00000.safetensors and .jsonl), or Parquet"
-    " (vectors.parquet/part-00000.parquet).",
+    help=(
+        "files: one safetensors file per document, as `actvec extract` writes. "
+        "shards: safetensors files of many rows with an index "
+        "(vectors-00000.safetensors and .jsonl). parquet: "
+        "vectors.parquet/part-00000.parquet."
+    ),
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),
     default=FILE_DTYPE,
     show_default=True,
-    help="How the numbers are written.",
+    help="The dtype of the numbers.",
 )
 @click.option(
     "--rows-per-file",
     type=click.IntRange(min=1, max=MAX_ROWS_PER_FILE),
     metavar="N",
-    help=f"Vectors of a shard or Parquet file; memory holds one file.  [default: {ROWS_PER_FILE}]",
+    help=(
+        "Vectors per shard or Parquet file; one file is held in memory.  [default: "
+        f"{ROWS_PER_FILE}, or as many of them as make up 1 GiB]"
+    ),
 )
 @shard_option
-@column_options
+@kept_column_options
 @click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with the job in --out, whatever ended it; begin it where there is none. Settings"
-    " and INPUT must be those that it was begun with.",
+    help=(
+        "Continue the job in --out; start it if there is none. Settings and INPUT "
+        "must be the same as before."
+    ),
 )
 @click.option(
     "--save-every",
@@ -78,35 +91,29 @@ from actvec.client.vectors import Mode, Truncation
     metavar="SECONDS",
     default=60.0,
     show_default=True,
-    help="Write a shard or Parquet file that is not full after this time, so that a kill costs no"
-    " more.",
+    help=(
+        "Save an unfinished shard or Parquet file after this time, so that a kill costs no more; "
+        "on the hub, at most every 600 seconds."
+    ),
 )
 @click.option(
     "--window",
     type=click.IntRange(min=1),
     metavar="DOCUMENTS",
-    help="In flight at a time; one of more than 16,384 characters counts as several.  [default:"
-    " twice what the server has inside]",
+    help=(
+        "Documents in flight; one of more than 16,384 characters, or with a vector of more than "
+        "256 KiB, counts as several.  [default: twice as many as the server takes in]"
+    ),
 )
-@click.option(
-    "--retry-for",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=300.0,
-    show_default=True,
-    help="Without progress, after which a broken connection is given up.",
-)
+@retry_for_option
 @json_option
 @talks_to_server
 def stream(
-    server: Server,
+    server: Connect,
     *,
     source: Path,
-    mode: Mode,
-    center: str | None,
-    truncation: Truncation,
-    bos: bool | None,
-    out: Path,
+    asked: Asked,
+    out: str,
     format_: Format,
     dtype: Dtype,
     rows_per_file: int | None,
@@ -123,31 +130,20 @@ def stream(
 
     INPUT is a folder of .txt files; JSON lines (.jsonl or .json, also .gz or .zst) with a `text`
     and an optional `id` per line; or a .parquet file with such columns. `-` reads JSON lines from
-    standard input. Documents that fail are listed in errors.jsonl in the output folder, the others
-    are kept, and the exit code is 1.
+    standard input. If documents fail, errors.jsonl in the output folder lists them, the others are
+    kept, and the exit code is 1.
 
-    The folder's manifest.json says what the job is. A job that was killed goes on with --resume;
-    without it, a folder that holds a job already is refused. Other files in the folder stay, save
-    for those of the same names.
+    The folder's manifest.json describes the job. --resume continues a job that was killed; without
+    it, a folder that holds a job is refused. Other files in the folder stay, except those of the
+    same names.
     """
     if format_ == "files" and rows_per_file is not None:
         raise click.UsageError("--rows-per-file is for --format shards and --format parquet")
     documents = open_documents(source, shard, columns)
     if resume and documents.size is None:
-        click.echo(f"{source} can be read only once: this job cannot be resumed", err=True)
-    job = VectorJob(
-        documents,
-        out,
-        mode=mode,
-        center=center,
-        truncation=truncation,
-        prepend_bos=bos,
-        layout=Layout(format_, dtype, rows_per_file or ROWS_PER_FILE),
-        ordered=ordered,
-        resume=resume,
-        save_every=save_every,
-    )
-    latest = JobProgress()
+        say(f"{source} can be read only once, so this job cannot be resumed", err=True)
+    job: VectorJob | None = None
+    told = asked.settings.center is None
     try:
         with (
             _terminable(),
@@ -156,24 +152,55 @@ def stream(
         ):
 
             def update(progress: JobProgress) -> None:
-                nonlocal latest
-                latest = progress
-                display.update(progress)
+                nonlocal told
+                # With the first vector, by the id in its stamp: `latest` may be another one by now.
+                if not told and progress.vectors and job and job.center:
+                    told = True
+                    tell_mean(client.get_mean(job.center))
+                display.update(
+                    progress.done_bytes, progress.input_bytes, lambda: job_words(progress)
+                )
 
-            latest = job.run(client, window=window, on_progress=update)
+            job = VectorJob(
+                documents,
+                out,
+                asked.of(client),
+                layout=Layout(format_, dtype, rows_per_file),
+                ordered=ordered,
+                resume=resume,
+                save_every=save_every,
+            )
+            progress = job.run(client, window=window, on_progress=update)
+    except OSError as error:
+        done = JobProgress() if job is None else job.progress
+        raise click.ClickException(_broken_off(error, done)) from error
     except BaseException:
-        if latest.documents:
-            advice = "" if latest.input_bytes is None else "; --resume goes on from there"
-            click.echo(f"Stopped after {describe(latest)}{advice}", err=True)
+        if job is not None and job.progress.documents:
+            say(f"Stopped after {describe(job.progress)}; {_durable(job.progress)}", err=True)
         raise
-    _summarize(latest, job, as_json=as_json)
-    if latest.failed:
+    _summarize(progress, job, as_json=as_json)
+    if progress.failed:
         raise click.exceptions.Exit(1)
+
+
+def _broken_off(error: OSError, progress: JobProgress) -> str:
+    """What a disk did, and what that leaves, in one line."""
+    where = f": {error.filename}" if error.filename else ""
+    # Without a document nothing changed, and what was there may not have been counted yet.
+    durable = f"; {_durable(progress)}" if progress.documents else ""
+    return f"{error.strerror or error}{where}{durable}"
+
+
+def _durable(progress: JobProgress) -> str:
+    """What is left of a job that was cut short, and how it continues."""
+    vectors = "1 vector is" if progress.durable == 1 else f"{progress.durable:,} vectors are"
+    rest = "" if progress.input_bytes is None else "; --resume computes the rest"
+    return f"{vectors} durable{rest}"
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """End in good order where SIGTERM asks for it, as before a machine is taken away."""
+    """End in good order on SIGTERM, as before a machine is taken away."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
@@ -182,7 +209,22 @@ def _terminable() -> Iterator[None]:
 
 
 def _summarize(progress: JobProgress, job: VectorJob, *, as_json: bool) -> None:
-    errors = str(job.errors) if progress.failed else None
+    if progress.lost:
+        files = f" ({', '.join(progress.lost_files)})" if progress.lost_files else ""
+        say(
+            f"{progress.lost:,} vectors of an earlier run were missing in {job.place}{files}, and"
+            " were computed again",
+            err=True,
+        )
+    if progress.repeated_ids:
+        have = "document has" if progress.repeated_ids == 1 else "documents have"
+        say(
+            f"{progress.repeated_ids:,} {have} the id of another one, for example"
+            f" {progress.repeated_id!a}; `index`, the number in INPUT, tells them apart",
+            err=True,
+        )
+    errors = str(job.errors).replace(str(job.folder), job.place) if progress.failed else None
+    first = first_failure(job.errors) if progress.failed else None
     if as_json:
         summary = {
             "vectors": progress.vectors,
@@ -190,18 +232,17 @@ def _summarize(progress: JobProgress, job: VectorJob, *, as_json: bool) -> None:
             "tokens": progress.tokens,
             "shortened": progress.shortened,
             "resumed": progress.resumed_vectors + progress.resumed_failed,
+            "lost": progress.lost,
+            "repeated_ids": progress.repeated_ids,
             "seconds": round(progress.seconds, 3),
-            "out": str(job.folder),
+            "out": job.place,
             "errors": errors,
+            "first_error": first,
         }
-        click.echo(json.dumps(summary))
+        print_json(summary, indent=None)
         return
-    click.echo(f"{describe(progress)}; in {job.folder}")
+    say(f"{describe(progress)}; in {job.place}")
     if progress.shortened:
-        click.echo(
-            "Longer than the corpus mean, and centred over their last tokens only (tokens_used):"
-            f" {progress.shortened:,} of {progress.vectors:,} documents",
-            err=True,
-        )
+        tell_shortened(progress.shortened, progress.vectors)
     if errors:
-        click.echo(f"The documents that failed are listed in {errors}", err=True)
+        say(f"The documents that failed are listed in {errors}; the first is {first}", err=True)

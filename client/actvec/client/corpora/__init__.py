@@ -1,7 +1,7 @@
-"""Corpora: sampled from a dataset, written to one file, looked at before they are used.
+"""Corpora: samples of datasets, written to one file and inspected before use.
 
-`fetch_corpus` writes a sample of a `HubDataset`, of `DataFiles` or of `PickledTexts`;
-`inspect_corpus` tells what a corpus on disk holds.
+`fetch_corpus` writes a sample of a `HubDataset` or of `DataFiles`; `inspect_corpus` describes a
+corpus on disk.
 """
 
 from actvec.client.corpora.acceptance import Counts, WordLimits
@@ -15,7 +15,7 @@ from actvec.client.corpora.inspection import (
     inspect_documents,
 )
 from actvec.client.corpora.sampling import Sample
-from actvec.client.corpora.sources import DataFiles, HubDataset, PickledTexts
+from actvec.client.corpora.sources import DataFiles, HubDataset
 from actvec.client.corpora.tokenizing import TokenCounter
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "HubDataset",
     "Inspection",
     "Lengths",
-    "PickledTexts",
     "Sample",
     "TokenCounter",
     "WordLimits",

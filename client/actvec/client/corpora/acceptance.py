@@ -1,33 +1,27 @@
-"""Which texts of a dataset a corpus takes, and how many it did not and why."""
+"""Selects the texts of a dataset for a corpus, and counts the others by reason."""
 
 import hashlib
-from dataclasses import asdict, dataclass
-from enum import StrEnum
-from typing import Self
+from dataclasses import dataclass
+from typing import Literal, Self
 
-
-class Verdict(StrEnum):
-    """What becomes of a text; the values are the names of `Counts`."""
-
-    EMPTY = "empty"
-    TOO_SHORT = "too_short"
-    TOO_LONG = "too_long"
-    DUPLICATE = "duplicate"
-    ACCEPTED = "accepted"
+# The result for a text: the name of an attribute of `Counts`.
+Verdict = Literal["unreadable", "empty", "too_short", "too_long", "duplicate", "accepted"]
 
 
 @dataclass
 class Counts:
-    """What became of the texts that were read; each counts once, under the first that applies.
+    """Texts that were read, by result; each counts once, under the first result that applies.
 
     Attributes:
-        empty: Without a word.
-        too_short: Of fewer words than wanted.
-        too_long: Of more words than wanted.
-        duplicate: Equal, to the byte, to one that was accepted.
-        accepted: The others.
+        unreadable: Rows without a text: no JSON, no such column, no string, no UTF-8.
+        empty: Texts without a word.
+        too_short: Texts with fewer words than required.
+        too_long: Texts with more words than allowed.
+        duplicate: Texts equal, byte for byte, to an accepted one.
+        accepted: All other texts.
     """
 
+    unreadable: int = 0
     empty: int = 0
     too_short: int = 0
     too_long: int = 0
@@ -36,34 +30,44 @@ class Counts:
 
     @property
     def seen(self) -> int:
-        """Texts that were read."""
-        return self.empty + self.too_short + self.too_long + self.duplicate + self.accepted
+        """Number of rows read."""
+        return sum(vars(self).values())
+
+    @property
+    def refusals(self) -> str:
+        """Describe the counts of texts that were not accepted."""
+        parts = dict(vars(self))
+        del parts["accepted"]
+        # Most datasets have none.
+        if not self.unreadable:
+            del parts["unreadable"]
+        return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in parts.items())
 
     def add(self, verdict: Verdict) -> None:
-        """Count one."""
+        """Count one text."""
         setattr(self, verdict, getattr(self, verdict) + 1)
 
     def to_dict(self) -> dict[str, int]:
-        """The counts as JSON takes them, `seen` first."""
-        return {"seen": self.seen} | asdict(self)
+        """The counts as JSON values, `seen` first."""
+        return {"seen": self.seen} | vars(self)
 
     @classmethod
     def from_dict(cls, counts: dict[str, int]) -> Self:
-        """The counts that `to_dict` gave.
+        """Parse the result of `to_dict`.
 
         Raises:
-            KeyError: one is missing.
+            TypeError: it is not such a result.
         """
-        return cls(**{verdict.value: counts[verdict] for verdict in Verdict})
+        return cls(**{name: count for name, count in counts.items() if name != "seen"})
 
 
 @dataclass(frozen=True)
 class WordLimits:
-    """How many words a text may have; words are what stands between white space.
+    """Limits on a text's words; white space separates words.
 
     Attributes:
-        least: At least so many.
-        most: At most so many; None without a bound.
+        least: Minimum number of words.
+        most: Maximum number of words; None for no limit.
 
     Raises:
         ValueError: `least` is below 1, or above `most`.
@@ -81,36 +85,33 @@ class WordLimits:
 
 
 class Acceptance:
-    """Judges texts, one after the other. Remembers 16 bytes of each that it accepted."""
+    """Judges texts in turn. Keeps 16 bytes per accepted text."""
 
     def __init__(self, words: WordLimits) -> None:
-        """`words`: how many are accepted."""
+        """Keep the limits on a text's words."""
         self._words = words
         self._accepted: set[bytes] = set()
 
-    def judge(self, text: str | None) -> Verdict:
-        """What becomes of a text; None, as datasets give for a missing one, is empty."""
-        words = count_words(text or "")
-        if text is None or words == 0:
-            return Verdict.EMPTY
+    def judge(self, text: str) -> Verdict:
+        """Return the result for a readable text."""
+        words = count_words(text)
+        if words == 0:
+            return "empty"
         if words < self._words.least:
-            return Verdict.TOO_SHORT
+            return "too_short"
         if self._words.most is not None and words > self._words.most:
-            return Verdict.TOO_LONG
-        if not self.remember(text):
-            return Verdict.DUPLICATE
-        return Verdict.ACCEPTED
+            return "too_long"
+        return "accepted" if self.remember(text) else "duplicate"
 
     def remember(self, text: str) -> bool:
-        """Take note of an accepted text; whether it is a new one."""
-        digest = text_digest(text)
+        """Remember an accepted text; return whether it is new."""
         before = len(self._accepted)
-        self._accepted.add(digest)
+        self._accepted.add(text_digest(text))
         return len(self._accepted) > before
 
 
 def count_words(text: str) -> int:
-    """Words in a text: what stands between white space."""
+    """Count the words of a text; white space separates words."""
     return len(text.split())
 
 

@@ -1,55 +1,56 @@
-"""The part of a fetch that is kept while it runs: what was accepted, and how far it has got."""
+"""The state of a running fetch on disk: accepted documents and progress."""
 
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from actvec.client.corpora.acceptance import Counts
 from actvec.client.corpora.sources import Identity
 from actvec.client.corpora.writing import encode_line
+from actvec.client.files import write_atomic
 from actvec.client.lock import locked
-from actvec.client.vectors import Document
-from actvec.client.whole import write_whole
+from actvec.client.records.vectors import Document
 
 
 @dataclass
-class Progress:
-    """How far a fetch has got. What is before this place is in the candidates, nothing behind it.
+class FetchProgress:
+    """The progress of a fetch: the candidates come from exactly the rows before this point.
 
     Attributes:
-        request: What was asked for.
-        identity: What the dataset was when the fetch began.
-        shards: Shards that were read to their end, in the order of the seed.
-        row: Rows that were read of the next one.
-        counts: What became of the texts.
+        request: The fetch's arguments.
+        identity: The dataset's identity when the fetch started.
+        shards: Number of shards read to their end, in the order of the seed.
+        row: Number of rows read of the next shard.
+        counts: The texts read, by result.
+        failures: Ids and reasons of the first unreadable rows.
         size: Bytes of the candidates.
     """
 
     request: dict[str, Any]
     identity: Identity
-    shards: int
-    row: int
-    counts: Counts
-    size: int
+    shards: int = 0
+    row: int = 0
+    counts: Counts = field(default_factory=Counts)
+    failures: dict[str, str] = field(default_factory=dict)
+    size: int = 0
 
 
 class Candidates:
-    """A folder that holds accepted documents, one a line, and the progress of the fetch.
+    """A folder with the accepted documents, one per line, and the progress of the fetch.
 
-    One process at a time has it. What was written after the last `commit` is forgotten when it is
-    opened again.
+    One process at a time can open it. Opening drops lines written after the last `commit`.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Create or open the folder.
+        """Open the folder; create it if it is missing.
 
         Raises:
-            Aborted: another process is at it.
+            Aborted: another process has it open.
             OSError: it cannot be created or written to.
         """
         self.folder = folder
@@ -59,11 +60,11 @@ class Candidates:
         self._held.enter_context(locked(folder))
         self._file: BinaryIO = self._held.enter_context((folder / "candidates.jsonl").open("a+b"))
 
-    def resume(self) -> Progress | None:
-        """What was committed last; None where there is nothing."""
+    def resume(self) -> FetchProgress | None:
+        """Return the progress at the last commit; None if there is none."""
         try:
             saved = json.loads(self._progress_path.read_bytes())
-            progress = Progress(**saved | {"counts": Counts.from_dict(saved["counts"])})
+            progress = FetchProgress(**saved | {"counts": Counts.from_dict(saved["counts"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
         if self._file.seek(0, os.SEEK_END) < progress.size:
@@ -72,24 +73,23 @@ class Candidates:
         return progress
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all candidates and progress."""
         self._progress_path.unlink(missing_ok=True)
         self._file.truncate(0)
 
     def add(self, document: Document) -> None:
-        """Append one."""
+        """Append a document."""
         self._file.write(encode_line(document))
 
-    def commit(self, progress: Progress) -> None:
-        """Make all that was added, and how far that is, outlive the machine."""
+    def commit(self, progress: FetchProgress) -> None:
+        """Make all added documents and the progress durable."""
         self._file.flush()
         os.fsync(self._file.fileno())
         progress.size = self._file.tell()
-        content = vars(progress) | {"counts": progress.counts.to_dict()}
-        write_whole(self._progress_path, json.dumps(content).encode())
+        write_atomic(self._progress_path, json.dumps(asdict(progress)).encode())
 
     def __iter__(self) -> Iterator[tuple[int, Document]]:
-        """Each document with its offset, from the first one on."""
+        """Yield each document with its offset, in order."""
         self._file.seek(0)
         offset = 0
         for line in self._file:
@@ -97,13 +97,13 @@ class Candidates:
             offset += len(line)
 
     def at(self, offsets: list[int]) -> Iterator[Document]:
-        """The documents at these offsets, in their order."""
+        """Yield the documents at these offsets, in their order."""
         for offset in offsets:
             self._file.seek(offset)
             yield _decode(self._file.readline())
 
     def close(self) -> None:
-        """Let another process have the folder, or remove it where nothing was committed."""
+        """Release the folder, or remove it if nothing was committed."""
         if not self._progress_path.exists():
             shutil.rmtree(self.folder)
         self._held.close()

@@ -1,8 +1,8 @@
-"""Fetches a sample of a dataset into one file; what broke goes on, what is done is kept."""
+"""Fetches a sample of a dataset into one file; an interrupted fetch resumes."""
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,28 +10,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from actvec.client.corpora.acceptance import (
-    Acceptance,
-    Counts,
-    Verdict,
-    WordLimits,
-    text_digest,
-)
-from actvec.client.corpora.candidates import Candidates, Progress
+from actvec.client.corpora.acceptance import Acceptance, Counts, Verdict, WordLimits, text_digest
+from actvec.client.corpora.candidates import Candidates, FetchProgress
 from actvec.client.corpora.sampling import Sample, draw, shard_order
-from actvec.client.corpora.sources import Source, Texts, one_line
+from actvec.client.corpora.sources import Source
 from actvec.client.corpora.writing import write_corpus, writer_for
 from actvec.client.errors import (
     FailedPrecondition,
     InvalidArgument,
     SourceBroken,
+    SourceDamaged,
     UnsupportedInput,
 )
-from actvec.client.vectors import Document
-from actvec.client.whole import write_whole
+from actvec.client.files import Content, sync_folder, write_json
+from actvec.client.messages.documents import check_utf8
+from actvec.client.records.vectors import Document, Failure
 
-# Texts that are read between two commits, and so at most read again after a kill.
+# Rows between two commits: a killed fetch reads at most this many again.
 _COMMIT_EVERY = 5000
+
+# Number of unreadable rows whose reasons are kept; all are counted.
+_KEPT_FAILURES = 10
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,20 @@ class Fetched:
 
     Attributes:
         path: The file.
-        manifest: The JSON file beside it that says where it came from.
-        documents: Documents in it.
-        counts: What became of the texts that were read.
+        manifest: The JSON file beside it that records its origin.
+        documents: Number of documents.
+        counts: The rows read, by result.
+        failures: Ids and reasons of the first unreadable rows.
         exhausted: Whether the dataset was read to its end.
-        cached: Whether the file was there already, and nothing was read.
-        resumed_at: Texts that an earlier, broken fetch had read; 0 for a fresh one.
+        cached: Whether the file existed already, so that nothing was read.
+        resumed_at: Rows read by an earlier, interrupted fetch; 0 for a fresh one.
     """
 
     path: Path
     manifest: Path
     documents: int
     counts: Counts
+    failures: dict[str, str]
     exhausted: bool
     cached: bool
     resumed_at: int
@@ -65,25 +66,25 @@ def fetch_corpus(
     sample: Sample,
     on_text: Callable[[Counts], None] | None = None,
 ) -> Fetched:
-    """Write a sample of a dataset's texts to a file, each under the id `<shard>-<row>`.
+    """Write a sample of a dataset's texts to a file, with ids `<shard>-<row>`.
 
-    The same arguments and the same dataset give the same file. Where that file is there already it
-    is kept. A fetch that broke, or was killed, is gone on with by the same call; what it has read
-    is in a folder `<path>.part` until then.
+    The same arguments and the same dataset give the same file; an existing file stays. To resume an
+    interrupted fetch, repeat the call; until the file is complete, a folder `<path>.part` holds the
+    texts read. Rows without a text are counted and skipped.
 
     Args:
         source: The dataset.
-        path: The file: `.jsonl`, `.jsonl.gz` or `.parquet`. A manifest `<path>.manifest.json` is
-            written beside it.
-        words: How many words a text may have.
-        sample: How many documents are wanted, and by which seed.
-        on_text: Is told the counts after each text.
+        path: The file: `.jsonl`, `.jsonl.gz` or `.parquet`. Its manifest is `<path>.manifest.json`.
+        words: Limits on the words of a text.
+        sample: The number of documents and the seed.
+        on_text: Called with the counts after each row.
 
     Raises:
-        UnsupportedInput: there is no such dataset or column, or the file's name ends otherwise.
+        UnsupportedInput: the dataset or the column does not exist, or the file's suffix is
+            unsupported.
         MissingExtra: a package is not installed.
-        SourceBroken: the dataset could not be read on; the same call goes on from there.
-        FailedPrecondition: the file is there and holds something else.
+        SourceBroken: the dataset broke before its end; repeat the call to resume.
+        FailedPrecondition: the file exists and holds something else.
         InvalidArgument: no text was accepted.
         Aborted: another process fetches to the same file.
         OSError: the file cannot be written.
@@ -92,9 +93,11 @@ def fetch_corpus(
     writer_for(path)
     request = {"source": source.request(), "words": vars(words), "sample": vars(sample)}
     part = path.with_name(f"{path.name}.part")
-    if path.exists() and (_manifest_path(path).exists() or not part.exists()):
-        return _cached(path, source, request)
-    _manifest_path(path).unlink(missing_ok=True)
+    if path.exists():
+        fetched = _cached(path, source, request)
+        # Remains if the fetch was killed at its very end.
+        shutil.rmtree(part, ignore_errors=True)
+        return fetched
     with closing(Candidates(part)) as candidates:
         progress = _resume(candidates, source, request)
         resumed_at = progress.counts.seen
@@ -103,47 +106,49 @@ def fetch_corpus(
         )
         if not progress.counts.accepted:
             candidates.clear()
-            raise InvalidArgument(
-                f"none of {progress.counts.seen:,} texts was accepted: {refusals(progress.counts)}"
-            )
-        # Until the manifest stands beside the file, a kill must not lose what was read.
+            raise InvalidArgument(_nothing_accepted(progress))
+        # A kill before the file exists must not lose the texts read.
         candidates.commit(progress)
-        offsets = draw(sample, ((text_digest(one.text), at) for at, one in candidates))
-        write_corpus(path, candidates.at(offsets))
+        offsets = draw(sample, ((text_digest(one.content), at) for at, one in candidates))
+        written = part / f"corpus-{path.name}"
+        write_corpus(written, candidates.at(offsets))
         manifest = {
             "request": request,
             "source": progress.identity,
             "counts": progress.counts.to_dict(),
+            "failures": progress.failures,
             "documents": len(offsets),
             "exhausted": exhausted,
-            "sha256": _file_sha256(path),
+            "sha256": Content.of(written).sha256,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "actvec_version": version("actvec"),
         }
-        write_whole(_manifest_path(path), (json.dumps(manifest, indent=2) + "\n").encode())
+        # The file comes last: once it has its name, it is whole and its manifest exists.
+        write_json(_manifest_path(path), manifest)
+        written.replace(path)
+        sync_folder(path.parent)
         candidates.clear()
     return _fetched(path, manifest, cached=False, resumed_at=resumed_at)
 
 
-def refusals(counts: Counts) -> str:
-    """The counts of texts that were not accepted, in words."""
-    return (
-        f"{counts.empty:,} empty, {counts.too_short:,} too short, {counts.too_long:,} too long,"
-        f" {counts.duplicate:,} duplicate"
-    )
+def _nothing_accepted(progress: FetchProgress) -> str:
+    counts = progress.counts
+    message = f"none of {counts.seen:,} texts was accepted: {counts.refusals}"
+    reason = next(iter(progress.failures.values()), None)
+    return message if reason is None else f"{message}. The first that cannot be read: {reason}"
 
 
 def _cached(path: Path, source: Source, request: dict[str, Any]) -> Fetched:
-    """What is there, if it is what is wanted."""
+    """Return the existing file, if it is the requested one."""
     advice = "remove it to fetch it anew, or name another file"
     try:
         manifest = json.loads(_manifest_path(path).read_bytes())
         differing = _differences(manifest["request"], request)
         fetched = _fetched(path, manifest, cached=True, resumed_at=0)
-        whole = manifest["sha256"] == _file_sha256(path)
+        whole = manifest["sha256"] == Content.of(path).sha256
         unchanged = source.unchanged(manifest["source"])
     except UnsupportedInput:
-        # The dataset is gone, and cannot have changed: what was made of it is all there is.
+        # The dataset is gone and cannot have changed: the file is all there is.
         unchanged = True
     except FileNotFoundError:
         raise FailedPrecondition(
@@ -162,7 +167,7 @@ def _cached(path: Path, source: Source, request: dict[str, Any]) -> Fetched:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The settings of an earlier request that were other ones, in words."""
+    """Describe the settings in which an earlier request differs."""
     return ", ".join(
         f"{name} {before[part].get(name)}"
         for part, settings in now.items()
@@ -171,76 +176,83 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def _resume(candidates: Candidates, source: Source, request: dict[str, Any]) -> Progress:
-    """Where an earlier fetch of the same has got; the beginning where there is none."""
+def _resume(candidates: Candidates, source: Source, request: dict[str, Any]) -> FetchProgress:
+    """Return the progress of an earlier fetch with the same request; else start over."""
     progress = candidates.resume()
     if progress and progress.request == request and source.unchanged(progress.identity):
         return progress
     candidates.clear()
-    return Progress(request, source.identity(), 0, 0, Counts(), 0)
+    return FetchProgress(request, source.identity())
 
 
 def _gather(
     candidates: Candidates,
-    progress: Progress,
+    progress: FetchProgress,
     source: Source,
     *,
     words: WordLimits,
     sample: Sample,
     on_text: Callable[[Counts], None] | None,
 ) -> bool:
-    """Read until there are enough candidates; whether the dataset ended before that."""
-    acceptance = Acceptance(words)
+    """Read until there are enough candidates; return whether the dataset ended before."""
+    acceptance, counts = Acceptance(words), progress.counts
     for _, document in candidates:
-        acceptance.remember(document.text)
+        acceptance.remember(document.content)
     texts = source.open(progress.identity)
     order = shard_order(sample, texts.shards)
-    counts = progress.counts
+    if not counts.seen and order:
+        texts.check(order[0])
     while progress.shards < len(order) and counts.accepted != sample.wanted:
         shard = order[progress.shards]
-        for text in _read(texts, shard, candidates, progress):
-            verdict = acceptance.judge(text)
-            counts.add(verdict)
-            if verdict is Verdict.ACCEPTED:
-                candidates.add(Document(f"{shard:05d}-{progress.row:07d}", text or ""))
-            progress.row += 1
-            if counts.seen % _COMMIT_EVERY == 0:
-                candidates.commit(progress)
-            if on_text is not None:
-                on_text(counts)
-            if counts.accepted == sample.wanted:
-                return False
+        try:
+            for item in texts.read(shard, progress.row):
+                document_id = f"{shard:05d}-{progress.row:07d}"
+                verdict, reason = _judge(acceptance, document_id, item)
+                counts.add(verdict)
+                if verdict == "accepted" and isinstance(item, str):
+                    candidates.add(Document(document_id, item))
+                elif reason and len(progress.failures) < _KEPT_FAILURES:
+                    progress.failures[document_id] = reason
+                progress.row += 1
+                if counts.seen % _COMMIT_EVERY == 0:
+                    candidates.commit(progress)
+                if on_text is not None:
+                    on_text(counts)
+                if counts.accepted == sample.wanted:
+                    return False
+        except (SourceBroken, UnsupportedInput) as error:
+            raise _broken(error, shard, candidates, progress) from error
         progress.shards, progress.row = progress.shards + 1, 0
     return counts.accepted != sample.wanted
 
 
-def _read(
-    texts: Texts, shard: int, candidates: Candidates, progress: Progress
-) -> Iterator[str | None]:
-    """The texts of a shard from the row on that is next; a break keeps what was read."""
-    rows = texts.read(shard, progress.row)
-    while True:
-        try:
-            text = next(rows)
-        except StopIteration:
-            return
-        except Exception as error:  # of the network, of gzip, of Arrow: whatever `datasets` meets
-            raise _broken(error, shard, candidates, progress) from error
-        yield text
+def _judge(acceptance: Acceptance, document_id: str, item: str | Failure) -> tuple[Verdict, str]:
+    """Return the result for a row and, if it is unreadable, the reason."""
+    if isinstance(item, Failure):
+        return "unreadable", item.message
+    try:
+        check_utf8(Document(document_id, item))
+    except InvalidArgument as error:
+        return "unreadable", str(error)
+    return acceptance.judge(item), ""
 
 
 def _broken(
-    error: Exception, shard: int, candidates: Candidates, progress: Progress
+    error: SourceBroken | UnsupportedInput,
+    shard: int,
+    candidates: Candidates,
+    progress: FetchProgress,
 ) -> SourceBroken:
-    """The error for one of `datasets`; what was read before it is made to last."""
+    """Return the error for a broken shard, and make the rows before it durable."""
+    kind = SourceBroken if type(error) is SourceBroken else SourceDamaged
     place = f"after {progress.row:,} rows" if progress.row else "before its first row"
-    message = f"the dataset broke in shard {shard} {place}: {one_line(error)}"
+    message = f"the dataset broke in shard {shard} {place}: {error}"
     if not progress.counts.seen:
-        return SourceBroken(message)
+        return kind(message)
     candidates.commit(progress)
-    return SourceBroken(
+    return kind(
         f"{message}. {progress.counts.seen:,} texts were read and are kept in"
-        f" {candidates.folder}; the same command goes on from there"
+        f" {candidates.folder}; the same fetch continues after them"
     )
 
 
@@ -250,6 +262,7 @@ def _fetched(path: Path, manifest: dict[str, Any], *, cached: bool, resumed_at: 
         manifest=_manifest_path(path),
         documents=manifest["documents"],
         counts=Counts.from_dict(manifest["counts"]),
+        failures=manifest.get("failures", {}),
         exhausted=manifest["exhausted"],
         cached=cached,
         resumed_at=resumed_at,
@@ -258,8 +271,3 @@ def _fetched(path: Path, manifest: dict[str, Any], *, cached: bool, resumed_at: 
 
 def _manifest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.manifest.json")
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Tokenizers of the model hub: of a repository `tokenizer.json` alone, at one commit."""
+"""Tokenizers from the model hub: only a repository's `tokenizer.json`, at one commit."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ _FILE = "tokenizer.json"
 def fetch_tokenizer(model: str) -> Path:
     """Download a model's `tokenizer.json` from the hub, or find it in the hub's cache.
 
-    The default branch is resolved to a commit once. A hub that cannot be reached is replaced by the
-    cache, and with `HF_HUB_OFFLINE` it is not asked. `HF_TOKEN` opens gated models.
+    Resolves the default branch to a commit once. If the hub cannot be reached, the cache replaces
+    it; with `HF_HUB_OFFLINE` it is not asked. `HF_TOKEN` opens gated models.
 
     Args:
         model: The model's id, for example `EleutherAI/pythia-12b`.
 
     Raises:
-        UnsupportedInput: there is no such model, it has no `tokenizer.json`, it is gated, or the
-            hub cannot be reached and the cache lacks the file. One line.
+        UnsupportedInput: the model does not exist, has no `tokenizer.json` or is gated, or the hub
+            cannot be reached and the cache lacks the file. One line.
         MissingExtra: `huggingface_hub` is not installed.
 
     Example:
@@ -31,14 +31,14 @@ def fetch_tokenizer(model: str) -> Path:
     try:
         commit = hub.HfApi().resolve_revision(model, local_files_only=offline)
         return Path(hub.hf_hub_download(model, _FILE, revision=commit))
-    except Exception as error:  # the hub's library raises many: of its own, of HTTP, of Xet
+    except Exception as error:  # the hub's library raises many: its own, of HTTP, of Xet
         raise UnsupportedInput(
             f"cannot load a tokenizer of {model!r} from the hub: {_reason(model, error)}"
         ) from error
 
 
 def _reason(model: str, error: Exception) -> str:
-    """What is wrong, and what to do about it."""
+    """The reason, and the advice."""
     errors = import_extra("huggingface_hub.errors", "data")
     constants = import_extra("huggingface_hub.constants", "data")
     endpoint, cache = constants.ENDPOINT, constants.HF_HUB_CACHE

@@ -1,9 +1,13 @@
-"""How a seed picks documents: by hashes, so that nothing but the seed and the data decides.
+"""Sampling by hashes: only the seed and the data decide.
 
-A dataset is read shard by shard, in the order of `sha256(seed, shard)`, until so many documents
-(the candidates) were accepted or there are no more. The sample is the candidates with the smallest
-`sha256(seed, text)`, smallest first: of the candidates every document is as likely as every other,
-and the first lines of a sample are a sample too.
+A fetch reads a dataset shard by shard, in the order of `sha256(seed, shard)`, until enough
+documents are accepted (the candidates) or the dataset ends. The sample is the candidates with the
+smallest `sha256(seed, text)`, smallest first: every candidate is equally likely, and the first
+lines of a sample are a sample too.
+
+The shuffle of the `datasets` package is no substitute: it loses its buffer on a resume, and its
+order depends on the version of the package. A resumed fetch, or one next year, would give another
+file.
 """
 
 import hashlib
@@ -11,22 +15,22 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Candidates for each document of the sample, where nothing else is said.
+# Candidates per document of the sample, by default.
 _CANDIDATES = 4
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How many documents are wanted, and which.
+    """The number of documents to sample, and the seed.
 
     Attributes:
-        documents: How many; None for every one that is accepted, in the dataset's order.
-        seed: Decides the order of the shards, and which candidates are taken.
-        candidates: Accepted documents that are read to take them from; None for four times
-            `documents`. More come from more places of the dataset, and take longer to read.
+        documents: Number of documents; None for every accepted one, in the dataset's order.
+        seed: Determines the order of the shards and the choice among candidates.
+        candidates: Number of accepted documents to choose from; None for four times `documents`.
+            More come from more places of the dataset, and take longer to read.
 
     Raises:
-        ValueError: a number below 1, or fewer candidates than documents.
+        ValueError: a number is below 1, or there are fewer candidates than documents.
     """
 
     documents: int | None = None
@@ -46,14 +50,14 @@ class Sample:
 
     @property
     def wanted(self) -> int | None:
-        """Accepted documents after which reading stops; None for the end of the dataset."""
+        """Number of accepted documents at which to stop; None to read the whole dataset."""
         if self.documents is None:
             return None
         return self.candidates or _CANDIDATES * self.documents
 
 
 def shard_order(sample: Sample, shards: int) -> list[int]:
-    """The shards in the order in which they are read."""
+    """The order in which to read the shards."""
     order = range(shards)
     if sample.documents is None:
         return list(order)
@@ -61,14 +65,14 @@ def shard_order(sample: Sample, shards: int) -> list[int]:
 
 
 def draw(sample: Sample, candidates: Iterable[tuple[bytes, int]]) -> list[int]:
-    """Which candidates are taken, in the order of the sample.
+    """Choose among candidates, in the order of the sample.
 
     Args:
-        sample: How many, and by which seed.
-        candidates: A digest of the text and a number for each.
+        sample: The number of documents and the seed.
+        candidates: The digest of the text and a number per candidate.
 
     Returns:
-        The numbers.
+        The numbers of the chosen ones.
     """
     if sample.documents is None:
         return [number for _, number in candidates]

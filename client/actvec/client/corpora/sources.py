@@ -1,83 +1,42 @@
-"""Where texts come from: a dataset of the hub, files of its kinds, or a pickled list.
+"""Sources of texts: a dataset of the hub, or files of JSON lines or Parquet.
 
-Each is a number of shards, and any shard can be read from any row on, which is what sampling and
-resuming need. The datasets are read by the `datasets` package, streaming.
+Each has a number of shards, and any shard can be read from any row, as sampling and resuming
+require. The readers of `actvec.client.documents` read files, and only their column of texts, so
+that other columns cannot interfere. The `datasets` package finds the files of a dataset, and reads
+other formats, such as CSV.
 """
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
-from actvec.client.corpora.pickles import read_pickled_texts
-from actvec.client.errors import UnsupportedInput
+from actvec.client.corpora.remote import is_url, one_line, open_url, retried
+from actvec.client.documents import Columns, DocumentSource, LinesSource, ParquetSource
+from actvec.client.documents.opening import compression_of, decompressed
+from actvec.client.errors import SourceBroken, UnsupportedInput
 from actvec.client.extras import import_extra
-
-if TYPE_CHECKING:
-    from datasets import IterableDataset
-
-# How the names of files that `datasets` reads for us end, and its name for their kind.
-_KINDS = (
-    ((".json", ".jsonl", ".json.gz", ".jsonl.gz"), "json"),
-    ((".parquet",), "parquet"),
-)
+from actvec.client.records.vectors import Failure
 
 Identity = dict[str, Any]
 
-
-class Texts(Protocol):
-    """Texts in shards."""
-
-    @property
-    def shards(self) -> int:
-        """How many."""
-
-    def read(self, shard: int, start: int) -> Iterator[str | None]:
-        """The texts of one shard from row `start` on; None where a row has none.
-
-        Raises:
-            Exception: whatever `datasets` raises where it cannot read on.
-        """
-
-
-class Source(Protocol):
-    """A dataset that texts can be read from."""
-
-    def request(self) -> dict[str, Any]:
-        """What was asked for, as JSON takes it."""
-
-    def identity(self) -> Identity:
-        """What that is now, as JSON takes it: the same dataset has the same identity.
-
-        Raises:
-            UnsupportedInput: there is no such dataset, or it cannot be reached.
-        """
-
-    def unchanged(self, identity: Identity) -> bool:
-        """Whether an earlier identity still holds, as far as this machine can tell by itself."""
-
-    def open(self, identity: Identity) -> Texts:
-        """The texts of the dataset of that identity.
-
-        Raises:
-            UnsupportedInput: there is no such dataset, or no such column.
-            MissingExtra: `datasets` is not installed.
-        """
+# A hub that cannot be reached at all is reported within seconds, before any text is read.
+_LOOK_AGAIN = 3
 
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset of the hub, or a folder that is laid out as one.
+    """A dataset of the hub, or a folder with the layout of one.
 
     Attributes:
         dataset: Its id, or the folder.
-        config: One of its configurations; None for the only or the default one.
-        split: One of its splits.
-        revision: A branch, tag or commit; None for the newest. What it stands for when a fetch
-            begins is kept to the end of it.
+        config: The configuration; None for the only or default one.
+        split: The split.
+        revision: A branch, tag or commit; None for the newest. A fetch resolves it to a commit at
+            its start, and reads that commit to the end.
         column: The column of texts.
     """
 
@@ -88,38 +47,73 @@ class HubDataset:
     column: str = "text"
 
     def request(self) -> dict[str, Any]:
-        """See `Source.request`."""
+        """The request, as JSON values."""
         return asdict(self)
 
     def identity(self) -> Identity:
-        """See `Source.identity`: the hub's commit, or the files of the folder."""
+        """Its present identity, as JSON values: the hub's commit, or the files of the folder.
+
+        Raises:
+            UnsupportedInput: the dataset does not exist, or cannot be reached.
+        """
         folder = Path(self.dataset)
         if folder.is_dir():
             return {"files": _stamps(path for path in folder.rglob("*") if path.is_file())}
         hub = import_extra("huggingface_hub", "data").HfApi()
         try:
-            return {"commit": hub.dataset_info(self.dataset, revision=self.revision).sha}
+            info = retried(
+                lambda: hub.dataset_info(self.dataset, revision=self.revision), again=_LOOK_AGAIN
+            )
         except Exception as error:  # of the hub, of HTTP, of the network: all mean this
             raise UnsupportedInput(
                 f"cannot find the dataset {self.dataset} on the hub: {one_line(error)}"
             ) from error
+        return {"commit": info.sha}
 
     def unchanged(self, identity: Identity) -> bool:
-        """See `Source.unchanged`: a commit does not change, and the hub is not asked."""
+        """Whether an earlier identity still holds; a commit always does, without asking the hub."""
         return "commit" in identity or self.identity() == identity
 
     def open(self, identity: Identity) -> "Texts":
-        """See `Source.open`."""
-        revision = identity.get("commit")
-        return _load(self.column, self.dataset, self.config, split=self.split, revision=revision)
+        """Open the texts of the dataset with that identity.
+
+        Raises:
+            UnsupportedInput: the dataset, configuration, split or column does not exist.
+            MissingExtra: `datasets` is not installed.
+        """
+        datasets = import_extra("datasets", "data")
+        # It also raises what it logs, and the caller reports it.
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+        commit = identity.get("commit")
+        try:
+            builder = retried(
+                lambda: datasets.load_dataset_builder(self.dataset, self.config, revision=commit),
+                again=_LOOK_AGAIN,
+            )
+            files = list(map(str, (builder.config.data_files or {}).get(self.split, [])))
+            if files and _has_own_reader(builder, files):
+                return FileTexts(files, self.column)
+            stream = builder.as_streaming_dataset(self.split)
+            columns = stream.column_names
+        except Exception as error:  # each kind of dataset has its own errors
+            raise UnsupportedInput(
+                f"cannot open the dataset {self.dataset}: {one_line(error)}"
+            ) from error
+        if columns is not None and self.column not in columns:
+            raise UnsupportedInput(
+                f"no column {self.column!r} in the dataset {self.dataset}; there are:"
+                f" {', '.join(columns)}"
+            )
+        return StreamedTexts(stream, self.column)
 
 
 @dataclass(frozen=True)
 class DataFiles:
-    """JSON lines or Parquet files, on disk or by URL.
+    """JSON lines or Parquet files, local or remote.
 
     Attributes:
-        patterns: Paths with wildcards (`**` for folders of any depth), or URLs without.
+        patterns: File names, paths with wildcards (`**` for folders of any depth), or URLs. An
+            existing name is a file, whatever characters it has.
         column: The column of texts.
     """
 
@@ -127,140 +121,155 @@ class DataFiles:
     column: str = "text"
 
     def request(self) -> dict[str, Any]:
-        """See `Source.request`."""
+        """The request, as JSON values."""
         return {"files": list(self.patterns), "column": self.column}
 
     def identity(self) -> Identity:
-        """See `Source.identity`: sizes and times of the files; of a URL the URL alone."""
+        """Its present identity: sizes and times of local files; of a URL only the URL.
+
+        Raises:
+            UnsupportedInput: a file does not exist.
+        """
         files = self._files()
         return {
-            "files": _stamps(Path(file) for file in files if not _is_url(file)),
-            "urls": [file for file in files if _is_url(file)],
+            "files": _stamps(Path(file) for file in files if not is_url(file)),
+            "urls": [file for file in files if is_url(file)],
         }
 
     def unchanged(self, identity: Identity) -> bool:
-        """See `Source.unchanged`."""
+        """Whether an earlier identity still holds."""
         return self.identity() == identity
 
-    def open(self, identity: Identity) -> "Texts":  # noqa: ARG002 - of the protocol
-        """See `Source.open`."""
+    def open(self, identity: Identity) -> "Texts":  # noqa: ARG002 - as `HubDataset` has it
+        """Open the texts of the files.
+
+        Raises:
+            UnsupportedInput: a file does not exist, or has an unsupported format.
+        """
         files = self._files()
-        return _load(self.column, _kind(files), split="train", data_files={"train": files})
+        for file in files:
+            if not _is_supported(file):
+                raise UnsupportedInput(
+                    f"{file} is of no supported kind; give .json or .jsonl files, also with .gz or"
+                    " .zst, or .parquet files"
+                )
+        return FileTexts(files, self.column)
 
     def _files(self) -> list[str]:
-        found: list[str] = []
+        found: set[str] = set()
         for pattern in self.patterns:
-            matches = [pattern] if _is_url(pattern) else glob.glob(pattern, recursive=True)
+            if is_url(pattern) and not os.path.exists(pattern):
+                found.add(pattern)
+                continue
+            matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
             if not matches:
                 raise UnsupportedInput(f"no file matches {pattern}")
-            # Absolute: `datasets` would take a relative one for a name on the hub.
-            found += [m if _is_url(m) else str(Path(m).resolve()) for m in matches]
-        return sorted(set(found))
+            found.update(str(Path(match).resolve()) for match in matches)
+        return sorted(found)
 
 
-@dataclass(frozen=True)
-class PickledTexts:
-    """A pickle of a list of strings, read without unpickling it. It is held in memory.
-
-    Attributes:
-        path: The file.
-    """
-
-    path: str
-
-    def request(self) -> dict[str, Any]:
-        """See `Source.request`."""
-        return {"pickle": self.path}
-
-    def identity(self) -> Identity:
-        """See `Source.identity`."""
-        return {"files": _stamps([Path(self.path)])}
-
-    def unchanged(self, identity: Identity) -> bool:
-        """See `Source.unchanged`."""
-        return self.identity() == identity
-
-    def open(self, identity: Identity) -> "Texts":  # noqa: ARG002 - of the protocol
-        """See `Source.open`."""
-        return _ListedTexts(read_pickled_texts(self.path))
+Source = HubDataset | DataFiles
 
 
-class _DatasetTexts:
-    """Texts that `datasets` streams."""
+class FileTexts:
+    """Texts in files, one shard per file; reads only the column of texts."""
 
-    def __init__(self, dataset: "IterableDataset", column: str) -> None:
+    def __init__(self, files: Sequence[str], column: str) -> None:
+        self._files = files
+        self._columns = Columns(column, id=None)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return len(self._files)
+
+    def check(self, shard: int) -> None:
+        """Look at the first rows of a shard.
+
+        Raises:
+            UnsupportedInput: they lack the column.
+        """
+        self._source(shard).check()
+
+    def read(self, shard: int, start: int) -> Iterator[str | Failure]:
+        """Yield the texts of a shard from row `start`; a failure for a row without one.
+
+        Raises:
+            SourceBroken: it cannot be read to its end.
+            UnsupportedInput: it does not have its format.
+        """
+        for located in self._source(shard).scan(range(start)):
+            item = located.document
+            yield item if isinstance(item, Failure) else item.content
+
+    def _source(self, shard: int) -> DocumentSource:
+        name = self._files[shard]
+        path, opener = _located(name)
+        if path.suffix.lower() == ".parquet":
+            return ParquetSource(path, self._columns, name=name, opener=opener)
+        compression = compression_of(path.name) or ""
+        return LinesSource(path, compression, self._columns, name=name, opener=opener)
+
+
+class StreamedTexts:
+    """Texts that `datasets` streams; see `FileTexts`."""
+
+    def __init__(self, dataset: Any, column: str) -> None:
         self._dataset = dataset
         self._column = column
 
     @property
     def shards(self) -> int:
+        """Number of shards."""
         return int(self._dataset.num_shards)
 
-    def read(self, shard: int, start: int) -> Iterator[str | None]:
-        one = self._dataset.shard(num_shards=self.shards, index=shard)
-        for row in one.select_columns([self._column]).skip(start):
-            text = row[self._column]
-            if text is not None and not isinstance(text, str):
-                raise ValueError(f"{self._column} is {type(text).__name__}, and no text")
-            yield text
+    def check(self, shard: int) -> None:
+        """Do nothing: `HubDataset.open` has checked the columns."""
+
+    def read(self, shard: int, start: int) -> Iterator[str | Failure]:
+        """See `FileTexts.read`."""
+        try:
+            one = self._dataset.shard(num_shards=self.shards, index=shard)
+            for row in one.select_columns([self._column]).skip(start):
+                text = row[self._column]
+                if not isinstance(text, str):
+                    reason = f"`{self._column}` is {type(text).__name__}, not a string"
+                    text = Failure("", "INVALID_ARGUMENT", reason, "text")
+                yield text
+        except Exception as error:  # of the network, of Arrow, of each format
+            raise SourceBroken(one_line(error)) from error
 
 
-class _ListedTexts:
-    """Texts in memory, as one shard."""
-
-    shards = 1
-
-    def __init__(self, texts: list[str]) -> None:
-        self._texts = texts
-
-    def read(self, shard: int, start: int) -> Iterator[str | None]:  # noqa: ARG002 - there is one
-        return islice(self._texts, start, None)
+Texts = FileTexts | StreamedTexts
 
 
-def _load(column: str, path: str, config: str | None = None, **options: Any) -> Texts:
-    datasets = import_extra("datasets", "data")
-    # What goes wrong is raised too, and told by whoever catches it.
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    try:
-        dataset = datasets.load_dataset(path, config, streaming=True, **options)
-        columns = dataset.column_names
-    except Exception as error:  # each kind of file and each way to reach it has errors of its own
-        raise UnsupportedInput(f"cannot open {_title(path, options)}: {one_line(error)}") from error
-    if columns is not None and column not in columns:
-        raise UnsupportedInput(
-            f"no column {column!r} in {_title(path, options)}; there are: {', '.join(columns)}"
-        )
-    return _DatasetTexts(dataset, column)
+def _located(name: str) -> tuple[Path, Callable[[], BinaryIO] | None]:
+    """A path whose suffix shows the format, and an opener if the file is remote."""
+    if not is_url(name):
+        return Path(name), None
+    return Path(urlsplit(name).path), lambda: open_url(name)
 
 
-def _title(path: str, options: dict[str, Any]) -> str:
-    files = options.get("data_files", {}).get("train")
-    if files:
-        return files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
-    return f"the dataset {path}"
+def _is_supported(name: str) -> bool:
+    path, _ = _located(name)
+    return path.suffix.lower() == ".parquet" or compression_of(path.name) is not None
 
 
-def _kind(files: list[str]) -> str:
-    kinds = set()
-    for file in files:
-        kind = next((kind for ends, kind in _KINDS if file.lower().endswith(ends)), None)
-        if kind is None:
-            raise UnsupportedInput(
-                f"{file} is of no supported kind; give .json, .jsonl, .json.gz, .jsonl.gz or"
-                " .parquet files"
-            )
-        kinds.add(kind)
-    if len(kinds) > 1:
-        raise UnsupportedInput("give JSON lines or Parquet files, not both at a time")
-    return kinds.pop()
-
-
-def _is_url(name: str) -> bool:
-    return "://" in name
+def _has_own_reader(builder: Any, files: Sequence[str]) -> bool:
+    """Whether a dataset is JSON lines or Parquet, and not, for example, a single JSON array."""
+    kind = type(builder).__module__.rpartition(".")[2]
+    if not all(map(_is_supported, files)):
+        return False
+    if kind == "json" and not builder.config.field:
+        path, opener = _located(files[0])
+        with (opener or (lambda: path.open("rb")))() as raw:
+            start = decompressed(raw, compression_of(path.name) or "").read(4096)
+        return not start.lstrip().startswith(b"[")
+    return kind == "parquet"
 
 
 def _stamps(paths: Iterable[Path]) -> list[list[str | int]]:
-    """Name, bytes and time of change (in nanoseconds) of each file."""
+    """Name, bytes and modification time (in nanoseconds) of each file."""
     stamps: list[list[str | int]] = []
     for path in sorted(paths):
         try:
@@ -269,9 +278,3 @@ def _stamps(paths: Iterable[Path]) -> list[list[str | int]]:
             raise UnsupportedInput(f"cannot read {path}: {error.strerror}") from error
         stamps.append([str(path), status.st_size, status.st_mtime_ns])
     return stamps
-
-
-def one_line(error: BaseException) -> str:
-    """An error on one line: some are long, and some say nothing but their name."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,13 +1,14 @@
-"""Counts tokens as a server does, without one."""
+"""Counts tokens without a server, as a server would."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actvec.client.corpora.hub import fetch_tokenizer
-from actvec.client.corpora.sources import one_line
+from actvec.client.corpora.remote import one_line
 from actvec.client.errors import UnsupportedInput
 from actvec.client.extras import import_extra
+from actvec.client.records.vectors import Document
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -17,8 +18,8 @@ class TokenCounter:
     """A model's tokenizer.
 
     Attributes:
-        name: Where it was loaded from.
-        prepend_bos: Whether a BOS token is counted with each text.
+        name: Its name or path.
+        prepend_bos: Whether each text counts with a BOS token.
     """
 
     def __init__(self, name: str, *, prepend_bos: bool = True) -> None:
@@ -26,11 +27,11 @@ class TokenCounter:
 
         Args:
             name: A `tokenizer.json`, a folder with one, or a model's id on the hub.
-            prepend_bos: Whether a BOS token is counted with each text, as servers put one in front
-                unless they are told otherwise; give False for a tokenizer without BOS.
+            prepend_bos: Whether each text counts with a BOS token, which servers prepend by
+                default; False for a tokenizer without BOS.
 
         Raises:
-            UnsupportedInput: there is no tokenizer of that name, here or on the hub.
+            UnsupportedInput: there is no such tokenizer, here or on the hub.
             MissingExtra: `tokenizers` or `huggingface_hub` is not installed.
         """
         self.name = name
@@ -40,13 +41,25 @@ class TokenCounter:
         self._tokenizer.no_padding()
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, all of it, BOS included where it is counted.
+        """Count the tokens of each text in full, with BOS if `prepend_bos`.
 
         Raises:
-            TypeError: a text holds half of a surrogate pair, and so has no UTF-8.
+            TypeError: a text contains half of a surrogate pair, and is not valid UTF-8.
         """
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(encoding.ids) + self.prepend_bos for encoding in encodings]
+
+    def count_documents(self, documents: Sequence[Document]) -> list[int]:
+        """Count the tokens of each document; of a chat without those that its template adds.
+
+        Raises:
+            TypeError: a text contains half of a surrogate pair, and is not valid UTF-8.
+        """
+        counts = self.count([document.content for document in documents])
+        return [
+            count if document.token_ids is None else len(document.token_ids)
+            for document, count in zip(documents, counts, strict=True)
+        ]
 
 
 def _load(name: str) -> "Tokenizer":

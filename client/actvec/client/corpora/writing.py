@@ -1,17 +1,18 @@
-"""Writes a corpus as JSON lines, plain or compressed, or as Parquet: whole or not at all."""
+"""Writes a corpus atomically, as JSON lines, plain or compressed, or as Parquet."""
 
 import gzip
 import json
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from actvec.client.errors import UnsupportedInput
 from actvec.client.extras import import_extra
-from actvec.client.vectors import Document
-from actvec.client.whole import whole_file
+from actvec.client.files import atomic_file
+from actvec.client.records.vectors import Document
 
-# Rows of a row group, and so documents held in memory.
+# Rows per row group: the documents held in memory.
 _ROW_GROUP = 1000
 
 _Writer = Callable[[BinaryIO, Iterable[Document]], None]
@@ -21,20 +22,20 @@ def write_corpus(path: Path, documents: Iterable[Document]) -> None:
     """Write documents with `id` and `text`; the same documents give the same bytes.
 
     Raises:
-        UnsupportedInput: the name ends in none of `.jsonl`, `.jsonl.gz`, `.parquet`.
+        UnsupportedInput: the suffix is none of `.jsonl`, `.jsonl.gz`, `.parquet`.
         MissingExtra: pyarrow is not installed.
         OSError: it cannot be written.
     """
     write = writer_for(path)
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         write(file, documents)
 
 
 def writer_for(path: Path) -> _Writer:
-    """What writes a file of that name; asked before there is something to write.
+    """Return the writer for a file's name; call it before there is something to write.
 
     Raises:
-        UnsupportedInput: the name ends in none of `.jsonl`, `.jsonl.gz`, `.parquet`.
+        UnsupportedInput: the suffix is none of `.jsonl`, `.jsonl.gz`, `.parquet`.
         MissingExtra: pyarrow is not installed.
     """
     name = path.name.lower()
@@ -49,8 +50,8 @@ def writer_for(path: Path) -> _Writer:
 
 
 def encode_line(document: Document) -> bytes:
-    """A document as a line of JSON, with its line end."""
-    record = {"id": document.id, "text": document.text}
+    """Encode a document as a line of JSON, with its line end."""
+    record = {"id": document.id, "text": document.content}
     return (json.dumps(record, ensure_ascii=False) + "\n").encode()
 
 
@@ -59,7 +60,7 @@ def _write_lines(file: BinaryIO, documents: Iterable[Document]) -> None:
 
 
 def _write_compressed_lines(file: BinaryIO, documents: Iterable[Document]) -> None:
-    # Without a name and a time in it, so that the same documents give the same bytes.
+    # Without a name and a time, so that the same documents give the same bytes.
     with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as compressed:
         compressed.writelines(map(encode_line, documents))
 
@@ -67,17 +68,7 @@ def _write_compressed_lines(file: BinaryIO, documents: Iterable[Document]) -> No
 def _write_parquet(file: BinaryIO, documents: Iterable[Document]) -> None:
     pa, pq = import_extra("pyarrow", "data"), import_extra("pyarrow.parquet", "data")
     schema = pa.schema([("id", pa.string()), ("text", pa.string())])
-    rows: list[dict[str, str]] = []
-
+    rows = ({"id": document.id, "text": document.content} for document in documents)
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-
-        def write() -> None:
-            writer.write_table(pa.Table.from_pylist(rows, schema))
-            rows.clear()
-
-        for document in documents:
-            rows.append({"id": document.id, "text": document.text})
-            if len(rows) == _ROW_GROUP:
-                write()
-        if rows:
-            write()
+        while group := list(islice(rows, _ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))

@@ -1,11 +1,13 @@
 """Reads documents from files, lazily.
 
-A document that cannot be read is a `Failure`, and the others follow. A file that cannot be read on
-is an exception, `SourceBroken`, after what could be read: its end is not the corpus' end.
+A document that cannot be read is a `Failure`, and the others follow. A file that cannot be read to
+its end raises `SourceBroken` after its readable part, so that nobody takes the break for the end of
+the corpus.
 
-Three kinds of input: a folder of `.txt` files, JSON lines (`.jsonl` or `.json`, also `.gz` and
-`.zst`, or standard input) with a `text` and an optional `id`, and Parquet with such columns. Text
-is UTF-8.
+Three kinds of input: a folder of `.txt` files; JSON lines (`.jsonl` or `.json`, also `.gz` and
+`.zst`, or standard input) with a `text` and an optional `id`; and Parquet with such columns. Text
+is UTF-8. A document may have `messages` (a chat) or `token_ids` instead of a `text`, and `spans`
+beside a text or token ids.
 """
 
 from pathlib import Path
@@ -45,22 +47,22 @@ _SUPPORTED = (
 def open_documents(
     path: str | Path, shard: Shard | None = None, columns: Columns | None = None
 ) -> DocumentSource:
-    """The documents of a folder of `.txt`, of JSON lines or of a `.parquet` file.
+    """Open the documents of a folder of `.txt` files, of JSON lines or of a `.parquet` file.
 
-    A text file's id is its name without `.txt`; files come in the order of their names. The id of
-    a line or row is its `id`, a string or an integer, or the number of the line or row from 1;
-    blank lines are skipped.
+    The id of a text file is its name without `.txt`; files come in the order of their names. The id
+    of a line or row is its `id`, a string or an integer, or the number of the line or row from 1.
+    Blank lines are skipped.
 
     Args:
-        path: The folder or the file: `.jsonl` or `.json`, also with `.gz` or `.zst`, or
-            `.parquet`. `-` is standard input, JSON lines, compressed or not. Standard input and
-            named pipes can be read only once.
-        shard: Which part of them; None for all.
-        columns: The fields or columns that hold texts and ids; None for `text` and `id`.
+        path: The folder or the file: `.jsonl` or `.json`, also with `.gz` or `.zst`, or `.parquet`.
+            `-` is standard input: JSON lines, compressed or not. Standard input and named pipes can
+            be read only once.
+        shard: A part of the documents; None for all.
+        columns: The fields or columns of documents and ids; None for the defaults of `Columns`.
 
     Raises:
-        UnsupportedInput: there is nothing at `path`, nothing that can be read, or no field of that
-            name in the first documents.
+        UnsupportedInput: `path` does not exist or has no supported format, or the first documents
+            lack such a field.
         MissingExtra: Parquet and Zstandard need pyarrow, which is not installed.
 
     Example:
@@ -88,19 +90,19 @@ def _open(path: Path, columns: Columns) -> DocumentSource:
     name = path.name.lower()
     if name.endswith(".parquet"):
         if not repeatable:
-            raise UnsupportedInput(f"{path} is no regular file, and Parquet is read from its end")
+            raise UnsupportedInput(f"{path} is not a regular file; Parquet is read from its end")
         return ParquetSource(path, columns)
     if name.endswith(".txt"):
         raise UnsupportedInput(
-            f"{path} is a single text, which is extracted and not streamed; or give {_SUPPORTED}"
+            f"{path} is a single text; use `actvec extract` for it, or give {_SUPPORTED}"
         )
-    raise UnsupportedInput(f"{path} is of no supported kind; give {_SUPPORTED}")
+    raise UnsupportedInput(f"{path} has an unsupported suffix; give {_SUPPORTED}")
 
 
 def _open_folder(folder: Path, columns: Columns) -> DocumentSource:
     if columns != Columns():
-        raise UnsupportedInput(f"{folder} is a folder: texts in files have no columns to name")
-    # Names only: sorting needs all of them, and they are small beside the texts.
+        raise UnsupportedInput(f"{folder} is a folder; its text files have no columns to name")
+    # Names only: all of them must be sorted, and they are small beside the texts.
     names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".txt")
     if not names:
         raise UnsupportedInput(f"{folder} holds no .txt file; give {_SUPPORTED}")

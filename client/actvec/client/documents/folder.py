@@ -9,14 +9,14 @@ from typing import Any
 
 from actvec.client.documents.opening import not_a_file
 from actvec.client.documents.source import DocumentSource, Located, decode
-from actvec.client.vectors import Document, Failure
+from actvec.client.records.vectors import Document, Failure
 
 
 class FolderSource(DocumentSource):
     """The `.txt` files of a folder. See `open_documents`."""
 
     def __init__(self, folder: Path, names: list[str]) -> None:
-        """`names`: of the files, in the order in which they are read."""
+        """Keep the names of the files, in the order in which to read them."""
         super().__init__(folder)
         self._names = names
 
@@ -31,7 +31,7 @@ class FolderSource(DocumentSource):
         return sum(self._sizes)
 
     def scan(self, skip: Container[int] = frozenset()) -> Iterator[Located]:
-        """See `DocumentSource.scan`; what is skipped is not opened."""
+        """See `DocumentSource.scan`; skipped files are not opened."""
         end = 0
         for index, name in enumerate(self._names):
             path = self.path / name
@@ -40,7 +40,7 @@ class FolderSource(DocumentSource):
                 yield Located(index, end, _read_file(path))
 
     def identity(self) -> dict[str, Any]:
-        """See `DocumentSource.identity`: the names and sizes of the files, which are not read."""
+        """See `DocumentSource.identity`: the names and sizes of the files, without reading them."""
         digest = hashlib.sha256()
         for name, size in zip(self._names, self._sizes, strict=True):
             digest.update(f"{size} {name}\0".encode("utf-8", "surrogateescape"))
@@ -58,17 +58,17 @@ class FolderSource(DocumentSource):
 
 
 def read_text(path: Path) -> str:
-    """A file's text, exactly, save for a byte order mark.
+    """Read a file's text unchanged, except for a byte order mark.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not UTF-8; the message says where.
+        ValueError: it is not UTF-8; the message gives the position.
     """
     return decode(path.read_bytes())
 
 
 def _size(path: Path) -> int:
-    # A file that is not there has none; it fails when it is its turn to be read.
+    # A missing file counts 0 here; its turn to be read reports it.
     try:
         return path.stat().st_size
     except OSError:
@@ -77,7 +77,7 @@ def _size(path: Path) -> int:
 
 def _read_file(path: Path) -> Document | Failure:
     try:
-        # A pipe or a device may have no end.
+        # A pipe or a device may never end.
         if kind := not_a_file(path.stat().st_mode):
             message = f"{path} is {kind}, not a file"
             return Failure(path.stem, "INVALID_ARGUMENT", message, "text")

@@ -25,15 +25,16 @@ from actvec.client.documents.source import (
     file_identity,
     json_type,
     missing_columns,
-    parse_id,
+    named_values,
+    parse_document,
 )
 from actvec.client.errors import SourceBroken, UnsupportedInput
-from actvec.client.vectors import Document, Failure
+from actvec.client.records.vectors import Document, Failure
 
-# The first documents, which tell whether the fields that were named exist.
+# Number of documents to search for the named fields.
 _FIRST = 100
 
-# The line's number from 1, the bytes of the file up to and with it, and the line.
+# The line's number from 1, the offset of its end in the file in bytes, and the line.
 _Line = tuple[int, int, bytes]
 
 
@@ -49,37 +50,37 @@ class LinesSource(DocumentSource):
         name: str | None = None,
         opener: Opener | None = None,
     ) -> None:
-        """Nothing is opened yet.
+        """Configure the source, without opening the file.
 
         Args:
             path: The file; `-` is standard input.
             compression: "", "gzip" or "zstd".
-            columns: The fields that make a document.
-            name: What messages call the file; None for its path.
-            opener: Opens it, if it does not lie at `path` on this machine.
+            columns: The fields of a document.
+            name: The file's name in messages; None for its path.
+            opener: Opens the file, if it is not at `path` on this machine.
         """
-        super().__init__(path)
-        self._compression = compression
         self._columns = columns or Columns()
+        super().__init__(path, self._columns.keep)
+        self._compression = compression
         self._name = name or ("standard input" if path == STDIN else str(path))
         self._remote = opener is not None
         self._open = opener or (open_stdin if path == STDIN else lambda: path.open("rb"))
 
     @property
     def count(self) -> None:
-        """Not known."""
+        """None: unknown."""
         return None
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file, compressed if it is."""
+        """Bytes of the file, compressed if it is; None for a pipe."""
         return self.path.stat().st_size if is_repeatable(self.path) else None
 
     def check(self) -> None:
         """See `DocumentSource.check`."""
-        if is_repeatable(self.path):
+        if self._remote or is_repeatable(self.path):
             fields = _Fields(self._columns, self._name)
-            # A file that breaks here is for `scan` to report, after what can be read of it.
+            # If the file breaks here, `scan` will report it after the readable part.
             with contextlib.suppress(SourceBroken):
                 for _, _, line in islice(self._lines(), _FIRST):
                     if fields.known:
@@ -88,9 +89,9 @@ class LinesSource(DocumentSource):
                 fields.end()
 
     def scan(self, skip: Container[int] = frozenset()) -> Iterator[Located]:
-        """See `DocumentSource.scan`; documents that are skipped are not parsed."""
+        """See `DocumentSource.scan`; skipped documents are not parsed."""
         fields = _Fields(self._columns, self._name)
-        # A pipe could not be looked at before, and files of a data set differ in their fields.
+        # `check` cannot read a pipe ahead, and files of one data set have different fields.
         fields.known = self._remote or is_repeatable(self.path)
         for index, (number, end, line) in enumerate(self._lines()):
             if not fields.known:
@@ -107,7 +108,7 @@ class LinesSource(DocumentSource):
         return identity and identity | self._columns.identity()
 
     def _lines(self) -> Iterator[_Line]:
-        """The lines that are not blank."""
+        """Yield the lines that are not blank."""
         number = 0
         try:
             with self._open() as raw:
@@ -119,30 +120,19 @@ class LinesSource(DocumentSource):
             raise source_broken(self._name, f"line {number + 1}", error) from error
 
     def _parse(self, line: bytes, number: int) -> Document | Failure:
-        columns, document_id, field = self._columns, str(number), ""
+        where = f"{self._name}, line {number}"
         try:
             record = _record(line)
-            if columns.id is not None:
-                field = "id"
-                value = record.get(columns.id)
-                document_id = parse_id(value, name=columns.id, default=document_id)
-            field = "text"
-            if columns.text not in record:
-                raise ValueError(f"no `{columns.text}`; there are: {', '.join(record) or 'none'}")
-            text = record[columns.text]
-            if not isinstance(text, str):
-                raise ValueError(f"`{columns.text}` is a string, not {json_type(text)}")
-            return Document(document_id, text)
         except ValueError as error:
-            message = f"{self._name}, line {number}: {error}"
-            return Failure(document_id, "INVALID_ARGUMENT", message, field)
+            return Failure(str(number), "INVALID_ARGUMENT", f"{where}: {error}")
+        return parse_document(record, self._columns, default_id=str(number), where=where)
 
 
 class _Fields:
-    """Looks for the fields that were named in the first lines.
+    """Searches the first lines for the named fields.
 
     Attributes:
-        known: Whether nothing is left to find out.
+        known: Whether the search is over.
     """
 
     def __init__(self, columns: Columns, name: str) -> None:
@@ -150,44 +140,57 @@ class _Fields:
         self._columns = columns
         self._name = name
         self._found: dict[str, None] = {}
+        # Named fields with a usable value; and those without one yet, each with the reason.
+        self._usable: set[str] = set()
+        self._unusable: dict[str, str] = {}
         self._lines = 0
 
     def add(self, line: bytes) -> None:
-        """Take note of one more line.
+        """Search one more line.
 
         Raises:
-            UnsupportedInput: it is the last of those that could have had the fields.
+            UnsupportedInput: it is the last line to search, and a field is missing or unusable.
         """
         if not self._lines and (line.strip() == b"[" or line.lstrip().startswith(b"[{")):
             raise UnsupportedInput(
                 f"{self._name} is one JSON array; write one object per line (`jq -c '.[]'`)"
             )
-        # A line that is no record is a failure of that document.
+        # A line that is not a record fails as a document.
         with suppress(ValueError):
-            self._found.update(dict.fromkeys(_record(line)))
+            record = _record(line)
+            self._found.update(dict.fromkeys(record))
+            for name, reason in named_values(self._columns, record):
+                if reason is None:
+                    self._usable.add(name)
+                    self._unusable.pop(name, None)
+                elif name not in self._usable:
+                    self._unusable.setdefault(name, reason)
         self._lines += 1
-        self.known = missing_columns(self._columns, self._found) is None
+        self.known = not self._unusable and missing_columns(self._columns, self._found) is None
         if self._lines == _FIRST:
             self.end()
 
     def end(self) -> None:
-        """There are no more lines to look at.
+        """End the search.
 
         Raises:
-            UnsupportedInput: there are records, and none has the fields.
+            UnsupportedInput: there are records, and a field is missing or unusable in all of them.
         """
-        missing = missing_columns(self._columns, self._found)
-        if missing and self._found:
+        wrong = missing_columns(self._columns, self._found)
+        if wrong is None and self._unusable:
+            reason = next(iter(self._unusable.values()))
+            wrong = f"column {reason}, in each of them; there are: {', '.join(self._found)}"
+        if wrong and self._found:
             of = f"its {self._lines}" if self._lines < _FIRST else f"the first {_FIRST}"
-            raise UnsupportedInput(f"{self._name}, {of} documents: {missing}")
+            raise UnsupportedInput(f"{self._name}, {of} documents: {wrong}")
         self.known = True
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """The JSON object on a line.
+    """Parse the JSON object on a line.
 
     Raises:
-        ValueError: there is none; the message says why.
+        ValueError: it is not one; the message says why.
     """
     try:
         record = json.loads(decode(line))
@@ -196,5 +199,5 @@ def _record(line: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("not a document: JSON nested too deeply") from None
     if not isinstance(record, dict):
-        raise ValueError(f"a JSON object is wanted, not {json_type(record)}")
+        raise ValueError(f"must be a JSON object, not {json_type(record)}")
     return record

@@ -14,12 +14,12 @@ from typing import BinaryIO
 from actvec.client.errors import SourceBroken, SourceDamaged
 from actvec.client.extras import import_extra
 
-# Opens a file anew; what it gives need not be seekable.
+# Opens a file from its start; the result need not be seekable.
 Opener = Callable[[], BinaryIO]
 
 STDIN = Path("-")
 
-# Endings of files of JSON lines -> how they are compressed.
+# Suffixes of files of JSON lines, and their compression.
 _LINES = {
     f"{kind}{ending}": compression
     for kind in (".json", ".jsonl")
@@ -30,16 +30,16 @@ _BUFFER = 1 << 20
 
 
 def compression_of(name: str) -> str | None:
-    """How a file of JSON lines of that name is compressed: "", "gzip" or "zstd".
+    """The compression of a file of JSON lines, by its name: "", "gzip" or "zstd".
 
-    None if it is not a file of JSON lines.
+    None if the name is not one of JSON lines.
     """
     lower = name.lower()
     return next((value for ending, value in _LINES.items() if lower.endswith(ending)), None)
 
 
 def open_stdin() -> BinaryIO:
-    """Standard input, decompressed if it begins as gzip or Zstandard does."""
+    """Open standard input, and decompress it if it starts as gzip or Zstandard does."""
     raw = sys.stdin.buffer
     start = raw.peek(4) if isinstance(raw, io.BufferedReader) else b""
     compression = next((value for magic, value in _MAGIC.items() if start.startswith(magic)), "")
@@ -47,14 +47,14 @@ def open_stdin() -> BinaryIO:
 
 
 def decompressed(raw: BinaryIO, compression: str) -> BinaryIO:
-    """The content of a compressed file, read as a stream.
+    """Decompress a file as a stream.
 
     Args:
-        raw: The file, at its beginning.
+        raw: The file, at its start.
         compression: "", "gzip" or "zstd".
 
     Raises:
-        EOFError: it has no byte at all, which no archive has.
+        EOFError: the file is empty, which no archive is.
         MissingExtra: Zstandard needs pyarrow, which is not installed.
     """
     if not compression:
@@ -64,22 +64,22 @@ def decompressed(raw: BinaryIO, compression: str) -> BinaryIO:
         raise EOFError("the archive is empty")
     if compression == "gzip":
         return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-    # Of the readers of Zstandard it is Arrow's that notices a file which was cut short.
+    # Among readers of Zstandard only Arrow's notices a truncated file.
     stream = import_extra("pyarrow", "data").CompressedInputStream(file, "zstd")
     return io.BufferedReader(stream, _BUFFER)
 
 
 def is_repeatable(path: Path) -> bool:
-    """Whether a file can be read a second time, as a pipe cannot.
+    """Whether a file can be read twice; a pipe cannot.
 
     Raises:
-        OSError: there is no such file.
+        OSError: the file does not exist.
     """
     return path != STDIN and stat.S_ISREG(path.stat().st_mode)
 
 
 def not_a_file(mode: int) -> str | None:
-    """What is at a path that cannot be read to an end, by its mode; None for what can be."""
+    """Name the kind of an endless file, such as a pipe, by its mode; None for other files."""
     for fits, kind in (
         (stat.S_ISFIFO, "a named pipe"),
         (stat.S_ISSOCK, "a socket"),
@@ -92,18 +92,18 @@ def not_a_file(mode: int) -> str | None:
 
 
 def source_broken(name: str, where: str, error: Exception) -> SourceBroken:
-    """The error for a file that ends before its end.
+    """Return the error for a file that breaks before its end.
 
-    `SourceDamaged` if the content is at fault, so that reading it again is of no use.
+    `SourceDamaged` if its content is at fault, so that another attempt would not help.
     """
     message = f"{name}, {where}: from here on the file cannot be read: {error}."
     if is_damage(error):
         return SourceDamaged(f"{message} It was cut short or damaged: make it or fetch it again")
-    return SourceBroken(f"{message} Run again: a disk or a network failed")
+    return SourceBroken(f"{message} A disk or a network failed: run the same command again")
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error is of a file's content and not of reading it."""
+    """Whether an error concerns a file's content, and not its transfer."""
     if isinstance(error, OSError):
         # Decompressors raise OSError without a number, an operating system never does.
         return error.errno is None
@@ -111,10 +111,10 @@ def is_damage(error: Exception) -> bool:
 
 
 def require_readable(path: Path) -> None:
-    """Find out without opening it: a pipe can be opened only once.
+    """Check access to a file without opening it: a pipe can be opened only once.
 
     Raises:
-        OSError: there is no such file, or this user may not read it.
+        OSError: the file does not exist, or this user may not read it.
     """
     path.stat()
     if not os.access(path, os.R_OK):

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from actvec.client.documents.opening import Opener, source_broken
 from actvec.client.documents.source import (
+    SPANS,
     Columns,
     DocumentSource,
     Located,
     file_identity,
     missing_columns,
-    parse_id,
+    parse_document,
 )
 from actvec.client.errors import UnsupportedInput
 from actvec.client.extras import import_extra
-from actvec.client.vectors import Document, Failure
+from actvec.client.records.vectors import Document, Failure
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 # Rows decoded at a time, and bytes read at a time: a row group may hold any number of either.
 _ROWS = 64
 _READ_BYTES = 1 << 20
+
+# Kinds of types, as `pyarrow.types` names them. A column without a value has the type null.
+_TEXT = ("string", "large_string", "string_view")
+_LIST = ("list", "large_list", "list_view", "fixed_size_list", "null")
+_SCALAR = (*_TEXT, "boolean", "integer", "floating", "date", "time", "timestamp", "null")
 
 
 class ParquetSource(DocumentSource):
@@ -41,26 +47,29 @@ class ParquetSource(DocumentSource):
 
         Args:
             path: The file.
-            columns: The columns that make a document.
-            name: What messages call the file; None for its path.
-            opener: Opens it, if it does not lie at `path` on this machine.
+            columns: The columns of a document.
+            name: The file's name in messages; None for its path.
+            opener: Opens the file, if it is not at `path` on this machine.
 
         Raises:
-            UnsupportedInput: it is no Parquet file.
+            UnsupportedInput: it is not a Parquet file.
             MissingExtra: pyarrow is not installed.
         """
-        super().__init__(path)
         self._columns = columns or Columns()
+        super().__init__(path, self._columns.keep)
         self._name = name or str(path)
         self._opener = opener
         with self._open() as file:
-            # Why no row has a text: the file has no such column.
+            # The reason why no row has a text, for example a missing column.
             self._problem = _problem(file.schema_arrow, self._columns)
-            self._has_id = self._columns.id in file.schema_arrow.names
-            # Bytes of the texts of each row group, and its rows.
-            self._groups = [
-                _group(file, number, self._columns.text) for number in range(file.num_row_groups)
-            ]
+            there = file.schema_arrow.names
+            sources = [name for name in self._columns.sources() if name in there]
+            others = (self._columns.id, SPANS, *self._columns.keep)
+            found = (name for name in others if name is not None and name in there)
+            # Each once: the column of a text or an id may be kept too.
+            self._names = list(dict.fromkeys([*sources, *found]))
+            # The rows of each row group, and the bytes of their documents.
+            self._groups = [_group(file, number, sources) for number in range(file.num_row_groups)]
 
     @property
     def count(self) -> int:
@@ -69,7 +78,7 @@ class ParquetSource(DocumentSource):
 
     @property
     def size(self) -> int:
-        """Bytes of the texts, as they are encoded in the file."""
+        """Bytes of the documents, as encoded in the file."""
         return sum(size for _, size in self._groups)
 
     def check(self) -> None:
@@ -78,21 +87,20 @@ class ParquetSource(DocumentSource):
             raise UnsupportedInput(f"{self._name}: {self._problem}")
 
     def scan(self, skip: Container[int] = frozenset()) -> Iterator[Located]:
-        """See `DocumentSource.scan`; row groups are read in pieces, never whole."""
+        """See `DocumentSource.scan`; reads row groups in pieces, never whole."""
         if self._problem:
             yield from (
-                Located(index, 0, self._failure(str(index + 1), index, self._problem, "text"))
+                Located(index, 0, self._failure(index, self._problem))
                 for index in range(self.count)
                 if index not in skip
             )
             return
-        names = [self._columns.text, *([self._columns.id] if self._has_id else [])]
         index = end = 0
         try:
             with self._open() as file:
                 for number, (rows, size) in enumerate(self._groups):
                     begin, first = end, index
-                    for batch in file.iter_batches(_ROWS, [number], names):
+                    for batch in file.iter_batches(_ROWS, [number], self._names):
                         for row in range(batch.num_rows):
                             end = begin + size * (index + 1 - first) // rows
                             if index not in skip:
@@ -107,25 +115,16 @@ class ParquetSource(DocumentSource):
         return identity and identity | self._columns.identity()
 
     def _parse(self, batch: "pa.RecordBatch", row: int, index: int) -> Document | Failure:
-        columns, document_id, field = self._columns, str(index + 1), "id"
         try:
-            if self._has_id and columns.id is not None:
-                value = batch.column(columns.id)[row].as_py()
-                document_id = parse_id(value, name=columns.id, default=document_id)
-            field = "text"
-            text = batch.column(columns.text)[row].as_py()
-            if text is None:
-                raise ValueError(f"`{columns.text}` is null")
-            return Document(document_id, text)
+            record = {name: batch.column(name)[row].as_py() for name in self._names}
         except UnicodeDecodeError as error:
-            reason = f"not UTF-8: {error.reason} at byte {error.start}"
-        except ValueError as error:
-            reason = str(error)
-        return self._failure(document_id, index, reason, field)
+            return self._failure(index, f"not UTF-8: {error.reason} at byte {error.start}")
+        where = f"{self._name}, row {index + 1}"
+        return parse_document(record, self._columns, default_id=str(index + 1), where=where)
 
-    def _failure(self, document_id: str, index: int, reason: str, field: str) -> Failure:
+    def _failure(self, index: int, reason: str) -> Failure:
         message = f"{self._name}, row {index + 1}: {reason}"
-        return Failure(document_id, "INVALID_ARGUMENT", message, field)
+        return Failure(str(index + 1), "INVALID_ARGUMENT", message, "text")
 
     def _open(self) -> "pq.ParquetFile":
         module = import_extra("pyarrow.parquet", "data")
@@ -139,38 +138,42 @@ class ParquetSource(DocumentSource):
 
 
 def _arrow_exception() -> type[Exception]:
-    """What pyarrow's own errors are of, be they `ValueError`s or not."""
+    """The base class of pyarrow's own errors; not all of them are `ValueError`s."""
     kind: type[Exception] = import_extra("pyarrow", "data").ArrowException
     return kind
 
 
 def _problem(schema: "pa.Schema", columns: Columns) -> str | None:
-    """Why the columns cannot be read; None if they can."""
+    """Explain why the columns cannot be read; None if they can."""
     if missing := missing_columns(columns, schema.names):
         return missing
-    kinds = import_extra("pyarrow.types", "data")
-    for name, fits, wanted in (
-        (columns.text, _is_text, "strings"),
-        (columns.id, lambda kind: _is_text(kind) or kinds.is_integer(kind), "strings or integers"),
-    ):
+    checks = [
+        *((name, (*_TEXT, *_LIST), "strings, messages or token ids") for name in columns.sources()),
+        (columns.id, (*_TEXT, "integer"), "strings or integers"),
+        (SPANS, _LIST, "lists of spans"),
+        *((name, _SCALAR, "strings, numbers, booleans or dates") for name in columns.keep),
+    ]
+    for name, kinds, wanted in checks:
         found = [] if name is None else schema.get_all_field_indices(name)
         if len(found) > 1:
             return f"it has {len(found)} columns {name!r}; rename all but one"
-        if found and not fits(kind := schema.field(found[0]).type):
+        if found and not _is_any(kind := schema.field(found[0]).type, kinds):
             return f"the column {name!r} holds {kind}, not {wanted}"
     return None
 
 
-def _is_text(kind: "pa.DataType") -> bool:
-    kinds = import_extra("pyarrow.types", "data")
-    if kinds.is_dictionary(kind):
+def _is_any(kind: "pa.DataType", names: tuple[str, ...]) -> bool:
+    """Whether a type, or that of a dictionary's values, is of one of these kinds."""
+    types = import_extra("pyarrow.types", "data")
+    if types.is_dictionary(kind):
         kind = kind.value_type
-    return bool(kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind))
+    return any(getattr(types, f"is_{name}")(kind) for name in names)
 
 
-def _group(file: "pq.ParquetFile", number: int, name: str) -> tuple[int, int]:
-    """The rows of a row group and the bytes of their texts."""
+def _group(file: "pq.ParquetFile", number: int, names: list[str]) -> tuple[int, int]:
+    """The rows of a row group and the bytes of its documents."""
     group = file.metadata.row_group(number)
     columns = (group.column(at) for at in range(group.num_columns))
-    size = sum(c.total_compressed_size for c in columns if c.path_in_schema == name)
+    # Nested columns have paths: messages.list.element.content.
+    size = sum(c.total_compressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
     return group.num_rows, size

@@ -13,14 +13,14 @@ _FORM = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 @dataclass(frozen=True)
 class Shard:
-    """Every `of`-th document of a source, the `number`-th of them first.
+    """Every `of`-th document of a source, starting with the `number`-th.
 
-    So all shards of a source together are each of its documents once, and about as long as each
-    other, wherever long documents stand.
+    So all shards together hold each document once, and take about equal work, wherever in the
+    source long documents are.
 
     Attributes:
         number: From 1.
-        of: How many shards there are.
+        of: Number of shards.
 
     Raises:
         InvalidArgument: there is no such shard.
@@ -32,20 +32,20 @@ class Shard:
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.of:
             raise InvalidArgument(
-                f"there is no shard {self}; write I/N, the I-th of N: 1/4, 2/4, 3/4 and 4/4"
+                f"shard {self} does not exist; write I/N, the I-th of N: 1/4, 2/4, 3/4 and 4/4"
             )
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The shard that `I/N` names.
+        """Parse `I/N`.
 
         Raises:
-            InvalidArgument: it names none.
+            InvalidArgument: it is not a shard.
         """
         match = _FORM.fullmatch(text.strip())
         if match is None:
             raise InvalidArgument(
-                f"{text!r} is no shard; write I/N, the I-th of N, for example 1/4"
+                f"{text!r} is not a shard; write I/N, the I-th of N, for example 1/4"
             )
         return cls(int(match[1]), int(match[2]))
 
@@ -53,18 +53,18 @@ class Shard:
         return f"{self.number}/{self.of}"
 
     def has(self, index: object) -> bool:
-        """Whether a document is in it, by its number in the source from 0."""
+        """Whether it contains a document, by its number in the source from 0."""
         return isinstance(index, int) and index % self.of == self.number - 1
 
 
 class ShardSource(DocumentSource):
-    """The documents of one shard, with the numbers, ids and failures that they have in the source.
+    """The documents of one shard, with their numbers, ids and failures in the source.
 
-    What belongs to other shards is passed over unread where the kind of source allows it.
+    Skips documents of other shards unread if the kind of source allows it.
     """
 
     def __init__(self, source: DocumentSource, shard: Shard) -> None:
-        super().__init__(source.path)
+        super().__init__(source.path, source.kept)
         self._source = source
         self._shard = shard
 
@@ -76,7 +76,7 @@ class ShardSource(DocumentSource):
 
     @property
     def size(self) -> int | None:
-        """Bytes of the whole source, through which a scan of the shard comes too."""
+        """Bytes of the whole source: a scan of the shard reads them all."""
         return self._source.size
 
     def scan(self, skip: Container[int] = frozenset()) -> Iterator[Located]:
@@ -90,7 +90,7 @@ class ShardSource(DocumentSource):
 
 
 class _Elsewhere(Container[int]):
-    """The numbers of documents that are skipped, or of another shard."""
+    """The numbers of documents that are skipped, or belong to other shards."""
 
     def __init__(self, shard: Shard, skip: Container[int]) -> None:
         self._shard = shard

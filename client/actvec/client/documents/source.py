@@ -1,24 +1,30 @@
-"""What every source of documents can do."""
+"""The interface of sources of documents."""
 
 import abc
-import hashlib
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from actvec.client.documents.opening import is_repeatable
-from actvec.client.vectors import Document, Failure
+from actvec.client.files import Content
+from actvec.client.records.columns import Scalar, as_columns
+from actvec.client.records.inputs import make_document
+from actvec.client.records.vectors import Document, Failure
+
+# The field or column of spans.
+SPANS = "spans"
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A document and where it stands.
+    """A document and its position.
 
     Attributes:
-        index: Its number among the documents of its source, from 0.
-        end: Bytes of the source up to and with it, as `DocumentSource.size` counts them.
-        document: The document, or why it cannot be read.
+        index: Its number in its source, from 0.
+        end: Bytes of the source up to its end, as `DocumentSource.size` counts them.
+        document: The document, or the reason why it cannot be read.
     """
 
     index: int
@@ -28,36 +34,50 @@ class Located:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which fields of a line, or columns of a row, make a document.
+    """The fields of a line, or columns of a row, that make a document.
+
+    A `spans` beside a text or token ids holds their spans: `(name, start, end)` or `{"name": ...,
+    "start": ..., "end": ...}` each.
 
     Attributes:
-        text: Holds the text.
-        id: Holds the id, a string or an integer. A document without one is called by the number
-            of its line or row, from 1; None gives all of them such ids. A name other than `id`
-            must exist.
+        text: The field of the document: a string is a text, a list of `{"role": ..., "content":
+            ...}` a chat, a list of whole numbers token ids. `text` also stands for `messages` and
+            `token_ids`: the first of the three that a document has counts.
+        id: The field of the id, a string or an integer. A document without one gets the number of
+            its line or row, from 1; None gives such ids to all of them. A name other than `id` must
+            exist.
+        keep: Fields that become the columns of each document, such as its label: strings, numbers,
+            booleans, dates or null. Each must exist, and is None in a document without it.
     """
 
     text: str = "text"
     id: str | None = "id"
+    keep: tuple[str, ...] = ()
 
-    def required(self) -> list[str]:
-        """The names without which a corpus was not meant."""
-        return [self.text] if self.id in (None, "id") else [self.text, self.id]
+    def sources(self) -> tuple[str, ...]:
+        """The fields that may hold a document; the first present one counts."""
+        return ("text", "messages", "token_ids") if self.text == "text" else (self.text,)
 
     def identity(self) -> dict[str, Any]:
-        """What they add to the identity of a source: nothing if they are the usual ones."""
-        return {} if self == Columns() else {"columns": asdict(self)}
+        """Their part in the identity of a source; empty for the defaults."""
+        if self == Columns():
+            return {}
+        # As JSON; jobs of an earlier version have no `keep`.
+        kept = {"keep": list(self.keep)} if self.keep else {}
+        return {"columns": {"text": self.text, "id": self.id} | kept}
 
 
 class DocumentSource(abc.ABC):
-    """Documents on disk. Each iteration reads anew.
+    """Documents on disk. Each iteration reads them again.
 
     Attributes:
-        path: Where they are.
+        path: The path of the documents.
+        kept: The names of the columns that each document has.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept: Sequence[str] = ()) -> None:
         self.path = path
+        self.kept = tuple(kept)
 
     def __iter__(self) -> Iterator[Document | Failure]:
         return (located.document for located in self.scan())
@@ -66,38 +86,38 @@ class DocumentSource(abc.ABC):
         """Look at the first documents of a source that can be read again.
 
         Raises:
-            UnsupportedInput: the fields that should hold texts or ids do not exist; the message
-                names those that do.
+            UnsupportedInput: the fields of texts or ids do not exist; the message names those that
+                do.
         """
 
     @property
     @abc.abstractmethod
     def count(self) -> int | None:
-        """How many there are, where that is known without reading them."""
+        """Number of documents, if known without reading them; else None."""
 
     @property
     @abc.abstractmethod
     def size(self) -> int | None:
-        """Bytes that there are to read, of which `Located.end` tells how far a scan has come.
+        """Bytes to read, the scale of `Located.end`.
 
-        None where that is unknown, as of a pipe.
+        None if unknown, as for a pipe.
         """
 
     @abc.abstractmethod
     def scan(self, skip: Container[int] = frozenset()) -> Iterator[Located]:
-        """The documents in order, save for those whose numbers are in `skip`.
+        """Yield the documents in order, except for those whose numbers are in `skip`.
 
         Raises:
             SourceBroken: the source cannot be read to its end. Every shard of it raises this,
-                whatever is skipped: nobody knows what would have followed.
-            UnsupportedInput: a pipe whose first documents do not have the fields that were named.
+                whatever it skips, since the missing part may belong to any.
+            UnsupportedInput: the first documents of a pipe lack the named fields.
         """
 
     @abc.abstractmethod
     def identity(self) -> dict[str, Any] | None:
-        """What tells this input from another, as JSON takes it; None of what is read only once.
+        """Identify this input, as JSON values; None if it can be read only once.
 
-        A file is told by its kind, size and SHA-256, wherever it lies.
+        A file is identified by its kind, size and SHA-256, not by its path.
 
         Raises:
             OSError: it cannot be read.
@@ -105,32 +125,101 @@ class DocumentSource(abc.ABC):
 
 
 def missing_columns(columns: Columns, fields: Iterable[str]) -> str | None:
-    """A reason that names the fields there are, if one that `columns` requires is not there."""
+    """Explain, with the fields that exist, which required field is missing; None if none is."""
     fields = list(fields)
-    for name in columns.required():
-        if name not in fields:
-            return f"no column {name!r}; there are: {', '.join(fields) or 'none'}"
+    required = [columns.sources(), *((name,) for name in columns.keep)]
+    if columns.id not in (None, "id"):
+        required.append((columns.id,))
+    for names in required:
+        if not set(names) & set(fields):
+            found = ", ".join(fields) or "none"
+            wanted = " or ".join(map(repr, names))
+            return f"no column {wanted}; there are: {found}"
     return None
 
 
+def named_values(columns: Columns, record: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Explain, for each named field of a record, why its value is unusable; None if it is not."""
+    fields: list[tuple[str, tuple[type, ...], str]] = [
+        (name, (str, int, float, NoneType), "a string, a number, a boolean or null")
+        for name in columns.keep
+    ]
+    if columns.text != "text":
+        fields.append((columns.text, (str, list), "a string or a list"))
+    if columns.id not in (None, "id"):
+        fields.append((columns.id, (str, int, NoneType), "a string or an integer"))
+    for name, types, wanted in fields:
+        if name in record:
+            fits = isinstance(record[name], types)
+            reason = f"{name!r} holds {json_type(record[name])}, not {wanted}"
+            yield name, None if fits else reason
+
+
+def parse_document(
+    record: Mapping[str, Any], columns: Columns, *, default_id: str, where: str
+) -> Document | Failure:
+    """Parse the document of a line or row; return a failure if there is none.
+
+    Args:
+        record: Its fields.
+        columns: The fields of a document.
+        default_id: The id of a document without one.
+        where: The file and the line or row, for the message.
+    """
+    document_id, field = default_id, "id"
+    kept: dict[str, Scalar] = {}
+    try:
+        if columns.id is not None:
+            document_id = parse_id(record.get(columns.id), name=columns.id, default=default_id)
+        field = "columns"
+        kept = as_columns({name: record.get(name) for name in columns.keep})
+        field = "text"
+        name = next((one for one in columns.sources() if record.get(one) is not None), None)
+        if name is None:
+            name = next((one for one in columns.sources() if one in record), None)
+            found = ", ".join(record) or "none"
+            raise ValueError(
+                f"no `{columns.text}`; there are: {found}" if name is None else f"`{name}` is null"
+            )
+        field = source = _source_of(record[name], name)
+    except (ValueError, TypeError) as error:
+        return Failure(document_id, "INVALID_ARGUMENT", f"{where}: {error}", field, columns=kept)
+    made = make_document(document_id, {source: record[name]}, record.get(SPANS), kept)
+    if isinstance(made, Failure):
+        return replace(made, message=f"{where}: {made.message}")
+    return made
+
+
+def _source_of(value: object, name: str) -> str:
+    """The kind of a value: text, messages or token ids.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(value, str):
+        return "text"
+    if not isinstance(value, list):
+        raise ValueError(f"`{name}` is a string or a list, not {json_type(value)}")
+    whole = bool(value) and all(isinstance(one, int) for one in value)
+    return "token_ids" if whole or name == "token_ids" else "messages"
+
+
 def file_identity(path: Path, kind: str) -> dict[str, Any] | None:
-    """The identity of a single file; None of a pipe.
+    """Identify a single file; None for a pipe.
 
     Raises:
         OSError: it cannot be read.
     """
     if not is_repeatable(path):
         return None
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"kind": kind, "bytes": file.tell(), "sha256": digest}
+    return {"kind": kind} | asdict(Content.of(path))
 
 
 def parse_id(value: object, *, name: str, default: str) -> str:
-    """A document's id from the field `name` of a file.
+    """Parse a document's id from the field `name` of a file.
 
     Raises:
-        ValueError: it is neither a string nor an integer nor nothing.
+        ValueError: it is neither a string nor an integer nor missing.
     """
     if value is None:
         return default
@@ -142,10 +231,10 @@ def parse_id(value: object, *, name: str, default: str) -> str:
 
 
 def decode(data: bytes) -> str:
-    """The text that bytes in a file stand for, save for a byte order mark.
+    """Decode text from a file, without a byte order mark.
 
     Raises:
-        ValueError: they are not UTF-8; the message says where.
+        ValueError: it is not UTF-8; the message gives the position.
     """
     try:
         return data.decode("utf-8-sig")
@@ -154,7 +243,7 @@ def decode(data: bytes) -> str:
 
 
 def json_type(value: object) -> str:
-    """What JSON calls a value, with its article."""
+    """The JSON type of a value, with its article."""
     match value:
         case None:
             return "null"

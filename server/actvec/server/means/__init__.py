@@ -1,1 +1,1 @@
-"""Corpus means on the server: their store, the jobs that make them, and centring by them."""
+"""Corpus means on the server: their store, their files, and centering by them."""

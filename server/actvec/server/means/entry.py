@@ -1,14 +1,14 @@
-"""The record of a mean as its store keeps it: a JSON file, with the mean's number in the store."""
+"""The record of a mean in its store: a JSON file, with the mean's number in the store."""
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Self
 
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from actvec.server.means.record import MeanRecord
+from actvec.server.means.record_json import decode_record, encode_record
 
-from actvec.v1.means_pb2 import CorpusMean
-
-# The key beside those of the record, which older versions of actvec ignore.
+# The key that the store adds to those of the record; older versions of actvec ignore it.
 _NUMBER = "storeNumber"
 
 
@@ -16,43 +16,40 @@ _NUMBER = "storeNumber"
 class Entry:
     """A record and its place in the order of the store.
 
-    Numbers count up and order the means, since a clock may be set back. Stores of before had none:
-    their means have 0, come before all others, and are in the order of their time.
+    Numbers count up and order the means, since a clock may be set back. Means in stores of earlier
+    versions have no number: they get 0, come before all others, and sort by their time.
 
     Attributes:
         number: From 1; 0 for a mean without one.
-        record: What the contract answers with.
+        record: The mean's record.
     """
 
     number: int
-    record: CorpusMean
+    record: MeanRecord
 
     @classmethod
     def decode(cls, content: bytes) -> Self:
-        """The entry in the bytes of a file.
+        """Decode the bytes of an entry's file.
 
         Raises:
-            ValueError: they are none.
+            ValueError: they are not an entry.
         """
         values = json.loads(content)
         if not isinstance(values, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not a JSON object")
         number = values.pop(_NUMBER, 0)
         if not isinstance(number, int):
             raise ValueError(f"its {_NUMBER} is {number!r}")
-        try:
-            return cls(number, ParseDict(values, CorpusMean(), ignore_unknown_fields=True))
-        except ParseError as error:
-            raise ValueError(str(error)) from error
+        return cls(number, decode_record(values))
 
     def encode(self) -> bytes:
-        """The bytes of its file."""
-        values = MessageToDict(self.record) | {_NUMBER: self.number}
-        return json.dumps(values, indent=2).encode()
+        """Encode the bytes of its file."""
+        return json.dumps(encode_record(self.record) | {_NUMBER: self.number}, indent=2).encode()
 
-    def age(self) -> tuple[int, int, str]:
-        """What means are sorted by, the oldest first.
+    def age(self) -> tuple[int, datetime, str]:
+        """The sort key of means, oldest first.
 
-        Machines that share a store may give one number twice; then the time decides.
+        Machines that share a store may assign a number twice; then the time decides.
         """
-        return self.number, self.record.created_at.ToNanoseconds(), self.record.id
+        created = self.record.created_at or datetime.fromtimestamp(0, UTC)
+        return self.number, created, self.record.id

@@ -1,9 +1,10 @@
 """The file of a corpus mean: safetensors, readable by existing tools.
 
-`corpus_mean` `[D, max_tokens]` float32 (column `j` is distance `j` from the end) and `counts`
-`[max_tokens]` int64 are what such tools read. Ours add `sums` `[max_tokens, D]` float64, so that
-means merge exactly, and for `--variance` `corpus_variance` `[D, max_tokens]` float32 with
-`square_sums`. The metadata key `actvec` holds the record of where it came from.
+Such tools read `corpus_mean` `[D, max_tokens]` float32 (column `j` is distance `j` from the end)
+and `counts` `[max_tokens]` int64. Ours add `sums` `[max_tokens, D]` float64, so that means merge
+exactly, and with variance `corpus_variance` `[D, max_tokens]` float32 and `square_sums`. Separate
+layers add a leading axis: `corpus_mean` `[L, D, max_tokens]`, `sums` `[L, max_tokens, D]`. The
+metadata key `actvec` holds the mean's record.
 """
 
 import json
@@ -11,19 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from google.protobuf.json_format import MessageToJson, Parse, ParseError
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from actvec.pooling import MeanAccumulator
-from actvec.server.errors import RequestError
+from actvec.server.errors import InputError
+from actvec.server.means.record import MeanRecord
+from actvec.server.means.record_json import decode_record, encode_record
 from actvec.server.means.views import deserialize
-from actvec.v1.means_pb2 import CorpusMean
 
 _METADATA = "actvec"
 
-# The tensors that are read, of whatever else a file holds, with their dtypes in our files; and the
-# dtypes that numpy has.
+# The tensors to read, whatever else a file holds, with their dtypes in our files; and the dtypes of
+# numpy.
 _TENSORS = {
     "corpus_mean": "F32",
     "counts": "I64",
@@ -38,101 +39,114 @@ _DTYPES = {
     "BOOL": "|b1",
 }
 
-# Documents that a mean may claim: more than anybody has, and no sum of counts overflows.
+# The most documents that a mean may claim: more than anybody has, and no sum of counts overflows.
 MOST_DOCUMENTS = 1 << 40
 
 
 @dataclass(frozen=True, eq=False)
 class MeanTensors:
-    """What a mean's file holds.
+    """The contents of a mean's file.
 
     Attributes:
-        mean: `[max_tokens, D]` float32, by distance from the end.
-        counts: Documents behind each position, int64 `[max_tokens]`; None for a mean that was made
-            elsewhere without them.
+        mean: `[max_tokens, D]` float32, by distance from the end, or `[L, max_tokens, D]` for
+            separate layers.
+        counts: Documents behind each position, int64 `[max_tokens]`; None if a mean made elsewhere
+            lacks them.
         accumulator: The exact sums; None for a mean made elsewhere.
-        record: What the file says of itself; empty for a mean made elsewhere.
-        variance: `corpus_variance` as the file has it, not checked; None without one.
+        record: The file's own record; empty for a mean made elsewhere.
+        variance: The file's `corpus_variance`, unchecked; None without one.
     """
 
     mean: NDArray[np.float32]
     counts: NDArray[np.int64] | None
     accumulator: MeanAccumulator | None
-    record: CorpusMean
+    record: MeanRecord
     variance: NDArray[Any] | None = None
 
 
-def encode(accumulator: MeanAccumulator, record: CorpusMean) -> bytes:
-    """The bytes of a mean's file. What depends on these bytes (id, hash, size) is not in them."""
+def encode(accumulator: MeanAccumulator, record: MeanRecord) -> bytes:
+    """Encode a mean's file. Its record omits what depends on these bytes: id, hash and size."""
     tensors: dict[str, NDArray[np.generic]] = {
-        "corpus_mean": np.ascontiguousarray(accumulator.mean().T),
+        "corpus_mean": _turned(accumulator.mean()),
         "counts": accumulator.counts,
         "sums": accumulator.sums,
     }
     variance = accumulator.variance()
     if variance is not None and accumulator.squares is not None:
-        tensors["corpus_variance"] = np.ascontiguousarray(variance.T)
+        tensors["corpus_variance"] = _turned(variance)
         tensors["square_sums"] = accumulator.squares
-    content: bytes = save(tensors, metadata={_METADATA: MessageToJson(record, indent=None)})
+    content: bytes = save(tensors, metadata={_METADATA: json.dumps(encode_record(record))})
     return content
 
 
 def decode(content: bytes) -> MeanTensors:
-    """The tensors of a mean's file, ours or made elsewhere.
+    """Decode a mean's file, ours or made elsewhere.
 
     Raises:
-        RequestError: this is no safetensors file of that layout, or a number is not finite.
+        InputError: it is not a safetensors file of this layout, or a number is not finite.
     """
     tensors = _tensors(content)
     mean = _mean(tensors.get("corpus_mean"))
-    counts = _counts(tensors.get("counts"), len(mean))
+    counts = _counts(tensors.get("counts"), mean.shape[-2])
     accumulator = None
     if counts is not None and "sums" in tensors:
         squares = _sums(tensors, "square_sums", mean) if "square_sums" in tensors else None
         accumulator = MeanAccumulator.from_sums(counts, _sums(tensors, "sums", mean), squares)
-        with np.errstate(over="ignore"):  # what is beyond float32 is not equal to it either
+        with np.errstate(over="ignore"):  # a number beyond float32 differs anyway
             same = np.allclose(accumulator.mean(), mean, rtol=1e-5)
         if not same:
-            raise RequestError("chunk", "has sums and counts of another mean than its corpus_mean")
+            raise InputError("file", "has sums and counts that do not match its corpus_mean")
     record = _record(content)
     return MeanTensors(mean, counts, accumulator, record, tensors.get("corpus_variance"))
 
 
 def _tensors(content: bytes) -> dict[str, NDArray[Any]]:
-    """Those of a file's tensors that are read.
+    """Return the known tensors of a file.
 
     Raises:
-        RequestError: this is no safetensors file, or one of them has a dtype that numpy has not.
+        InputError: it is not a safetensors file, or a tensor has a dtype that numpy lacks.
     """
     try:
         found = dict(deserialize(content))
     except ValueError as error:
-        raise RequestError("chunk", f"is not a safetensors file: {error}") from error
+        raise InputError("file", f"is not a safetensors file: {error}") from error
     tensors = {}
     for name in _TENSORS.keys() & found.keys():
         dtype, shape, data = (found[name][key] for key in ("dtype", "shape", "data"))
         if dtype not in _DTYPES:
-            raise RequestError(
-                "chunk", f"has {name} as {dtype} {shape}; convert it to {_TENSORS[name]}"
+            raise InputError(
+                "file", f"has {name} as {dtype} {shape}; convert it to {_TENSORS[name]}"
             )
         tensors[name] = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
     return tensors
 
 
-def _mean(tensor: NDArray[np.generic] | None) -> NDArray[np.float32]:
-    """`corpus_mean` as `[max_tokens, D]`."""
-    if tensor is None or tensor.ndim != 2 or tensor.dtype != np.float32 or 0 in tensor.shape:
+def _mean(tensor: NDArray[Any] | None) -> NDArray[np.float32]:
+    """`corpus_mean` as `[max_tokens, D]`, or `[L, max_tokens, D]`."""
+    if (
+        tensor is None
+        or tensor.ndim not in {2, 3}
+        or tensor.dtype != np.float32
+        or 0 in tensor.shape
+    ):
         found = "none" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
-        raise RequestError(
-            "chunk", f"needs a tensor corpus_mean, float32 [D, max_tokens]; it has {found}"
+        raise InputError(
+            "file",
+            "needs a tensor corpus_mean, float32 [D, max_tokens], or [L, D, max_tokens] of "
+            f"separate layers; it has {found}",
         )
     if not np.isfinite(tensor).all():
-        raise RequestError("chunk", "has a corpus_mean with numbers that are not finite")
-    return np.ascontiguousarray(tensor.T)
+        raise InputError("file", "has a corpus_mean with numbers that are not finite")
+    return _turned(tensor)
+
+
+def _turned(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Swap the last two axes: files have D before the positions."""
+    return np.ascontiguousarray(np.swapaxes(tensor, -1, -2))
 
 
 def _counts(tensor: NDArray[Any] | None, positions: int) -> NDArray[np.int64] | None:
-    """`counts`, where the file has them."""
+    """Check `counts`, if the file has them."""
     if tensor is None:
         return None
     if (
@@ -142,10 +156,12 @@ def _counts(tensor: NDArray[Any] | None, positions: int) -> NDArray[np.int64] | 
         or tensor.max() > MOST_DOCUMENTS
         or (tensor[1:] > tensor[:-1]).any()
     ):
-        raise RequestError(
-            "chunk",
-            f"has counts that are not {positions} whole numbers from 1 to {MOST_DOCUMENTS}, never "
-            "increasing",
+        raise InputError(
+            "file",
+            (
+                f"has counts that are not {positions} integers from 1 to "
+                f"{MOST_DOCUMENTS}, never increasing"
+            ),
         )
     return tensor.astype(np.int64)
 
@@ -153,20 +169,21 @@ def _counts(tensor: NDArray[Any] | None, positions: int) -> NDArray[np.int64] | 
 def _sums(
     tensors: dict[str, NDArray[np.generic]], name: str, mean: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """A tensor of sums `[max_tokens, D]`."""
+    """Check a tensor of sums, in the shape of the mean."""
     sums: NDArray[Any] = tensors[name]
     if sums.dtype != np.float64 or sums.shape != mean.shape or not np.isfinite(sums).all():
-        raise RequestError(
-            "chunk", f"has {name} that are not finite numbers, float64 {list(mean.shape)}"
+        raise InputError(
+            "file", f"has {name} that are not finite numbers, float64 {list(mean.shape)}"
         )
     return sums
 
 
-def _record(content: bytes) -> CorpusMean:
-    """The record in a file's metadata. safetensors begins with the header's length, then JSON."""
+def _record(content: bytes) -> MeanRecord:
+    """Decode the record in a file's metadata."""
+    # safetensors starts with the length of its header, which is JSON.
     length = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     try:
-        return Parse(metadata.get(_METADATA, "{}"), CorpusMean(), ignore_unknown_fields=True)
-    except ParseError as error:
-        raise RequestError("chunk", f"has metadata that is not a record: {error}") from error
+        return decode_record(json.loads(metadata.get(_METADATA, "{}")))
+    except (ValueError, RecursionError) as error:
+        raise InputError("file", f"has metadata that is not a record: {error}") from error

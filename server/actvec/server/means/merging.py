@@ -1,91 +1,117 @@
-"""Means of documents that do not overlap, added up exactly."""
+"""The exact merge of means of disjoint documents."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from dataclasses import replace
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import MeanMismatchError
 from actvec.server.means.format import MOST_DOCUMENTS, MeanTensors
-from actvec.v1.means_pb2 import CorpusMean, SkippedDocuments
-from actvec.v1.vectors_pb2 import ModelStamp
+from actvec.server.means.record import MeanRecord, SkippedDocuments, by_reason
+from actvec.server.model.stamp import ModelStamp, Truncation
+
+
+class Merge:
+    """Adds up means as they come; memory holds one beside the sums.
+
+    Attributes:
+        total: The sums; None before the first mean.
+        skipped: The skipped documents of all, one entry per reason.
+    """
+
+    def __init__(self) -> None:
+        self.total: MeanAccumulator | None = None
+        self.skipped: tuple[SkippedDocuments, ...] = ()
+        self._first = MeanRecord()
+        self._corpora: dict[str, str] = {}
+
+    def add(self, record: MeanRecord, tensors: MeanTensors) -> None:
+        """Add a mean.
+
+        Raises:
+            MeanMismatchError: it does not match the first one, shares documents with an earlier
+                one, or lacks exact sums.
+        """
+        if self.total is None:
+            self._first = record
+        elif _settings(record) != _settings(self._first):
+            raise MeanMismatchError(
+                f"means {self._first.name} and {record.name} differ in model, layers or settings"
+            )
+        added = tensors.accumulator
+        if added is None:
+            raise MeanMismatchError(f"mean {record.name} has no sums and counts to merge")
+        # An uploaded mean's record has no digest, but the server that made it wrote one into the
+        # file.
+        if corpus := record.corpus_sha256 or tensors.record.corpus_sha256:
+            if corpus in self._corpora:
+                raise MeanMismatchError(
+                    f"means {self._corpora[corpus]} and {record.name} have the same documents; a "
+                    "merge would count each twice"
+                )
+            self._corpora[corpus] = record.name
+        if self.total is None:
+            self.total = added
+        else:
+            if added.squares is None and self.total.squares is not None:
+                self.total = MeanAccumulator.from_sums(self.total.counts, self.total.sums)
+            self.total.merge(added)
+        if self.total.documents > MOST_DOCUMENTS:
+            raise MeanMismatchError(f"a mean has at most {MOST_DOCUMENTS} documents")
+        self.skip(record.skipped)
+
+    def skip(self, skipped: Iterable[SkippedDocuments]) -> None:
+        """Count further skipped documents."""
+        self.skipped = by_reason([*self.skipped, *skipped])
+
+    def record(self, name: str) -> MeanRecord:
+        """The start of the merged mean's record: without the fields that its sums determine."""
+        return replace(
+            self._first,
+            name=name,
+            skipped=self.skipped,
+            id="",
+            sha256="",
+            size_bytes=0,
+            created_at=None,
+            corpus_sha256="",
+        )
 
 
 def merged(
-    records: Sequence[CorpusMean],
-    load: Callable[[CorpusMean], MeanTensors],
+    records: Sequence[MeanRecord],
+    load: Callable[[MeanRecord], MeanTensors],
     name: str,
     skipped: Sequence[SkippedDocuments] = (),
-) -> tuple[MeanAccumulator, CorpusMean]:
-    """The sums of all means, one loaded at a time, and what their record begins with.
+) -> tuple[MeanAccumulator, MeanRecord]:
+    """Add up means, one loaded at a time; return the sums and the start of their record.
 
     Args:
-        records: Of the means.
+        records: The means' records, at least one.
         load: Loads one.
-        name: Names what they come to.
-        skipped: Left out beside what their records say.
+        name: The merged mean's name.
+        skipped: Further skips, beside those in the records.
 
     Raises:
-        MeanMismatchError: they do not fit together, are of the same documents, or have no exact
-            sums.
-        Exception: what `load` raises.
+        MeanMismatchError: they do not match, share documents, or lack exact sums.
+        Exception: whatever `load` raises.
     """
-    first = records[0]
-    corpora: dict[str, str] = {}
-    total = MeanAccumulator(first.d_model, variance=all(r.has_variance for r in records))
+    merge = Merge()
     for record in records:
-        if not same_states(record.model, first.model) or _settings(record) != _settings(first):
-            raise MeanMismatchError(
-                f"means {first.name} and {record.name} are of other models, layers or settings"
-            )
-        tensors = load(record)
-        accumulator = tensors.accumulator
-        if accumulator is None:
-            raise MeanMismatchError(f"mean {record.name} has no sums and counts to merge")
-        # An uploaded mean's record has no digest, but the server that made it wrote one into it.
-        if corpus := record.corpus_sha256 or tensors.record.corpus_sha256:
-            if corpus in corpora:
-                raise MeanMismatchError(
-                    f"means {corpora[corpus]} and {record.name} are of the same documents: merged, "
-                    "each would count twice"
-                )
-            corpora[corpus] = record.name
-        total.merge(accumulator)
-        if total.documents > MOST_DOCUMENTS:
-            raise MeanMismatchError(f"a mean is of at most {MOST_DOCUMENTS} documents")
-    return total, CorpusMean(
-        name=name,
-        model=first.model,
-        prepend_bos=first.prepend_bos,
-        truncation=first.truncation,
-        skipped=by_reason(chain(*(record.skipped for record in records), skipped)),
-        actvec_version=first.actvec_version,
-    )
+        merge.add(record, load(record))
+    merge.skip(skipped)
+    assert merge.total is not None  # noqa: S101 - there is a mean
+    return merge.total, merge.record(name)
 
 
-def same_states(one: ModelStamp, other: ModelStamp) -> bool:
-    """Whether two stamps name the same states, up to the rounding of the weights' dtype."""
+def _settings(
+    record: MeanRecord,
+) -> tuple[ModelStamp | None, bool, Truncation | None, str, bool]:
+    """Return the settings in which means must agree to share a record."""
+    states = record.model and record.model.states()
     return (
-        one.model == other.model
-        and one.revision == other.revision
-        and one.tokenizer_sha256 == other.tokenizer_sha256
-        and list(one.layers) == list(other.layers)
-        and one.hook == other.hook
+        states,
+        record.prepend_bos,
+        record.truncation,
+        record.chat_template_kwargs,
+        record.add_generation_prompt,
     )
-
-
-def _settings(record: CorpusMean) -> tuple[bool, int]:
-    """What a record can say of all of its documents only where their means agree in it."""
-    return record.prepend_bos, record.truncation
-
-
-def by_reason(skipped: Iterable[SkippedDocuments]) -> list[SkippedDocuments]:
-    """An entry for each reason, which names the first document of the first that has it."""
-    entries: dict[str, SkippedDocuments] = {}
-    for entry in skipped:
-        known = entries.get(entry.reason)
-        if known is None:
-            entries[entry.reason] = known = SkippedDocuments()
-            known.CopyFrom(entry)
-        else:
-            known.documents += entry.documents
-    return list(entries.values())

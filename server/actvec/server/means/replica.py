@@ -1,10 +1,11 @@
 """A data directory that several machines share, each with a copy on its own disk.
 
-Files are written to the local disk as ever, then moved whole to where all see them. None is changed
-once it is there: means and checkpoints are named by their content, notes are written once. So it is
-enough to know which files are on both sides: what is here alone is new here, what is there alone is
-new there, and what is gone on one side was removed on it. A job's notes alone can be others than
-before under the same names, where somebody has begun it anew; they are small, and always brought.
+The server writes files to the local disk first, then moves them whole to the shared volume. Files
+there never change: the content of means and checkpoints determines their names, and notes are
+written once. So the names suffice for a comparison: a file on this side only is new here, a file on
+the other side only is new there, and a file that was on both sides and is on one was removed on the
+other. The only exception are a job's notes, which change under the same names if somebody restarts
+the job; they are small, and every pull copies them.
 """
 
 import shutil
@@ -15,63 +16,62 @@ from pathlib import Path
 from typing import Protocol
 
 from actvec.server.errors import VolumeAwayError
-from actvec.server.means.whole import storing
+from actvec.server.files import storing
 
 _PARTIAL = ".partial-"
 _NOTES = frozenset({"settings.json", "finished.json"})
 
 
 class Replica(Protocol):
-    """Where a data directory's folders are shared. Call it off the event loop."""
+    """The shared side of a data directory. Call it off the event loop."""
 
     def pull(self, directory: Path) -> None:
-        """Bring a folder's files that others have stored, and remove those that they removed.
+        """Copy the files that others have stored in a folder, and remove those that they removed.
 
         Raises:
             StorageError: they cannot be read, or the volume is away for now.
         """
 
     def push(self, directory: Path) -> None:
-        """Make a folder's files durable, and seen by others; returns when they are.
+        """Make a folder's files durable and visible to others before it returns.
 
         Raises:
-            StorageError: they are not, or the volume is away for now; they will be with the next
-                push.
+            StorageError: this failed, or the volume is away for now; the next push tries again.
         """
 
 
 class NoReplica:
-    """The directory is of one machine alone."""
+    """A directory of one machine alone."""
 
     def pull(self, directory: Path) -> None:
-        """There are no others."""
+        """Do nothing: there are no others."""
 
     def push(self, directory: Path) -> None:
-        """What is on the disk is durable."""
+        """Do nothing: the disk is durable."""
 
 
 NO_REPLICA = NoReplica()
 
 
 class Volume(Protocol):
-    """What of a `modal.Volume` is needed."""
+    """The methods used of a `modal.Volume`."""
 
     def reload(self) -> None:
-        """Show what others have committed; fails while a file of it is open."""
+        """Show what others have committed; fails while one of its files is open."""
 
     def commit(self) -> None:
-        """Make what was written durable."""
+        """Make written files durable."""
 
 
 class VolumeReplica:
     """Shares a data directory through a volume.
 
-    A commit of the volume may happen at any time, in the background too. Therefore a file has a
-    partial name there until it is whole, and a record comes after what it is the record of.
+    The volume may commit at any time, also in the background. So a file keeps a partial name there
+    until it is whole, and a record follows the file that it describes.
 
     Args:
         local: The data directory.
-        mount: Where the volume is mounted.
+        mount: The mount point of the volume.
         volume: The volume.
     """
 
@@ -79,7 +79,7 @@ class VolumeReplica:
         self._local = local
         self._mount = mount
         self._volume = volume
-        # Paths, from the data directory, of files that are on both sides.
+        # Files on both sides, as paths from the data directory.
         self._shared: set[Path] = set()
         self._lock = threading.Lock()
 
@@ -118,12 +118,12 @@ class VolumeReplica:
             self._volume.commit()
         except Exception as error:  # whatever the volume's library raises
             raise VolumeAwayError(
-                f"cannot make it durable on the volume: {error}; it is tried again with the next"
+                f"cannot make it durable on the volume: {error}; the next write tries again"
             ) from error
 
 
 def _files(root: Path, folder: Path) -> set[Path]:
-    """Whole files in a folder, by their paths from `root`."""
+    """Whole files in a folder, as paths from `root`."""
     try:
         found = list((root / folder).iterdir())
     except FileNotFoundError:
@@ -147,7 +147,7 @@ def _copy(paths: Iterable[Path], source: Path, target: Path) -> None:
             shutil.copyfile(source / path, partial)
             partial.replace(target / path)
         except FileNotFoundError:
-            # Removed in between by another thread, as an old checkpoint is.
+            # Another thread removed it meanwhile, such as an old checkpoint.
             if (source / path).exists():
                 raise
         finally:

@@ -1,8 +1,8 @@
 """The store of means: a directory of safetensors files, each with its record beside it.
 
-A mean is its two files: `ID.safetensors` and, written after it, `ID.json`, the record that the
-contract answers with. A file without a record is no mean. The id is the beginning of the file's
-SHA-256, so that one content has one id, and every load is checked against it.
+A mean is two files: `ID.safetensors` and its record `ID.json`, written after it. A file without a
+record is not a mean. The id is a prefix of the file's SHA-256, so equal contents have equal ids,
+and every load checks the file against it.
 """
 
 import contextlib
@@ -10,58 +10,43 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.config import Limits
 from actvec.server.errors import (
+    InputError,
     MeanCorruptError,
     MeanMismatchError,
     MeanNotFoundError,
-    RequestError,
     StorageError,
     StorageFullError,
 )
+from actvec.server.files import remove_partial, storing, sync_directory, write_atomic
 from actvec.server.means.entry import Entry
 from actvec.server.means.format import MeanTensors, decode, encode
-from actvec.server.means.merging import merged, same_states
+from actvec.server.means.merging import merged
+from actvec.server.means.naming import LATEST
+from actvec.server.means.record import MeanRecord
 from actvec.server.means.replica import NO_REPLICA, Replica
+from actvec.server.means.transfers import check_sha256, unreadable
 from actvec.server.means.uploading import uploaded_record
-from actvec.server.means.whole import remove_partial, storing, sync_directory, write_whole
-from actvec.v1.means_pb2 import CorpusMean
-from actvec.v1.vectors_pb2 import ModelStamp
+from actvec.server.model.stamp import ModelStamp
 
 log = logging.getLogger(__name__)
 
-LATEST = "latest"
 _ID_LENGTH = 16
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FILE = re.compile(r"[0-9a-f]{16}\.safetensors")
-
-
-def checked_name(field: str, name: str) -> str:
-    """A name of a mean or job that is safe as the name of a file.
-
-    Raises:
-        RequestError: it is not.
-    """
-    if not _NAME.fullmatch(name) or name == LATEST:
-        raise RequestError(
-            field,
-            f"is {name!r}; use 1 to 64 letters, digits, '.', '_' and '-', beginning with a letter "
-            f"or digit, and not {LATEST!r}",
-        )
-    return name
 
 
 class MeanStore:
     """Means in a directory. Methods touch the disk: call them off the event loop.
 
     Attributes:
-        directory: Where they are.
+        directory: The directory.
     """
 
     def __init__(
@@ -70,12 +55,12 @@ class MeanStore:
         capacity: int = Limits.store_bytes,
         replica: Replica = NO_REPLICA,
     ) -> None:
-        """Use a directory, which is made where it is missing.
+        """Use a directory; create it if it is missing.
 
         Args:
-            directory: Where the means are.
-            capacity: Bytes of all of them.
-            replica: Where they are shared with other machines.
+            directory: The directory of the means.
+            capacity: Limit on their total bytes.
+            replica: Where to share them with other machines.
         """
         self.directory = self._directory = directory
         self._capacity = capacity
@@ -85,19 +70,19 @@ class MeanStore:
         remove_partial(directory)
 
     def sweep(self) -> None:
-        """Remove files without a record, which a server leaves that is killed at the wrong moment.
+        """Remove files without a record, which remain if a server dies between the files of a mean.
 
-        Between the two files of a mean, that is, or the two of a removal. Only who owns the
-        directory may: to others, a mean that is being stored looks the same.
+        Only the owner of the directory may call this: to others, a mean that is being stored looks
+        the same.
         """
         for path in self._directory.glob("*.safetensors"):
             if _FILE.fullmatch(path.name) and not path.with_suffix(".json").exists():
                 log.warning(
-                    "%s has no record and is removed: it was never stored, or deleted", path
+                    "removed %s, which has no record: it was never stored, or was deleted", path
                 )
                 path.unlink(missing_ok=True)
 
-    def records(self) -> list[CorpusMean]:
+    def records(self) -> list[MeanRecord]:
         """All records, newest first.
 
         Raises:
@@ -107,45 +92,60 @@ class MeanStore:
 
         return [entry.record for entry in sorted(self._entries(), key=Entry.age, reverse=True)]
 
-    def find(self, name: str, model: ModelStamp) -> CorpusMean:
-        """The record of an id, of the newest mean of a name, or of `latest`.
+    def find(
+        self, name: str, model: ModelStamp, suits: Callable[[MeanRecord], bool] = lambda _: True
+    ) -> MeanRecord:
+        """Return the record of an id, of the newest mean of a name, or of `latest`.
+
+        Args:
+            name: The id, the name or `latest`.
+            model: The model and layers that `latest` must be able to center.
+            suits: A preference among candidates for `latest`; if none suits, the newest candidate
+                wins.
 
         Raises:
             MeanNotFoundError: there is none.
             StorageError: those of other machines cannot be read.
         """
-        # An id names one content for ever: what is here need not be looked for elsewhere.
+        # An id names one content forever, so a local mean needs no look elsewhere.
         for entry in self._entries():
             if name == entry.record.id:
                 return entry.record
         records = self.records()
+        if name == LATEST:
+            able = [one for one in records if one.model and one.model.can_center(model)]
+            for record in (*filter(suits, able), *able):
+                return record
         for record in records:
             if name in {record.id, record.name}:
                 return record
-            if name == LATEST and same_states(record.model, model):
-                return record
         known = ", ".join(sorted({record.name for record in records})) or "none"
-        of_model = " of this model and these layers" if name == LATEST else ""
+        of_model = " of this model and these layers and hook" if name == LATEST else ""
         raise MeanNotFoundError(f"no corpus mean {name!r}{of_model}; there are: {known}")
 
     def holds(self, mean: str) -> bool:
-        """Whether there is a mean of this id, and nobody has deleted it.
+        """Whether the store has a mean of this id, which nobody has deleted.
 
         Raises:
             StorageError: those of other machines cannot be read.
         """
         return any(record.id == mean for record in self.records())
 
-    def load(self, record: CorpusMean) -> MeanTensors:
-        """The tensors of a mean, its file checked against its SHA-256.
+    def load(self, record: MeanRecord) -> MeanTensors:
+        """Load the tensors of a mean, and check its file against its SHA-256.
 
         Raises:
-            MeanCorruptError: the file was altered, cut or removed.
+            MeanCorruptError: the file was altered, cut or removed, or this version cannot read it.
         """
-        return decode(self.content(record))
+        try:
+            return decode(self.content(record))
+        except InputError as error:
+            raise MeanCorruptError(
+                f"the file of mean {record.id} ({record.name}) {error.reason}"
+            ) from error
 
-    def content(self, record: CorpusMean) -> bytes:
-        """The bytes of a mean's file, checked.
+    def content(self, record: MeanRecord) -> bytes:
+        """Read the bytes of a mean's file, and check them.
 
         Raises:
             MeanCorruptError: the file was altered, cut or removed.
@@ -153,54 +153,45 @@ class MeanStore:
         try:
             content = self._file(record.id).read_bytes()
         except OSError as error:
-            raise MeanCorruptError(
-                f"the file of mean {record.id} cannot be read: {error}"
-            ) from error
-        if hashlib.sha256(content).hexdigest() != record.sha256:
-            raise MeanCorruptError(
-                f"the file of mean {record.id} ({record.name}) is not what was stored: its SHA-256 "
-                "differs. It is not used; delete it and compute or upload it again"
-            )
+            raise unreadable(record, error) from error
+        check_sha256(record, hashlib.sha256(content).hexdigest())
         return content
 
-    def path(self, record: CorpusMean) -> Path:
-        """Where the file of a mean is, whatever is in it."""
+    def path(self, record: MeanRecord) -> Path:
+        """The path of a mean's file, unchecked."""
         return self._file(record.id)
 
-    def save(self, accumulator: MeanAccumulator, record: CorpusMean) -> CorpusMean:
-        """Store a computed mean; returns its record, completed.
+    def save(self, accumulator: MeanAccumulator, record: MeanRecord) -> MeanRecord:
+        """Store a computed mean, and return its completed record.
 
         Raises:
-            StorageError: the disk is full or cannot be written; the store is as it was before.
+            StorageError: the disk is full or cannot be written; the store is unchanged.
         """
-        _describe(record, accumulator)
-        return self._put(encode(accumulator, record), record)
+        return self._put(*computed(accumulator, record))
 
-    def upload(self, name: str, content: bytes, d_model: int) -> CorpusMean:
+    def upload(self, name: str, content: bytes, d_model: int) -> MeanRecord:
         """Store a file from elsewhere under a name, its bytes unchanged.
 
         Raises:
-            RequestError: it is no mean's file, of another width than `d_model`, or says of itself
-                what cannot be.
-            MeanMismatchError: the same file is stored under another name.
+            InputError: it is not a mean's file, has another width than `d_model`, or its record is
+                impossible.
+            MeanMismatchError: the store has the same file under another name.
             StorageError: the disk is full or cannot be written.
         """
         tensors = decode(content)
-        if tensors.mean.shape[1] != d_model:
-            raise RequestError(
-                "chunk", f"has states of {tensors.mean.shape[1]} numbers; this model has {d_model}"
-            )
-        record = uploaded_record(tensors)
-        record.name = name
+        width = tensors.mean.shape[-1]
+        if width != d_model:
+            raise InputError("file", f"has states of {width} numbers; this model has {d_model}")
+        record = replace(uploaded_record(tensors), name=name)
         self._replica.pull(self._directory)
-        record.sha256 = hashlib.sha256(content).hexdigest()
+        mean = _id_of(hashlib.sha256(content).hexdigest())
         for entry in self._entries():
-            if entry.record.id == _id_of(record.sha256):
+            if entry.record.id == mean:
                 return self._mend(entry.record, content, name)
-        return self._put(content, record)
+        return self._put(content, _of_file(record, content))
 
-    def _mend(self, stored: CorpusMean, content: bytes, name: str) -> CorpusMean:
-        """A mean that is uploaded again: its record stays, a file that was damaged is replaced.
+    def _mend(self, stored: MeanRecord, content: bytes, name: str) -> MeanRecord:
+        """Handle a second upload of a mean: keep its record, replace a damaged file.
 
         Raises:
             MeanMismatchError: it is stored under another name.
@@ -208,30 +199,29 @@ class MeanStore:
         """
         if stored.name != name:
             raise MeanMismatchError(
-                f"this file is here already, as mean {stored.id} ({stored.name}); one file has "
-                "one name. Use that, or delete it first"
+                f"the store has this file already, as mean {stored.id} ({stored.name}). "
+                "Use that mean, or delete it first"
             )
         try:
             self.content(stored)
         except MeanCorruptError:
             with storing(f"mean {name}"):
-                write_whole(self._file(stored.id), content)
+                write_atomic(self._file(stored.id), content)
             self._replica.push(self._directory)
         return stored
 
-    def merge(self, records: list[CorpusMean], name: str) -> CorpusMean:
+    def merge(self, records: list[MeanRecord], name: str) -> MeanRecord:
         """Merge means of the same model and settings, exactly.
 
         Raises:
-            MeanMismatchError: they do not fit together, are of the same documents, or have no exact
-                sums.
+            MeanMismatchError: they do not match, share documents, or lack exact sums.
             MeanCorruptError: a file was altered.
             StorageError: the disk is full or cannot be written.
         """
         return self.save(*merged(records, self.load, name))
 
     def check_room(self, sha256: str, size: int) -> None:
-        """See that a file can be added, or is there already.
+        """Check that there is room for a file, or that it is stored already.
 
         Raises:
             StorageFullError: there is no room for it.
@@ -241,38 +231,34 @@ class MeanStore:
         used = sum(entry.record.size_bytes for entry in self._entries())
         if used + size > self._capacity:
             raise StorageFullError(
-                f"the store of means holds {used} bytes and takes {self._capacity}; these are "
-                f"{size} more. Delete a mean that nobody needs"
+                f"the store of means holds {used} bytes, its limit is {self._capacity}, "
+                f"and this mean needs {size} more. Delete an unused mean"
             )
 
-    def delete(self, record: CorpusMean) -> None:
-        """Remove a mean: first its record, so that half a removal is a removal."""
+    def delete(self, record: MeanRecord) -> None:
+        """Remove a mean, its record first: without a record, its file is not a mean."""
         with storing(f"the removal of mean {record.name}"):
             self._file(record.id, "json").unlink(missing_ok=True)
             sync_directory(self._directory)
             self._file(record.id).unlink(missing_ok=True)
         self._replica.push(self._directory)
 
-    def _put(self, content: bytes, record: CorpusMean) -> CorpusMean:
-        record.sha256 = hashlib.sha256(content).hexdigest()
-        record.id = _id_of(record.sha256)
-        record.size_bytes = len(content)
+    def _put(self, content: bytes, record: MeanRecord) -> MeanRecord:
         self.check_room(record.sha256, record.size_bytes)
-        # The numbers of other machines; without them, what is known here has to do.
+        # The numbers of other machines matter; if they are away, the local ones must do.
         with contextlib.suppress(StorageError):
             self._replica.pull(self._directory)
         with storing(f"mean {record.name}"):
-            write_whole(self._file(record.id), content)
+            write_atomic(self._file(record.id), content)
             with self._numbering:
                 number = 1 + max((entry.number for entry in self._entries()), default=0)
-                set_now(record.created_at)
                 entry = Entry(number, record)
-                write_whole(self._file(record.id, "json"), entry.encode())
+                write_atomic(self._file(record.id, "json"), entry.encode())
         self._replica.push(self._directory)
         return record
 
     def _entries(self) -> Iterator[Entry]:
-        """All records that can be read, in no order."""
+        """All readable records, in no order."""
         for path in self._directory.glob("*.json"):
             try:
                 yield Entry.decode(path.read_bytes())
@@ -283,20 +269,36 @@ class MeanStore:
         return self._directory / f"{mean}.{suffix}"
 
 
-def set_now(time: Timestamp) -> None:
-    """Set a time to that of the clock, which people read; nothing is ordered by it."""
-    time.GetCurrentTime()
+def computed(accumulator: MeanAccumulator, record: MeanRecord) -> tuple[bytes, MeanRecord]:
+    """Return the file of a computed mean, and its completed record.
+
+    Args:
+        accumulator: The sums of at least one document.
+        record: The start of the record, without the fields that sums and file determine.
+    """
+    record = replace(
+        record,
+        documents=accumulator.documents,
+        tokens=accumulator.tokens,
+        d_model=accumulator.d_model,
+        max_tokens=accumulator.max_tokens,
+        has_counts=True,
+        has_variance=accumulator.squares is not None,
+    )
+    content = encode(accumulator, record)
+    return content, _of_file(record, content)
+
+
+def _of_file(record: MeanRecord, content: bytes) -> MeanRecord:
+    sha256 = hashlib.sha256(content).hexdigest()
+    size = len(content)
+    return replace(record, id=_id_of(sha256), sha256=sha256, size_bytes=size, created_at=now())
+
+
+def now() -> datetime:
+    """The current time, for people: nothing sorts by it."""
+    return datetime.now(UTC)
 
 
 def _id_of(sha256: str) -> str:
     return sha256[:_ID_LENGTH]
-
-
-def _describe(record: CorpusMean, accumulator: MeanAccumulator) -> None:
-    """Write into a record what its sums say."""
-    record.documents = accumulator.documents
-    record.tokens = accumulator.tokens
-    record.d_model = accumulator.d_model
-    record.max_tokens = accumulator.max_tokens
-    record.has_counts = True
-    record.has_variance = accumulator.squares is not None

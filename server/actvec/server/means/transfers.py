@@ -1,7 +1,7 @@
-"""Files of means on their way: a piece at a time, whatever their size and however many there are.
+"""Transfers of mean files, piece by piece, whatever their size and number.
 
-A call holds one piece in memory and no open file: a caller who does not read, or does not send, may
-have hundreds of them.
+A call holds one piece in memory and no open file, so a caller who neither reads nor sends may have
+hundreds of them.
 """
 
 import contextlib
@@ -11,15 +11,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from actvec.server.errors import MeanCorruptError, MeanNotFoundError, RequestError
-from actvec.server.means.whole import storing
-from actvec.v1.means_pb2 import CorpusMean
+from actvec.server.errors import InputError, MeanCorruptError, MeanNotFoundError
+from actvec.server.files import storing
+from actvec.server.means.record import MeanRecord
 
 PIECE_BYTES = 1 << 20
 
 
-def check_file(path: Path, record: CorpusMean) -> None:
-    """See that a mean's file is what was stored.
+def check_file(path: Path, record: MeanRecord) -> None:
+    """Check that a mean's file is the one that was stored.
 
     Raises:
         MeanCorruptError: it was altered, cut or removed.
@@ -28,16 +28,25 @@ def check_file(path: Path, record: CorpusMean) -> None:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(record, error) from error
-    if sha256 != record.sha256:
+        raise unreadable(record, error) from error
+    check_sha256(record, sha256)
+
+
+def check_sha256(record: MeanRecord, found: str) -> None:
+    """Check the SHA-256 of a mean's file, in hexadecimal.
+
+    Raises:
+        MeanCorruptError: it is another one.
+    """
+    if found != record.sha256:
         raise MeanCorruptError(
             f"the file of mean {record.id} ({record.name}) is not what was stored: its SHA-256 "
             "differs. It is not used; delete it and compute or upload it again"
         )
 
 
-def read_piece(path: Path, record: CorpusMean, start: int) -> bytes:
-    """The bytes of a mean's file from `start` on, at most a piece.
+def read_piece(path: Path, record: MeanRecord, start: int) -> bytes:
+    """Read the bytes of a mean's file from `start`, at most one piece.
 
     Raises:
         MeanNotFoundError: the mean was deleted meanwhile.
@@ -52,20 +61,21 @@ def read_piece(path: Path, record: CorpusMean, start: int) -> bytes:
             f"mean {record.name} ({record.id}) was deleted while it was downloaded"
         ) from error
     except OSError as error:
-        raise _unreadable(record, error) from error
+        raise unreadable(record, error) from error
 
 
-def _unreadable(record: CorpusMean, error: OSError) -> MeanCorruptError:
+def unreadable(record: MeanRecord, error: OSError) -> MeanCorruptError:
+    """The error of a mean whose file the disk does not give."""
     return MeanCorruptError(f"the file of mean {record.id} cannot be read: {error}")
 
 
 class Arriving:
-    """A file that arrives. Its methods touch the disk: call them off the event loop.
+    """An incoming file. Its methods touch the disk: call them off the event loop.
 
     Args:
-        name: What the mean is to be called.
-        size: Its bytes, as announced.
-        sha256: Its hash, as announced, in hexadecimal.
+        name: The mean's name.
+        size: Its announced bytes.
+        sha256: Its announced hash, in hexadecimal.
         path: An empty file for it.
     """
 
@@ -78,34 +88,36 @@ class Arriving:
         self._hash = hashlib.sha256()
 
     def write(self, piece: bytes) -> None:
-        """Take the next piece.
+        """Append the next piece.
 
         Raises:
-            RequestError: there is more than was announced.
+            InputError: the file exceeds the announced size.
             StorageError: the disk is full or cannot be written.
         """
         if self.received + len(piece) > self.size:
-            raise RequestError("chunk", f"goes beyond the {self.size} bytes")
-        with storing(f"mean {self._name}"), self._path.open("ab") as file:
+            raise InputError("file", f"goes beyond the {self.size} bytes")
+        # Not "ab", which would make the file again that a cancelled call has removed.
+        with storing(f"mean {self._name}"), self._path.open("r+b") as file:
+            file.seek(self.received)
             file.write(piece)
         self._hash.update(piece)
         self.received += len(piece)
 
     def check(self) -> None:
-        """See that the file is what was announced.
+        """Check the file against its announcement.
 
         Raises:
-            RequestError: it is shorter, or of other bytes.
+            InputError: it is shorter, or has other bytes.
         """
         if self.received != self.size:
-            raise RequestError(
-                "chunk", f"ended after {self.received} of {self.size} bytes; send it again"
+            raise InputError(
+                "file", f"ended after {self.received} of {self.size} bytes; send it again"
             )
         if self._hash.hexdigest() != self._sha256:
-            raise RequestError("upload.sha256", "is not that of the bytes; send the file again")
+            raise InputError("file", "has another SHA-256 than was announced; send it again")
 
     def content(self) -> bytes:
-        """All of it.
+        """Read all of it.
 
         Raises:
             StorageError: the disk cannot be read.
@@ -116,7 +128,7 @@ class Arriving:
 
 @contextlib.contextmanager
 def arriving(directory: Path, name: str, size: int, sha256: str) -> Iterator[Arriving]:
-    """A file that arrives in a directory, and is gone when the block ends.
+    """An incoming file in a directory, removed when the block ends.
 
     Raises:
         StorageError: the directory cannot be written.

@@ -1,7 +1,8 @@
-"""The tensors of a safetensors file, looked at where they are.
+"""Views of the tensors of a safetensors file, without a copy.
 
 `safetensors.deserialize` copies them while no other thread can run: a tenth of a second for a mean
-of 100 MB, in which nobody is answered. Here a file is held to the same rules and nothing is copied.
+of 100 MB, during which the server answers nobody. This module applies the same rules and copies
+nothing.
 """
 
 import json
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-# Bits of a number, by safetensors' name of its type.
+# Bits per number, by safetensors' name of its type.
 _BITS = {
     **dict.fromkeys(("F64", "I64", "U64", "C64"), 64),
     **dict.fromkeys(("F32", "I32", "U32"), 32),
@@ -19,19 +20,19 @@ _BITS = {
     "F4": 4,
 }
 
-# Bytes of a header: JSON that is parsed in one go.
+# Limit on the bytes of a header: JSON is parsed in one go.
 _HEADER_BYTES = 4 << 20
 _LENGTH_BYTES = 8
 _LARGEST = 2**64
 
 
 def deserialize(content: bytes) -> list[tuple[str, dict[str, Any]]]:
-    """Each tensor's name with its `dtype`, `shape` and `data`, as `safetensors.deserialize` has it.
+    """Return each tensor's name and its `dtype`, `shape` and `data`, as safetensors does.
 
-    `data` is a view of `content`, read-only.
+    `data` is a read-only view of `content`.
 
     Raises:
-        ValueError: this is no safetensors file.
+        ValueError: it is not a safetensors file.
 
     Example:
         >>> header = b'{"x": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
@@ -53,27 +54,27 @@ def deserialize(content: bytes) -> list[tuple[str, dict[str, Any]]]:
         start, stop = entry["data_offsets"]
         bits = prod(entry["shape"]) * _BITS[entry["dtype"]]
         if start != end or bits != 8 * (stop - start):
-            raise ValueError(f"the bytes of {name!r} are not where and as many as it says")
+            raise ValueError(f"the offsets of {name!r} do not match its dtype and shape")
         end = stop
         tensor = {"dtype": entry["dtype"], "shape": entry["shape"], "data": data[start:stop]}
         found.append((name, tensor))
     if end != len(data):
-        raise ValueError(f"its tensors have {end} bytes and it has {len(data)}")
+        raise ValueError(f"its tensors need {end} bytes, and it has {len(data)}")
     return found
 
 
 def _header(raw: bytes) -> Mapping[str, dict[str, Any]]:
-    """The entries of tensors, each with fields of the right types."""
+    """The entries of tensors, with fields of the right types."""
     try:
         header = json.loads(raw.decode("utf-8"))
         json.dumps(header, ensure_ascii=False).encode("utf-8")
     except RecursionError:
-        raise ValueError("its header is nested") from None
+        raise ValueError("its header is nested too deeply") from None
     if not raw.startswith(b"{") or not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     metadata = header.pop("__metadata__", None)
     if not _is_metadata(metadata):
-        raise ValueError("its metadata are not texts by their names")
+        raise ValueError("its metadata do not map names to texts")
     for name, entry in header.items():
         if not (
             isinstance(entry, dict)
@@ -84,7 +85,7 @@ def _header(raw: bytes) -> Mapping[str, dict[str, Any]]:
             and _are_sizes(entry["data_offsets"])
             and len(entry["data_offsets"]) == 2
         ):
-            raise ValueError(f"its header says of {name!r} what is no tensor")
+            raise ValueError(f"its header does not describe a tensor for {name!r}")
     return header
 
 

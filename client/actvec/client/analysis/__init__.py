@@ -1,0 +1,1 @@
+"""From vectors to findings: similarity, tables, checks, the report."""

@@ -1,0 +1,1 @@
+"""The two clients, for threads and for asyncio."""

@@ -1,0 +1,1 @@
+"""The sinks of a job's vectors: single files, safetensors shards, Parquet."""

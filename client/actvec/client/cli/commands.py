@@ -1,0 +1,108 @@
+"""Commands and their help: what a command is for first, and options in groups."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# Groups of options that several commands have, in the order of their help.
+VECTORS, INPUT, SERVER = "Vectors", "Input", "Server"
+_GROUPS = (VECTORS, INPUT, SERVER)
+
+# Characters of a summary: it is one sentence, and is never cut.
+_WHOLE = 1 << 10
+
+
+# What the help calls the values of types that have no better name.
+_METAVARS = {
+    "integer": "N",
+    "integer range": "N",
+    "float": "NUMBER",
+    "float range": "NUMBER",
+}
+
+
+class GroupedOption(click.Option):
+    """An option with a place in the help.
+
+    Args:
+        group: The heading under which the help lists it.
+    """
+
+    def __init__(self, *args: Any, group: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+
+
+class Verb(click.Command):
+    """A command whose help lists its own options first, and then those of each group."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for one in self.params:
+            one.metavar = one.metavar or _METAVARS.get(one.type.name)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, with a heading for each group."""
+        _format_options(self, ctx, formatter)
+
+
+class Verbs(click.Group):
+    """A group of commands, whose help lists them before its options, with whole summaries."""
+
+    command_class = Verb
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, and then the options."""
+        self.format_commands(ctx, formatter)
+        _format_options(self, ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, in their order."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [(name, one.get_short_help_str(_WHOLE)) for name, one in commands if one is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The names of the commands, in the order in which the module has them."""
+        return list(self.commands)
+
+
+def grouped(group: str, *declarations: str, **attributes: Any) -> Callable[[Command], Command]:
+    """An option of a group; else as `click.option`."""
+    return click.option(*declarations, cls=GroupedOption, group=group, **attributes)
+
+
+def add_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
+    """Give a command more options, which come before its own, in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def wrap(
+    wrapper: Callable[..., Any],
+    command: Callable[..., Any],
+    options: Sequence[Callable[[Any], Any]] = (),
+) -> Callable[..., Any]:
+    """A wrapper with the name, the help and the options of a command, and more options."""
+    return add_options(functools.update_wrapper(wrapper, command), options)
+
+
+def _format_options(
+    command: click.Command, ctx: click.Context, formatter: click.HelpFormatter
+) -> None:
+    groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Options", *_GROUPS)}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+        if record is not None:
+            group = param.group if isinstance(param, GroupedOption) else "Options"
+            groups[group].append(record)
+    for name, records in groups.items():
+        if records:
+            with formatter.section(name):
+                formatter.write_dl(records)

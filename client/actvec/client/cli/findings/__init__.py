@@ -1,0 +1,1 @@
+"""Verbs that compute something from a folder of vectors."""

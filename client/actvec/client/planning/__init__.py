@@ -1,0 +1,1 @@
+"""Estimates of the time, tokens and dollars that a corpus takes."""

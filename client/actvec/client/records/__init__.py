@@ -1,0 +1,1 @@
+"""The records users hold: documents, vectors, means and models."""

@@ -1,0 +1,84 @@
+"""Columns that a document carries beside its content, such as a label, a URL or a date."""
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+Scalar = str | int | float | bool | None
+"""A value of a column."""
+
+NO_COLUMNS: Mapping[str, Scalar] = MappingProxyType({})
+
+
+def as_columns(given: Mapping[str, object]) -> dict[str, Scalar]:
+    """Columns by name, as JSON takes them.
+
+    Dates and times become their ISO 8601 text, NumPy's scalars Python's, and NaN, which stands for
+    a missing value in pandas, None.
+
+    Args:
+        given: The values: strings, numbers, booleans, dates or None.
+
+    Raises:
+        TypeError: `given` is no dict, or a value is something else, such as a list.
+        ValueError: a number is infinite, or a text cannot be written in UTF-8.
+
+    Example:
+        >>> as_columns({"label": "news", "score": np.float32(0.5), "stars": float("nan")})
+        {'label': 'news', 'score': 0.5, 'stars': None}
+    """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"columns are a dict of names and values, not {type(given).__name__}")
+    return {_text(name, "the name of a column"): _scalar(name, given[name]) for name in given}
+
+
+def by_name(rows: Sequence[Mapping[str, Scalar]]) -> dict[str, list[Scalar]]:
+    """The columns of several documents by name, with None for a document that has no such column.
+
+    Example:
+        >>> by_name([{"label": "news"}, {"label": "blog", "year": 2024}])
+        {'label': ['news', 'blog'], 'year': [None, 2024]}
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _scalar(name: object, value: object) -> Scalar:
+    what = f"column {name!r:.80}"
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else str(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            if math.isinf(value):
+                raise ValueError(f"{what} holds {value}, which JSON does not have")
+            return None if math.isnan(value) else value
+        case str():
+            return _text(value, what)
+        case datetime.date() | datetime.time():
+            # pandas has a time that is missing (NaT), which differs from itself.
+            return value.isoformat() if value == value else None  # noqa: PLR0124
+        case _:
+            raise TypeError(
+                f"{what} holds a {type(value).__name__}; it may hold strings, numbers, booleans,"
+                " dates or nothing"
+            )
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a str, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{what} cannot be written in UTF-8: character {error.start} is half of a surrogate"
+            " pair"
+        ) from None
+    return value

@@ -1,0 +1,125 @@
+"""Inputs that a program may pass instead of a `Document`."""
+
+from collections.abc import Iterable, Mapping, Sized
+from typing import Any
+
+from actvec.client.records.columns import NO_COLUMNS, as_columns
+from actvec.client.records.content import Message
+from actvec.client.records.vectors import Document, Failure
+
+Streamable = Document | Failure | str | tuple[str, str] | Mapping[str, Any]
+"""A document; a text; an id and a text; or a dict of the attributes of `Document`, such as a row of
+a data set, whose other keys are ignored.
+"""
+
+_SOURCES = ("text", "messages", "token_ids")
+
+
+def check_several(documents: object) -> None:
+    """Check that documents are an iterable of documents, and not one that yields something else.
+
+    Iterating over a text gives its characters, over a dict its keys, and over a pandas data frame
+    the names of its columns: each would count as a document.
+
+    Raises:
+        TypeError: it is a single document, or a data frame.
+    """
+    if isinstance(documents, str | bytes | Document | Mapping):
+        raise TypeError("a stream takes an iterable of documents; extract takes a single one")
+    if hasattr(documents, "iterrows"):
+        raise TypeError(
+            "a stream takes an iterable of documents, and a data frame iterates over its columns;"
+            " give a column such as frame['text'], or rows as dicts: frame.to_dict('records')"
+        )
+
+
+def as_document(item: Streamable, number: int) -> Document | Failure:
+    """Convert an item to a document, or to the reason why a dict is not one.
+
+    Args:
+        item: The item.
+        number: Becomes the id of a document without one.
+
+    Raises:
+        TypeError: the item is of another type.
+    """
+    if isinstance(item, Document | Failure):
+        return item
+    if isinstance(item, str):
+        return Document(str(number), item)
+    if isinstance(item, tuple) and len(item) == 2:
+        return Document(*item)
+    if not isinstance(item, Mapping):
+        raise TypeError(
+            "a document is a Document, a str, an (id, text) pair or a dict, not"
+            f" {type(item).__name__}"
+        )
+    given = item.get("id")
+    document_id = str(number) if given is None else str(given)
+    sources = {name: item[name] for name in _SOURCES if item.get(name) is not None}
+    if not sources:
+        message = (
+            f"no text, messages or token_ids; there are: {', '.join(map(str, item)) or 'none'}"
+        )
+        return Failure(document_id, "INVALID_ARGUMENT", message, "text")
+    return make_document(document_id, sources, item.get("spans"), item.get("columns"))
+
+
+def make_document(
+    document_id: str, sources: Mapping[str, Any], spans: Any, columns: Any
+) -> Document | Failure:
+    """Make a document from foreign values, or report why they do not make one.
+
+    Args:
+        document_id: Its id.
+        sources: Its text, messages or token ids, by attribute name.
+        spans: Its spans; None for none.
+        columns: Its columns; None for none.
+    """
+    try:
+        kept = as_columns(NO_COLUMNS if columns is None else columns)
+    except (TypeError, ValueError) as error:
+        return Failure(document_id, "INVALID_ARGUMENT", str(error), "columns")
+    try:
+        return Document(document_id, **sources, spans=() if spans is None else spans, columns=kept)
+    except (TypeError, ValueError) as error:
+        field = "spans" if spans is not None and "span" in str(error) else next(iter(sources), "")
+        return Failure(document_id, "INVALID_ARGUMENT", str(error), field, columns=kept)
+
+
+def size_of(item: object) -> int:
+    """Estimate an item's characters of text; never fails.
+
+    Columns count too; a token id counts as four characters.
+    """
+    if isinstance(item, tuple) and len(item) == 2:
+        item = item[1]
+    if isinstance(item, str):
+        return len(item)
+    if isinstance(item, Document):
+        return len(item.content) + 4 * len(item.token_ids or ()) + _size_of_columns(item.columns)
+    if isinstance(item, Mapping):
+        text, ids = item.get("text"), item.get("token_ids")
+        messages = item.get("messages")
+        size = len(text) if isinstance(text, str) else 0
+        size += 4 * len(ids) if isinstance(ids, Sized) else 0
+        size += _size_of_columns(item.get("columns"))
+        return size + (_size_of_chat(messages) if isinstance(messages, list | tuple) else 0)
+    return 0
+
+
+def _size_of_columns(columns: object) -> int:
+    values = columns.values() if isinstance(columns, Mapping) else ()
+    return sum(len(one) for one in values if isinstance(one, str))
+
+
+def _size_of_chat(messages: Iterable[object]) -> int:
+    return sum(len(content) for content in map(_content_of, messages) if isinstance(content, str))
+
+
+def _content_of(message: object) -> object:
+    if isinstance(message, Mapping):
+        return message.get("content")
+    if isinstance(message, Message):
+        return message.content
+    return message[-1] if isinstance(message, tuple | list) and message else None

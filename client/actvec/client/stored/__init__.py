@@ -1,0 +1,1 @@
+"""Vectors on disk, read back: one reader of every format that this project writes."""

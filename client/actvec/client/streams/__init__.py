@@ -1,0 +1,1 @@
+"""The streams of vectors and of means, whatever breaks under them."""

@@ -1,0 +1,1 @@
+"""Addresses, channels, connections, and reconnecting."""

@@ -1,0 +1,21 @@
+"""The entry point of the program `actvec`: what has to be in order before anything is imported.
+
+It stands beside the package `actvec.client`, whose own import takes gRPC and most of the start.
+"""
+
+import os
+import signal
+
+
+def main() -> None:
+    """Run the program and exit; see `actvec.client.cli`."""
+    # Nothing is open yet, and a traceback of imports tells nobody anything.
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # gRPC's log in C++ repeats, in other words, what the errors of this program say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from actvec.client.cli import main as run  # noqa: PLC0415 - see above
+
+    signal.signal(signal.SIGINT, before)
+    run()

@@ -1,0 +1,1 @@
+"""actvec on Modal: workers behind a tunnel, and batch jobs."""

@@ -1,0 +1,136 @@
+"""Copies documents to files that all workers of a cluster can read."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from actvec.client.bulk.sinks.kept_columns import ColumnTypes
+from actvec.client.documents import DocumentSource
+from actvec.client.errors import FailedPrecondition
+from actvec.client.extras import import_extra
+from actvec.client.files import write_json
+from actvec.client.records.vectors import Document, Failure
+
+# The columns of a file that make a row a document, as `ActivationVectors` takes them.
+SOURCE_COLUMNS = {
+    "text_column": "text",
+    "id_column": "id",
+    "messages_column": "messages",
+    "token_ids_column": "token_ids",
+}
+# Of the same, those that are copies of the source.
+CONTENT = ("text", "messages", "token_ids", "spans")
+
+# The list of documents that cannot be read, in a job's folder.
+UNREADABLE = "unreadable.jsonl"
+
+# Rows per file, which Ray reads at a time.
+_ROWS = 1024
+
+
+def begin_job(source: DocumentSource, out: Path, options: Mapping[str, Any]) -> None:
+    """Check that a folder is new, or holds this job.
+
+    Args:
+        source: The documents.
+        out: The job's folder.
+        options: Everything else that the results depend on.
+
+    Raises:
+        FailedPrecondition: it holds another one.
+    """
+    job = {
+        "input": source.identity(),
+        "options": json.loads(json.dumps(dict(options), default=str)),
+    }
+    path = out / "job.json"
+    if not path.exists():
+        write_json(path, job)
+        return
+    if job["input"] is None or json.loads(path.read_bytes()) != job:
+        raise FailedPrecondition(
+            f"{out} holds a job of other settings or another input; see {path}. Continue it with"
+            " what it was begun with, or give another folder"
+        )
+
+
+def keep_documents(source: DocumentSource, out: Path) -> Path:
+    """Write documents as Parquet files, which Ray's checkpoint can filter, unlike other inputs.
+
+    Existing files stay. Documents that cannot be read go to a separate list; see `unreadable`.
+
+    Args:
+        source: The documents; rows have their `index`, the number in the source, `id`, `text`,
+            `messages`, `token_ids` and `spans`, as far as they have them, and their columns. A
+            source with columns is read twice: all files have the same types.
+        out: The job's folder.
+
+    Returns:
+        The folder of the files.
+
+    Raises:
+        SourceBroken: the source cannot be read to its end; nothing is kept then.
+        OSError: the disk is full, or similar.
+    """
+    folder, partial = out / "documents", out / ".documents-partial"
+    if folder.exists():
+        return folder
+    pa, pq = import_extra("pyarrow", "ray"), import_extra("pyarrow.parquet", "ray")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    span = pa.struct([("name", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
+    schema = pa.schema(
+        [
+            ("index", pa.int64()),
+            ("id", pa.string()),
+            ("text", pa.string()),
+            ("messages", pa.list_(message)),
+            ("token_ids", pa.list_(pa.int64())),
+            ("spans", pa.list_(span)),
+        ]
+    )
+    kept = ColumnTypes()
+    if source.kept:
+        kept.add(document.columns for document in source)
+    located = source.scan()
+    part = 0
+    with (out / UNREADABLE).open("w") as listed:
+        while some := list(islice(located, _ROWS)):
+            rows, columns = [], []
+            for one in some:
+                match one.document:
+                    case Failure() as failure:
+                        record = replace(failure, index=one.index).to_dict()
+                        listed.write(json.dumps(record) + "\n")
+                    case Document() as document:
+                        rows.append({"index": one.index, "id": document.id, **_content(document)})
+                        columns.append(document.columns)
+            table = pa.Table.from_pylist(rows, schema)
+            for name in kept.types:
+                values = kept.array(name, [one.get(name) for one in columns])
+                table = table.append_column(name, values)
+            pq.write_table(table, partial / f"part-{part:06d}.parquet")
+            part += 1
+    partial.rename(folder)
+    return folder
+
+
+def _content(document: Document) -> dict[str, Any]:
+    """What a document holds, as values of Arrow."""
+    messages = document.messages
+    return {
+        "text": document.text,
+        "messages": None if messages is None else [asdict(one) for one in messages],
+        "token_ids": document.token_ids,
+        "spans": [asdict(one) for one in document.spans],
+    }
+
+
+def unreadable(out: Path) -> list[Failure]:
+    """Yield the documents of the source that could not be read."""
+    return [Failure(**json.loads(line)) for line in (out / UNREADABLE).read_text().splitlines()]

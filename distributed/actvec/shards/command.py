@@ -1,0 +1,225 @@
+"""`actvec local`: a corpus, or a shard of it, with a model in this process, for batch systems."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from actvec.client.bulk.layout import Format, Layout
+from actvec.client.bulk.remote import is_remote, read_file
+from actvec.client.cli.commands import Verbs
+from actvec.client.cli.options import (
+    URLS,
+    PathOrUrl,
+    column_options,
+    json_option,
+    kept_column_options,
+    shard_option,
+)
+from actvec.client.cli.settings import bos_option, truncation_option
+from actvec.client.documents import Columns, Shard, open_documents
+from actvec.client.errors import ActvecError
+from actvec.client.records.settings import MeanSettings, Truncation, VectorSettings
+from actvec.server.errors import PicklableError
+from actvec.shards.options import model_arguments, model_options, pool_options, separate_option
+from actvec.shards.reporting import report_mean, report_vectors
+
+if TYPE_CHECKING:
+    from actvec.shards.host import ModelHost
+
+_WHOLE = Shard(1, 1)
+
+
+@click.group(cls=Verbs)
+def local() -> None:
+    """Compute with a model in this process, without a server: one task of a batch system.
+
+    Each of N tasks computes one shard of the corpus. A killed task resumes when it runs
+    again, and a finished one computes nothing.
+    """
+
+
+def _computing(command: Any) -> Any:
+    """The options of all that load a model."""
+    device = click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto (the first GPU, or the CPU), cpu, cuda:0 and so on.",
+    )
+    return shard_option(truncation_option(bos_option(model_options(device(command)))))
+
+
+@local.command
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@pool_options
+@click.option(
+    "--out",
+    type=PathOrUrl(file_okay=False),
+    required=True,
+    help="The folder for the vectors of all shards; each has a folder of its own in it. For shards "
+    f"and parquet also {URLS}.",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["files", "shards", "parquet"]),
+    default="shards",
+    show_default=True,
+    help="The files, as `actvec stream` writes them.",
+)
+@click.option(
+    "--center",
+    metavar="FILE",
+    type=PathOrUrl(exists=True, dir_okay=False),
+    help="The file of a corpus mean to subtract, or its URL.  [default: none, raw vectors]",
+)
+@kept_column_options
+@_computing
+@json_option
+def vectors(
+    *,
+    source: Path,
+    pooling: dict[str, Any],
+    out: str | Path,
+    file_format: Format,
+    center: str | Path | None,
+    shard: Shard | None,
+    truncation: Truncation,
+    bos: bool | None,
+    columns: Columns,
+    as_json: bool,
+    **model: Any,
+) -> None:
+    """Turn a shard of INPUT into vectors, in OUT/I-of-N.
+
+    INPUT is what `actvec stream` takes, and the folder is what it leaves. The exit code is 1 if
+    documents failed; errors.jsonl in the folder lists them.
+    """
+    shard = shard or _WHOLE
+    documents = open_documents(source, shard, columns)
+    folder = _folder(out, shard)
+    with _loaded(model) as host:
+        from actvec.shards.vectors import write_vectors  # noqa: PLC0415 - torch, as in `_loaded`
+
+        settings = VectorSettings(
+            **pooling,
+            center=host.add_mean("mean", _content(center)) if center else None,
+            truncation=truncation,
+            prepend_bos=bos,
+        )
+        made = write_vectors(host, documents, folder, settings, Layout(file_format))
+    report = {"vectors": made.vectors, "failed": made.failed, "folder": str(folder)}
+    text = f"{made.vectors:,} vectors in {folder}; {made.failed:,} documents failed"
+    report_vectors(report, text, as_json=as_json)
+
+
+@local.command
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="The mean's name.")
+@click.option(
+    "--out",
+    type=PathOrUrl(file_okay=False),
+    required=True,
+    help=f"The folder for the sums of all shards, which `actvec local merge` takes; or {URLS}.",
+)
+@click.option("--variance", is_flag=True, help="Keep second moments too.")
+@separate_option
+@column_options
+@_computing
+@json_option
+def mean(
+    *,
+    source: Path,
+    name: str,
+    out: str | Path,
+    variance: bool,
+    separate: bool,
+    shard: Shard | None,
+    truncation: Truncation,
+    bos: bool | None,
+    columns: Columns,
+    as_json: bool,
+    **model: Any,
+) -> None:
+    """Sum the states of a shard of INPUT by distance from the end, in OUT/I-of-N.
+
+    The sums are committed every few seconds. The exit code is 1 if documents were skipped.
+    """
+    shard = shard or _WHOLE
+    documents = open_documents(source, shard, columns)
+    folder = _folder(out, shard)
+    settings = MeanSettings(
+        job=name,
+        name=name,
+        truncation=truncation,
+        prepend_bos=bos,
+        variance=variance,
+        separate=separate,
+    )
+    with _loaded(model) as host:
+        from actvec.shards.folders import sum_shard  # noqa: PLC0415 - torch, as in `_loaded`
+
+        record = sum_shard(host, documents, settings, folder)
+    text = f"{record.documents:,} documents of {record.tokens:,} tokens in {folder}"
+    report_mean(record, {"folder": str(folder)}, text, as_json=as_json)
+
+
+@local.command
+@click.argument("folder", metavar="OUT", type=PathOrUrl(exists=True, file_okay=False))
+@click.option("--name", required=True, help="The mean's name, the one of its shards.")
+@click.option(
+    "--to",
+    type=PathOrUrl(dir_okay=False),
+    required=True,
+    help="The safetensors file to write, or its URL. `actvec mean upload` gives it to a server.",
+)
+@json_option
+def merge(*, folder: str | Path, name: str, to: str | Path, as_json: bool) -> None:
+    """Merge the sums of all shards in OUT into one mean, exactly.
+
+    A shard that is missing or was cut short is an error. The exit code is 1 if documents were
+    skipped.
+    """
+    with _explained():
+        from actvec.shards.folders import merge_shards  # noqa: PLC0415 - torch, as in `_loaded`
+
+        record = merge_shards(folder, name, to)
+    text = f"{to}: {record.documents:,} documents of {record.tokens:,} tokens"
+    report_mean(record, {"path": str(to)}, text, as_json=as_json)
+
+
+def _folder(out: str | Path, shard: Shard) -> str | Path:
+    name = str(shard).replace("/", "-of-")
+    return f"{str(out).rstrip('/')}/{name}" if is_remote(out) else Path(out, name)
+
+
+def _content(file: str | Path) -> bytes:
+    return read_file(str(file), "center") if is_remote(file) else Path(file).read_bytes()
+
+
+@contextmanager
+def _loaded(model: dict[str, Any]) -> Iterator["ModelHost"]:
+    """The model, with a folder for the mean that it centers by."""
+    from actvec.server.config import ModelOptions  # noqa: PLC0415 - only where it computes
+    from actvec.shards.host import ModelHost  # noqa: PLC0415 - torch: `--help` needs none
+
+    options = ModelOptions(**model_arguments(**model))
+    with _explained(), TemporaryDirectory(prefix="actvec-") as data:
+        yield ModelHost.load(options, Path(data))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Errors of the server's side as this program's.
+
+    Raises:
+        ActvecError: the model refused or failed.
+    """
+    try:
+        yield
+    except PicklableError as error:
+        raise ActvecError(str(error)) from error

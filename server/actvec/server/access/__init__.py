@@ -1,0 +1,1 @@
+"""Access to the server: tokens, TLS, and a refusal to serve everybody by accident."""

@@ -1,0 +1,1 @@
+"""Everything between a document and its vector: settings, tokenizing, scheduling."""

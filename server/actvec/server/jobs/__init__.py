@@ -1,0 +1,1 @@
+"""Corpus mean jobs that count each document exactly once, across restarts."""

@@ -1,0 +1,1 @@
+"""The packed engine's replacements in a model: attention, linear layers, rotary embeddings."""

@@ -1,0 +1,50 @@
+"""Linear layers on a CPU, with weights laid out once for oneDNN.
+
+By default torch multiplies float32 matrices with MKL, which lays out the weights again in each
+call, and adds the bias in a separate pass.
+"""
+
+from typing import cast
+
+import torch
+from torch import nn
+
+
+def pack_linears(module: nn.Module) -> None:
+    """Replace the linear layers of a module on a CPU, if oneDNN has kernels for them.
+
+    Afterwards the module cannot be trained, moved or saved.
+    """
+    for name, child in list(module.named_modules()):
+        if type(child) is nn.Linear and has_kernels(child.weight.dtype):
+            module.set_submodule(name, PackedLinear(child))
+
+
+def has_kernels(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is present and multiplies matrices of this dtype on this CPU."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    # Few CPUs have float16 kernels, and the independence of their rows is untested.
+    return dtype is torch.float32 or (
+        dtype is torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+class PackedLinear(nn.Module):
+    """`x @ weight.T + bias`, with those of `linear`, for `x` `[..., in_features]`.
+
+    Needs oneDNN's kernels for the weights' dtype (`has_kernels`).
+
+    It calls the operator that torch.compile substitutes for a linear layer with frozen weights;
+    torch has no public name for it.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self._bias = None if linear.bias is None else linear.bias.detach()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The product `[..., out_features]`."""
+        product = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return cast("torch.Tensor", product)

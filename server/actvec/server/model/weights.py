@@ -1,0 +1,167 @@
+"""From files to a transformers module: loads, refuses and reports weights."""
+
+import logging
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from actvec.server.errors import StartupError, first_line
+from actvec.server.model.pruning import block_paths, decoder_only
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_NAMED = 3
+
+
+def causal_lm(config: Any) -> type[PreTrainedModel]:
+    """Return transformers' class for a config: a language model, or one of text and images.
+
+    Raises:
+        StartupError: there is none.
+    """
+    for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
+        if type(config) in mapping:
+            found: type[PreTrainedModel] = mapping[type(config)]
+            return found
+    raise StartupError(f"{config.model_type!r} is not a causal language model")
+
+
+def load_decoder(
+    source: str, config: Any, *, blocks: int, dtype: str, device: str
+) -> PreTrainedModel:
+    """Load the text decoder's first `blocks` blocks, in evaluation mode on its device.
+
+    Raises:
+        StartupError: the weights are damaged, incomplete, or have other shapes than the config, or
+            transformers does not know their quantization.
+    """
+    _check_quantization(config)
+    module, report = _from_pretrained(
+        decoder_only(causal_lm(config), blocks), source, config, dtype=dtype, device=device
+    )
+    _check_complete(source, report)
+    _report_unused(report, module)
+    return module
+
+
+def load_whole(
+    source: str, config: Any, *, blocks: int, dtype: str, device: str
+) -> PreTrainedModel:
+    """Load the whole model with its first `blocks` blocks, with transformers' eager attention.
+
+    TransformerLens' default bridge needs it in this form.
+
+    Raises:
+        StartupError: as for `load_decoder`.
+    """
+    _check_quantization(config)
+    every = config.num_hidden_layers
+    config.num_hidden_layers = blocks
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:blocks]
+    module, report = _from_pretrained(
+        causal_lm(config), source, config, dtype=dtype, device=device, attention="eager"
+    )
+    _check_complete(source, report)
+    module.removed = block_paths(module, range(blocks, every))
+    return module
+
+
+def _from_pretrained(
+    kind: type[PreTrainedModel],
+    source: str,
+    config: Any,
+    *,
+    dtype: str,
+    device: str,
+    attention: str | None = None,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    try:
+        # It would list every unread tensor, in colors.
+        with _quiet_transformers():
+            module, report = kind.from_pretrained(
+                source,
+                config=config,
+                dtype=DTYPES[dtype],
+                device_map=None if device == "cpu" else {"": device},
+                attn_implementation=attention,
+                # Mismatched shapes come back in the report, by name.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        raise StartupError(
+            f"cannot load model {source!r}: its weights are damaged ({first_line(error)}), by a "
+            "download that was cut or without git-lfs; download it again"
+        ) from error
+    return module.eval().requires_grad_(False), report
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _check_quantization(config: Any) -> None:
+    quantization = getattr(config, "quantization_config", None)
+    if not quantization:
+        return
+    get = quantization.get if isinstance(quantization, dict) else vars(quantization).get
+    method = str(getattr(get("quant_method"), "value", get("quant_method")))
+    if method not in AUTO_QUANTIZER_MAPPING:
+        raise StartupError(
+            f"the weights are quantized by {method!r}, which transformers does not know; it knows "
+            f"{', '.join(sorted(AUTO_QUANTIZER_MAPPING))}"
+        )
+
+
+def _check_complete(source: str, report: dict[str, Any]) -> None:
+    # transformers fills missing weights with random numbers, and only warns.
+    if lacking := sorted(report["missing_keys"]):
+        raise StartupError(f"cannot load model {source!r}: its weights lack {_some(lacking)}")
+    if others := [
+        f"{name} (is {list(found)}, should be {list(expected)})"
+        for name, found, expected in sorted(report["mismatched_keys"])
+    ]:
+        raise StartupError(
+            f"cannot load model {source!r}: its weights are not of its config's shapes: "
+            f"{_some(others)}"
+        )
+
+
+def _report_unused(report: dict[str, Any], module: Any) -> None:
+    """Warn about the decoder's tensors in the checkpoint that have no place in the model."""
+    removed = tuple(f"{path}." for path in module.removed)
+    if unused := sorted(
+        key
+        for key in report["unexpected_keys"]
+        if key.startswith(f"{module.decoder_path}.") and not key.startswith(removed)
+    ):
+        log.warning(
+            "%d tensors of the checkpoint have no place in the model of its config and are not "
+            "used: %s",
+            *(len(unused), _some(unused)),
+        )
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,1 @@
+"""The program `actvec-server`: options, start, drain."""

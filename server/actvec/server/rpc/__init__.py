@@ -1,0 +1,1 @@
+"""gRPC plumbing that knows no model and no mean: endpoint, admission, decoding, statuses."""

@@ -1,0 +1,99 @@
+"""Chats, token ids and spans from files, in every format that has columns."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actvec.client import Document, Failure
+from actvec.client.documents import Columns, open_documents
+
+CHAT = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hello."}]
+SPANS = [{"name": "end", "start": 2, "end": 4}]
+RECORDS = [
+    {"id": "a", "text": "Some text.", "spans": SPANS},
+    {"id": "b", "messages": CHAT},
+    {"id": "c", "token_ids": [5, 8, 2], "spans": SPANS},
+]
+DOCUMENTS = [
+    Document("a", "Some text.", spans=[("end", 2, 4)]),
+    Document("b", messages=CHAT),
+    Document("c", token_ids=[5, 8, 2], spans=[("end", 2, 4)]),
+]
+
+
+def write_jsonl(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_parquet(path, records):
+    # In this order, to include a column that the first records lack.
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = {name: [record.get(name) for record in records] for name in names}
+    pq.write_table(pa.table(columns), path)
+
+
+FORMATS = pytest.mark.parametrize(
+    ("name", "write"), [("c.jsonl", write_jsonl), ("c.parquet", write_parquet)]
+)
+
+
+@FORMATS
+def test_each_record_has_its_source(tmp_path, name, write):
+    write(tmp_path / name, RECORDS)
+    source = open_documents(tmp_path / name)
+    assert list(source) == DOCUMENTS
+    assert source.size > 0
+    assert [one.end for one in source.scan()][-1] == source.size
+
+
+@FORMATS
+def test_text_comes_before_messages(tmp_path, name, write):
+    write(tmp_path / name, [{"text": "The text.", "messages": CHAT}])
+    assert list(open_documents(tmp_path / name)) == [Document("1", "The text.")]
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("value", "document"),
+    [
+        (CHAT, Document("1", messages=CHAT)),
+        ([5, 8], Document("1", token_ids=[5, 8])),
+        ("Words.", Document("1", "Words.")),
+    ],
+    ids=["chat", "ids", "text"],
+)
+def test_a_named_column_holds_any_source(tmp_path, name, write, value, document):
+    write(tmp_path / name, [{"text": "Another.", "mine": value}])
+    assert list(open_documents(tmp_path / name, columns=Columns("mine"))) == [document]
+
+
+@pytest.mark.parametrize("name", ["c.jsonl", "c.parquet"])
+@pytest.mark.parametrize(
+    ("record", "field", "reason"),
+    [
+        ({"messages": [{"role": "user"}]}, "messages", "a role and a content"),
+        ({"messages": [{"role": "user", "content": "x", "tool": "y"}]}, "messages", "no tool"),
+        ({"messages": CHAT, "spans": SPANS}, "spans", "spans by role"),
+        ({"text": "x", "spans": [{"name": "a", "start": 3, "end": 3}]}, "spans", "ends at 3"),
+        ({"text": "x", "spans": [{"name": "a b", "start": 0, "end": 1}]}, "spans", "a b"),
+        ({"text": "x", "spans": [{"label": "a", "start": 0, "end": 1}]}, "spans", "a name"),
+        ({"token_ids": [-1]}, "token_ids", "from 0 to"),
+    ],
+    ids=["content", "tool", "spans", "empty", "name", "label", "id"],
+)
+def test_a_bad_record_fails_alone(tmp_path, name, record, field, reason):
+    write = write_jsonl if name.endswith("jsonl") else write_parquet
+    write(tmp_path / name, [record, record | {"messages": None, "spans": None, "text": "Fine."}])
+    bad, good = open_documents(tmp_path / name)
+    assert isinstance(bad, Failure)
+    assert (bad.id, bad.code, bad.field) == ("1", "INVALID_ARGUMENT", field)
+    assert reason in bad.message
+    assert good.text == "Fine."
+
+
+def test_parquet_of_other_columns_is_refused(tmp_path):
+    write_parquet(tmp_path / "c.parquet", [{"text": "x", "spans": "end"}])
+    with pytest.raises(Exception, match="'spans' holds string, not lists of spans"):
+        open_documents(tmp_path / "c.parquet")

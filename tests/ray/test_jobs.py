@@ -1,0 +1,280 @@
+"""Jobs on a cluster of this machine: each document once, whichever process is killed."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from numpy.testing import assert_allclose
+from safetensors.numpy import load
+
+from actvec.client import Client, Document, FailedPrecondition
+from actvec.ray import PartialMeans, corpus_mean, jobs, means, write_mean, write_vectors
+from actvec.ray.command import ray as ray_command
+from actvec.ray.means import merge_parts
+from tests.ray.conftest import TEXTS
+
+OPTIONS = {"mode": "short", "device": "cpu"}
+# A block is written after about every batch.
+SMALL = {"batch_size": 8, "block_bytes": 4096}
+
+# A cluster takes seconds to start, and a worker's death longer to notice.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("cluster"),
+]
+
+
+def written(folder):
+    return pq.read_table(folder / "vectors") if list(folder.glob("vectors/*.parquet")) else []
+
+
+def check(folder, server):
+    """Check that every document appears once, with its vector and label."""
+    table = written(folder)
+    assert sorted(table["index"].to_pylist()) == list(range(200))
+    vectors = dict(zip(table["index"].to_pylist(), table["vector"].to_pylist(), strict=True))
+    assert [index for index, vector in vectors.items() if vector is None] == [5]
+    with Client(server.target) as client:
+        expected = client.extract(TEXTS[77], mode="short").values
+    assert np.array_equal(np.float32(vectors[77]), expected)
+    assert dict(zip(table["index"].to_pylist(), table["label"].to_pylist(), strict=True)) == {
+        index: index % 7 for index in range(200)
+    }
+    failures = [json.loads(line) for line in (folder / "errors.jsonl").read_text().splitlines()]
+    assert {one["index"]: one.get("columns") for one in failures} == {5: {"label": 5}, 200: None}
+
+
+def workers_of(step):
+    """The processes that hold a model."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        # It may have ended by now.
+        with contextlib.suppress(psutil.Error):
+            if f"MapBatches({step})" in (one.name() + " ".join(one.cmdline())):
+                found.append(one)
+    return found
+
+
+@contextlib.contextmanager
+def killing(step, due):
+    """Kill one worker of a step, once it is due."""
+    killed, ended = [], threading.Event()
+
+    def kill():
+        while not ended.is_set() and not killed:
+            if due():
+                for worker in workers_of(step)[:1]:
+                    worker.send_signal(signal.SIGKILL)
+                    killed.append(worker.pid)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_killed_worker_loses_nothing(corpus, tmp_path, demo_server):
+    out = tmp_path / "out"
+    with killing("ActivationVectors", lambda: list(out.glob("vectors/*.parquet"))) as killed:
+        made = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
+    assert killed
+    assert (made.vectors, made.failed, made.computed) == (199, 2, 200)
+    check(out, demo_server)
+    again = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
+    assert (again.vectors, again.failed, again.computed) == (199, 2, 0)
+    with pytest.raises(FailedPrecondition, match="other settings or another input"):
+        write_vectors(corpus, out, workers=2, **OPTIONS | {"mode": "long"})
+
+
+DRIVER = """
+import sys, ray
+from actvec.client.documents import Columns, open_documents
+from actvec.ray import write_vectors
+ray.init(address=sys.argv[1], log_to_driver=False)
+source = open_documents(sys.argv[2], columns=Columns(keep=("label",)))
+write_vectors(source, sys.argv[3], workers=1, batch_size=8, block_bytes=4096, mode="short",
+              device="cpu")
+"""
+
+
+def test_killed_driver_resumes(cluster, corpus, tmp_path, demo_server):
+    out = tmp_path / "out"
+    address = cluster.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", DRIVER, address, str(corpus.path), str(out)]
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not list(out.glob("vectors/*.parquet")):
+        assert driver.poll() is None
+        time.sleep(0.01)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = {path.name: path.read_bytes() for path in out.glob("vectors/*.parquet")}
+    made = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
+    assert 0 < made.computed < 200
+    check(out, demo_server)
+    after = {path.name: path.read_bytes() for path in out.glob("vectors/*.parquet")}
+    # Files that were whole have not changed.
+    assert sum(after.get(name) == content for name, content in before.items()) >= len(before) - 1
+
+
+def dying_once(folder, name):
+    """`PartialMeans` in a worker that is killed with its third part made and not given away yet.
+
+    Only the first worker of all that comes so far.
+    """
+
+    class Dying(PartialMeans):
+        calls = 0
+
+        def __call__(self, batch):
+            made = super().__call__(batch)
+            self.calls += 1
+            if self.calls == 3:
+                with contextlib.suppress(FileExistsError):
+                    (folder / name).touch(exist_ok=False)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return made
+
+    return Dying
+
+
+def same_mean(path, made, demo_server, documents, job):
+    """The file of a mean equals that of a server, and so does its record."""
+    with Client(demo_server.target) as client:
+        theirs = client.corpus_mean(documents, job=job)
+        expected = load(client.download_mean(theirs.id).content)
+    ours = load(path.read_bytes())
+    if made is not None:
+        assert (made.documents, made.tokens) == (theirs.documents, theirs.tokens)
+    assert np.array_equal(ours["counts"], expected["counts"])
+    assert_allclose(ours["sums"], expected["sums"], rtol=1e-12, atol=1e-12)
+
+
+def test_killed_worker_counts_documents_once(cluster, tmp_path, demo_server, monkeypatch):
+    documents = [Document(str(i), text) for i, text in enumerate(TEXTS)]
+    dataset = cluster.data.from_items(
+        [{"id": one.id, "text": one.text} for one in documents], override_num_blocks=20
+    )
+    monkeypatch.setattr(means, "PartialMeans", dying_once(tmp_path, "killed"))
+    made = corpus_mean(
+        dataset,
+        tmp_path / "mean.safetensors",
+        name="bridges",
+        part_documents=10,
+        map_options={"compute": cluster.data.ActorPoolStrategy(size=2)},
+        device="cpu",
+    )
+    assert (tmp_path / "killed").exists()
+    same_mean(tmp_path / "mean.safetensors", made, demo_server, documents, "ray-cluster")
+
+
+MEAN_DRIVER = """
+import sys, ray
+from actvec.client.documents import Columns, open_documents
+from actvec.ray import documents, write_mean
+documents._ROWS = 8
+ray.init(address=sys.argv[1], log_to_driver=False)
+source = open_documents(sys.argv[2], columns=Columns(keep=("label",)))
+write_mean(source, sys.argv[3], name="bridges", device="cpu")
+"""
+
+
+def made_at(sums):
+    """When each part of a mean was written."""
+    return {path.name: path.stat().st_mtime_ns for path in sums.glob("part-??????.parquet")}
+
+
+def test_killed_mean_resumes(cluster, corpus, tmp_path, demo_server):
+    out = tmp_path / "mean.safetensors"
+    sums = tmp_path / ".mean.safetensors.parts" / "sums"
+    address = cluster.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", MEAN_DRIVER, address, str(corpus.path), str(out)]
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not made_at(sums):
+        assert driver.poll() is None
+        time.sleep(0.01)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    before = made_at(sums)
+    # Of 201 lines, eight each.
+    assert len(before) < 26
+    with pytest.raises(FailedPrecondition, match="other settings or another input"):
+        write_mean(corpus, out, name="another", device="cpu")
+    seen = {}
+
+    def rows(parts, *rest):
+        seen.update(made_at(sums))
+        return merge_parts(parts, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "merge_parts", rows)
+        made = write_mean(corpus, out, name="bridges", workers=2, device="cpu")
+    # Parts that were there are not summed again.
+    assert len(seen) == 26
+    assert {name: seen[name] for name in before} == before
+    assert [one.documents for one in made.skipped] == [2]
+    documents = [Document(str(i), text) for i, text in enumerate(TEXTS) if i != 5]
+    same_mean(out, made, demo_server, documents, "ray-resumed")
+    assert not sums.parent.exists()
+
+
+def test_too_few_cpus_are_refused(corpus, tmp_path):
+    with pytest.raises(FailedPrecondition, match=r"5 workers need 8 CPUs.*declares 6"):
+        write_vectors(corpus, tmp_path / "out", workers=5, **OPTIONS)
+
+
+def run(*arguments):
+    return CliRunner().invoke(ray_command, [str(one) for one in arguments])
+
+
+def test_command_writes_a_mean(corpus, tmp_path):
+    mean = tmp_path / "mean.safetensors"
+    made = run("mean", corpus.path, "--name", "c", "--out", mean)
+    assert (made.exit_code, "199 documents of" in made.output) == (1, True), made.output
+    assert "skipped for INVALID_ARGUMENT: 2" in made.output
+    assert load(mean.read_bytes())["counts"][0] == 199
+    # Nothing of its documents remains.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.jsonl", mean.name]
+
+
+def test_command_writes_centered_vectors(corpus, tmp_path, demo_server):
+    mean, out = tmp_path / "mean.safetensors", tmp_path / "out"
+    with Client(demo_server.target) as client:
+        made = client.corpus_mean(TEXTS, job="ray-command")
+        mean.write_bytes(client.download_mean(made.id).content)
+        expected = client.extract(TEXTS[77], mode="long", center=made.id).values
+    asked = [
+        "vectors",
+        corpus.path,
+        "--mode",
+        "long",
+        "--out",
+        out,
+        "--center",
+        mean,
+        "--keep",
+        "label",
+    ]
+    made = run(*asked)
+    assert (made.exit_code, "199 vectors in" in made.output) == (1, True), made.output
+    rows = {row["index"]: row["vector"] for row in written(out).to_pylist()}
+    assert np.array_equal(np.float32(rows[77]), expected)
+    assert {row["index"]: row["label"] for row in written(out).to_pylist()}[77] == 0
+    assert "column 'error' cannot be kept" in str(run(*asked, "--keep", "error").exception)
+    other = run(*asked, "--layers", "2")
+    assert "other settings" in str(other.exception)
+    assert "numbers of blocks" in run(*asked, "--layers", "all").output

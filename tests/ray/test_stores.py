@@ -1,0 +1,208 @@
+"""Jobs of a cluster whose folder is in an S3 server: each document once, whatever is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from actvec.client import Client, Document, FailedPrecondition, InvalidArgument
+from actvec.ray.documents import SOURCE_COLUMNS
+from actvec.ray.stores import DOCUMENTS, RESULTS, VECTORS, StoreVectors, store_job
+from tests.ray.conftest import TEXTS
+from tests.ray.test_jobs import same_mean
+
+# A driver of files of eight documents. A worker kills it, or itself, with its third file written.
+DRIVER = """
+import contextlib, json, os, signal, sys, time, ray
+from pathlib import Path
+from actvec.client.documents import Columns, open_documents
+from actvec.ray import documents, jobs, write_mean, write_vectors
+
+address, corpus, out, kind, victim = sys.argv[1:]
+driver, mark = os.getpid(), Path(corpus).with_name(f"{kind}-{victim}")
+
+def dying(step):
+    class Dying(step):
+        files = 0
+
+        def __call__(self, batch):
+            made = super().__call__(batch)
+            self.files += 1
+            if self.files == 3:
+                with contextlib.suppress(FileExistsError):
+                    mark.touch(exist_ok=False)
+                    os.kill(driver if victim == "driver" else os.getpid(), signal.SIGKILL)
+                    # Ray ends the workers of a driver that is gone.
+                    time.sleep(600)
+            return made
+
+    return Dying
+
+if victim:
+    jobs.StoreVectors, jobs.StoreSums = dying(jobs.StoreVectors), dying(jobs.StoreSums)
+documents._ROWS = 8
+variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": variables})
+source = open_documents(corpus, columns=Columns(keep=("label",)))
+options = {"workers": 1 if victim == "driver" else 2, "device": "cpu"}
+if kind == "vectors":
+    made = write_vectors(source, out, mode="short", **options)
+    # Ray writes to the output too.
+    Path(corpus).with_name("made.json").write_text(json.dumps(vars(made)))
+else:
+    write_mean(source, out, name="bridges", **options)
+"""
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty store in memory."""
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("actvec.ray.documents._ROWS", 80)
+    return fsspec.filesystem("memory")
+
+
+def files_of(names):
+    return pa.table({"file": names})
+
+
+def test_cut_store_job_resumes(corpus, store, monkeypatch):
+    """A file of vectors counts, and its results alone do not; no cluster is needed for that."""
+    url, options = "memory://jobs/one", {"mode": "short", "device": "cpu"}
+    step = StoreVectors(url=url, **options, **SOURCE_COLUMNS, spans_column="spans")
+    with store_job(corpus, url, options) as job:
+        assert len(job.files) == 3
+        assert job.left(VECTORS) == job.files
+        step(files_of(job.files[:1]))
+        upload = MemoryFileSystem.put_file
+
+        def cut(self, lpath, rpath, **named):
+            if "/vectors/" in rpath:
+                raise ConnectionError("the cable was cut")
+            upload(self, lpath, rpath, **named)
+
+        with monkeypatch.context() as patched, pytest.raises(ConnectionError):
+            patched.setattr(MemoryFileSystem, "put_file", cut)
+            step(files_of(job.files[1:2]))
+    with (
+        pytest.raises(FailedPrecondition, match=r"memory://jobs/one holds a job of other settings"),
+        store_job(corpus, url, options | {"mode": "long"}),
+    ):
+        pass
+    with store_job(corpus, url, options) as job:
+        assert job.left(VECTORS) == job.files[1:]
+        step(files_of(job.left(VECTORS)))
+        results = pa.concat_tables(job.tables(RESULTS, job.files))
+        assert results["index"].to_pylist() == list(range(200))
+        assert results.filter(results["error"].is_valid())["index"].to_pylist() == [5]
+        made = pa.concat_tables(job.tables(VECTORS, job.files))
+        assert made.drop_columns(["vector"]).equals(results)
+        job.finish()
+    assert not store.exists("/jobs/one/owner.json")
+
+
+def test_documents_are_kept_whole(corpus, store, monkeypatch):
+    """Until the last file of documents is there, a job starts again."""
+    url = "memory://jobs/two"
+    upload = MemoryFileSystem.put_file
+
+    def cut(self, lpath, rpath, **named):
+        if rpath.endswith("000002.parquet"):
+            raise ConnectionError("the cable was cut")
+        upload(self, lpath, rpath, **named)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=f"{url} .*was cut"):
+        patched.setattr(MemoryFileSystem, "put_file", cut)
+        with store_job(corpus, url, {}):
+            pass
+    with store_job(corpus, url, {}) as job:
+        assert len(job.files) == 3
+        assert sum(len(table) for table in job.tables(DOCUMENTS, job.files)) == 200
+        job.remove()
+    assert not store.find("/jobs/two")
+
+
+@pytest.fixture
+def run(cluster, corpus, s3, tmp_path, monkeypatch):
+    """Run a driver that writes vectors or a mean to the bucket."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def run(name, kind, victim=""):
+        address = cluster.get_runtime_context().gcs_address
+        out = f"s3://{s3.bucket}/{name}"
+        ended = subprocess.run(
+            [sys.executable, "-c", DRIVER, address, str(corpus.path), out, kind, victim],
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        expected = -signal.SIGKILL if victim == "driver" else 0
+        assert ended.returncode == expected, ended.stderr
+        assert not victim or (tmp_path / f"{kind}-{victim}").exists()
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_vectors_resume(run, s3, demo_server, tmp_path):
+    files = fsspec.filesystem("s3")
+    run("out", "vectors", "driver")
+    assert len(files.glob(f"{s3.bucket}/out/vectors/*.parquet")) == 3
+    run("out", "vectors", "worker")
+    assert json.loads((tmp_path / "made.json").read_text()) == {
+        "vectors": 199,
+        "failed": 2,
+        "computed": 200 - 24,
+    }
+    files.invalidate_cache()
+    tables = []
+    for path in files.glob(f"{s3.bucket}/out/vectors/*.parquet"):
+        with files.open(path) as file:
+            tables.append(pq.read_table(file))
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert sorted(row["index"] for row in rows) == list(range(200))
+    assert {row["index"]: row["label"] for row in rows} == {i: i % 7 for i in range(200)}
+    vectors = {row["index"]: row["vector"] for row in rows}
+    with Client(demo_server.target) as client:
+        expected = client.extract(TEXTS[77], mode="short").values
+    assert np.array_equal(np.float32(vectors[77]), expected)
+    listed = files.cat(f"{s3.bucket}/out/errors.jsonl").decode().splitlines()
+    assert {json.loads(line)["index"] for line in listed} == {5, 200}
+    assert not files.exists(f"{s3.bucket}/out/owner.json")
+    run("out", "vectors")
+    assert json.loads((tmp_path / "made.json").read_text())["computed"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_mean_resumes(run, s3, demo_server, tmp_path):
+    files = fsspec.filesystem("s3")
+    run("mean.safetensors", "mean", "driver")
+    assert len(files.glob(f"{s3.bucket}/.mean.safetensors.parts/sums/*.parquet")) == 3
+    assert not files.exists(f"{s3.bucket}/mean.safetensors")
+    run("mean.safetensors", "mean", "worker")
+    files.invalidate_cache()
+    assert files.find(s3.bucket) == [f"{s3.bucket}/mean.safetensors"]
+    path = tmp_path / "mean.safetensors"
+    path.write_bytes(files.cat(f"{s3.bucket}/mean.safetensors"))
+    documents = [Document(str(i), text) for i, text in enumerate(TEXTS) if i != 5]
+    same_mean(path, None, demo_server, documents, "ray-store")
+
+
+def test_hub_is_refused(corpus):
+    refused = pytest.raises(InvalidArgument, match="each file of each worker would be a commit")
+    with refused, store_job(corpus, "hf://datasets/me/vectors/one", {}):
+        pass

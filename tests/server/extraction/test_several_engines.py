@@ -1,0 +1,141 @@
+"""Several engines share one scheduler, and some lose their device."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from actvec.server.extraction.scheduler import Scheduler
+from tests.server.extraction.engines import Engine
+
+
+class Failing(Engine):
+    """An engine whose device fails at its first step."""
+
+    failed = False
+
+    def __call__(self, documents):
+        super().__call__(documents)
+        self.failed = True
+        return [RuntimeError("the device is lost")] * len(documents)
+
+
+def several(*engines, **sizes):
+    scheduler = Scheduler(**({"step_tokens": 100, "queued_tokens": 1000} | sizes))
+    for engine in engines:
+        lost = partial(getattr, engine, "failed", False)
+        scheduler.start(ThreadPoolExecutor(1), engine, lost)
+    return scheduler
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - nobody sets an event
+        await asyncio.sleep(0)
+
+
+async def busy(scheduler, *engines):
+    """Return once each engine computes a step of one document, of 1, 2, ... and 100 tokens."""
+    told = {}
+    for number, engine in enumerate(engines, 1):
+        engine.allowed.clear()
+        await scheduler.lane().put(number, 100, partial(told.setdefault, number))
+    for engine in engines:
+        assert await asyncio.to_thread(engine.entered.wait, 60)
+    return told
+
+
+async def test_engines_compute_at_the_same_time():
+    first, second = Engine(), Engine()
+    scheduler = several(first, second)
+    told = await busy(scheduler, first, second)
+    first.release()
+    second.release()
+    await scheduler.drain()
+    assert told == {1: -1, 2: -2}
+    assert sorted(first.steps + second.steps) == [[1], [2]]
+
+
+async def test_several_engines_serve_lanes_in_turn():
+    first, second = Engine(), Engine()
+    scheduler = several(first, second, step_tokens=20)
+    await busy(scheduler, first, second)
+    long, short = scheduler.lane(), scheduler.lane()
+    for document in range(10, 30):
+        await long.put(document, 10, lambda _: None)
+    await short.put(101, 10, lambda _: None)
+    await short.put(102, 10, lambda _: None)
+    first.release()
+    second.release()
+    await scheduler.drain()
+    steps = first.steps[1:] + second.steps[1:]
+    assert [10, 101] in steps
+    assert [11, 102] in steps
+
+
+async def test_draining_waits_for_every_engine():
+    first, second = Engine(), Engine()
+    scheduler = several(first, second)
+    told = await busy(scheduler, first, second)
+    drained = asyncio.create_task(scheduler.drain())
+    first.release()
+    await until(lambda: told)
+    assert not drained.done()
+    second.release()
+    await drained
+    assert told == {1: -1, 2: -2}
+
+
+async def test_another_engine_computes_what_a_lost_one_had():
+    hanging, well = Engine(), Engine()
+    scheduler = several(hanging, well)
+    told = await busy(scheduler, hanging, well)
+    assert scheduler.take_out(hanging)
+    assert scheduler.take_out(hanging), "twice is once"
+    well.release()
+    await scheduler.drain()
+    assert told == {1: -1, 2: -2}
+    assert sorted(well.steps) == [[1], [2]]
+    assert scheduler.waiting_tokens(interactive=False) == 0
+    told.clear()
+    hanging.release()
+    await until(lambda: hanging.steps)
+    await asyncio.sleep(0.01)
+    assert not told, "what a lost engine computes after all counts for nothing"
+
+
+async def test_an_engine_whose_device_failed_computes_one_step():
+    failing, well = Failing(), Engine()
+    scheduler = several(failing, well)
+    told = await busy(scheduler, failing, well)
+    failing.release()
+    await until(lambda: scheduler.taken_out)
+    lane = scheduler.lane()
+    for document in range(3, 9):
+        await lane.put(document, 100, partial(told.setdefault, document))
+    well.release()
+    await scheduler.drain()
+    assert told == {document: -document for document in range(1, 9)}
+    assert len(failing.steps) == 1
+
+
+async def test_the_last_engine_is_not_taken_out():
+    engine = Failing()
+    scheduler = several(engine)
+    told = []
+    await scheduler.lane().put(1, 10, told.append)
+    await until(lambda: told)
+    assert not scheduler.take_out(engine)
+    await scheduler.drain()
+    assert isinstance(told[0], RuntimeError)
+    assert scheduler.taken_out == 0
+
+
+async def test_a_document_takes_no_more_than_two_engines_along():
+    engines = [Failing() for _ in range(4)]
+    scheduler = several(*engines)
+    told = []
+    await scheduler.lane().put(1, 10, told.append)
+    await until(lambda: told)
+    await scheduler.drain()
+    assert "two devices were lost" in str(told[0])
+    assert scheduler.taken_out == 2
+    assert sum(len(engine.steps) for engine in engines) == 2

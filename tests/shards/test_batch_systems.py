@@ -1,0 +1,264 @@
+"""The scripts for batch systems, run with each system's variables set by hand."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import kubernetes_validate
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from numpy.testing import assert_allclose
+from safetensors.numpy import load_file
+
+from actvec.client import Client, load
+from actvec.client.errors import ActvecError, FailedPrecondition
+from actvec.shards.command import local
+from actvec.shards.host import ModelHost
+
+SCRIPTS = Path(__file__).parents[2] / "deploy" / "batch"
+KUBERNETES = yaml.safe_load((SCRIPTS / "kubernetes.yaml").read_text())
+SKYPILOT = yaml.safe_load((SCRIPTS / "skypilot.yaml").read_text())
+CONTAINER = KUBERNETES["spec"]["template"]["spec"]["containers"][0]
+TEXTS = [f"In {year} the bridge was closed for repairs." for year in range(1700, 1760)]
+
+# What a task of each system runs, and the variables that the system gives task I of 3, from 0.
+TASKS = {
+    "slurm": (
+        ["bash", str(SCRIPTS / "slurm.sh")],
+        lambda task: {"SLURM_ARRAY_TASK_ID": task + 1},
+    ),
+    "kubernetes": (
+        [*CONTAINER["command"], *CONTAINER["args"]],
+        lambda task: {"JOB_COMPLETION_INDEX": task},
+    ),
+    "skypilot": (
+        ["bash", "-c", SKYPILOT["run"]],
+        lambda task: {"SKYPILOT_NODE_RANK": task, "SKYPILOT_NUM_NODES": 3},
+    ),
+}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Sixty documents, one of them blank."""
+    path = tmp_path / "corpus.jsonl"
+    texts = [*TEXTS[:5], " ", *TEXTS[6:]]
+    lines = [json.dumps({"id": f"doc-{i}", "text": text}) for i, text in enumerate(texts)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch, demo_engine, demo_model, tmp_path):
+    """Commands that run in this process share one model, and this folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        ModelHost, "load", lambda _options, folder: ModelHost(demo_engine, demo_model, folder)
+    )
+
+
+@pytest.fixture
+def start(tmp_path, corpus):
+    """Start the task of a system with another program for `actvec`, a line of Python."""
+    (tmp_path / "bin").mkdir()
+
+    def start(system, task, program):
+        path = tmp_path / "bin" / "actvec"
+        path.write_text(f"#!{sys.executable}\nimport sys\n{program}\n")
+        path.chmod(0o755)
+        command, variables = TASKS[system]
+        environment = os.environ | {
+            "PATH": f"{path.parent}{os.pathsep}{os.environ['PATH']}",
+            "SHARDS": "3",
+            "CORPUS": str(corpus),
+            "OUT": "out",
+            "MODEL": "demo",
+            **{name: str(value) for name, value in variables(task).items()},
+        }
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=tmp_path,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
+def commands(start):
+    """The commands of a task, which exit with 1 as they do if documents fail."""
+
+    def commands(system, task):
+        said, _ = (
+            started := start(system, task, "print(*sys.argv[1:]); sys.exit(1)")
+        ).communicate()
+        assert started.returncode == 0
+        return [line.split() for line in said.splitlines()]
+
+    return commands
+
+
+def run(*arguments):
+    """Run `actvec` in this process, on documents with one to skip."""
+    group, *rest = (str(argument) for argument in arguments)
+    assert group == "local"
+    ran = CliRunner().invoke(local, rest)
+    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
+        raise ran.exception
+    return ran
+
+
+def test_tasks_make_what_one_process_makes(corpus, start, commands):
+    """One of the three is killed in the middle, and runs again."""
+    killed = start("slurm", 1, "from actvec.shards.command import local; local(sys.argv[2:])")
+    while not Path("out/mean/2-of-3/jobs").exists():
+        assert killed.poll() is None
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    merge = ("local", "merge", "out/mean", "--name", "corpus", "--to", "merged")
+    with pytest.raises(FailedPrecondition, match=r"has no shard 1/3, 3/3"):
+        run(*merge)
+    for task in (0, 1, 2):
+        for command in commands("slurm", task):
+            run(*command)
+    assert "59 documents" in run(*merge).output
+
+    run("local", "mean", corpus, "--name", "corpus", "--out", "alone/mean")
+    run("local", "merge", "alone/mean", "--name", "corpus", "--to", "alone/merged")
+    merged, whole = load_file("merged"), load_file("alone/merged")
+    assert_allclose(merged["sums"], whole["sums"], rtol=1e-12, atol=1e-12)
+    assert np.array_equal(merged["counts"], whole["counts"])
+
+    run("local", "vectors", corpus, "--mode", "short", "--out", "alone/vectors")
+    made, expected = rows(Path("out/vectors")), rows(Path("alone/vectors"))
+    assert sorted(made) == sorted(set(range(60)) - {5}) == sorted(expected)
+    assert all(np.array_equal(made[index], expected[index]) for index in made)
+
+
+@pytest.mark.parametrize("system", TASKS)
+def test_each_system_runs_the_same_commands(system, commands, corpus):
+    for task in range(3):
+        every = [str(corpus), "--shard", f"{task + 1}/3", "--model", "demo"]
+        assert commands(system, task) == [
+            ["local", "mean", *every, "--name", "corpus", "--out", "out/mean"],
+            ["local", "vectors", *every, "--mode", "short", "--out", "out/vectors"],
+        ]
+
+
+def test_centered_shard_is_resumed(corpus):
+    run("local", "mean", corpus, "--name", "c", "--out", "mean")
+    run("local", "merge", "mean", "--name", "c", "--to", "mean.safetensors")
+    command = ("local", "vectors", corpus, "--mode", "long", "--out", "out", "--shard", "1/2")
+    first = run(*command, "--center", "mean.safetensors", "--format", "parquet").output
+    assert run(*command, "--center", "mean.safetensors", "--format", "parquet").output == first
+    manifest = json.loads(Path("out/1-of-2/manifest.json").read_text())
+    assert manifest["stamp"]["corpus_mean_sha256"]
+    with pytest.raises(ActvecError, match=r"center|corpus_mean"):
+        run(*command, "--format", "parquet")
+
+
+def test_own_pools_of_separate_layers(corpus, demo_server):
+    run("local", "mean", corpus, "--name", "c", "--separate", "--out", "mean")
+    run("local", "merge", "mean", "--name", "c", "--to", "mean.safetensors")
+    command = ("local", "vectors", corpus, "--pools", "mean,exp:0.1", "--separate")
+    run(*command, "--out", "raw")
+    run(*command, "--out", "centered", "--center", "mean.safetensors")
+    raw, centered = load("raw/1-of-1"), load("centered/1-of-1")
+    with Client(demo_server.target) as client:
+        asked = {"pools": ["mean", "exp:0.1"], "separate": True}
+        expected = client.vectors([TEXTS[index] for index in raw.facts["index"]], **asked).array
+    assert np.array_equal(raw.array, expected.astype(np.float16))
+    assert centered.stamp.centered
+    assert centered.array.shape == raw.array.shape
+
+
+@pytest.mark.parametrize("asked", [(), ("--mode", "short", "--pools", "mean")])
+def test_pools_are_named_once(corpus, asked):
+    refused = run("local", "vectors", corpus, "--out", "out", *asked)
+    assert refused.exit_code == 2
+    assert "--mode short, --mode long, or --pools" in refused.output
+
+
+def test_hostile_ids_reach_no_terminal(tmp_path):
+    path = tmp_path / "hostile.jsonl"
+    path.write_text(json.dumps({"id": "\x1b]0;owned\x07", "text": " "}) + '\n{"text": "One."}\n')
+    made = run("local", "mean", path, "--name", "c", "--out", "mean")
+    assert made.exit_code == 1
+    assert r"the first is \x1b]0;owned\x07: " in made.output
+
+
+def test_foreign_shards_are_not_merged(corpus):
+    merge = ("local", "merge", "mean", "--name", "c", "--to", "m")
+    Path("mean").mkdir()
+    with pytest.raises(FailedPrecondition, match="holds no shard"):
+        run(*merge)
+    run("local", "mean", corpus, "--name", "c", "--out", "mean", "--shard", "1/30")
+    with pytest.raises(FailedPrecondition, match="has no shard 2/30, 3/30"):
+        run(*merge)
+    Path("mean/1-of-30").rename("mean/1-of-1")
+    with pytest.raises(FailedPrecondition, match="is a shard of the mean 'c', not 'd'"):
+        run(*merge[:4], "d", *merge[5:])
+    Path("mean/1-of-1/record.json").unlink()
+    with pytest.raises(FailedPrecondition, match="is not done; run it again first"):
+        run(*merge)
+    Path("mean/2-of-3").mkdir()
+    with pytest.raises(FailedPrecondition, match="holds shards of 1, 3"):
+        run(*merge)
+
+
+def test_a_shard_counts_once(corpus):
+    """The first and the last of three shards are of the same documents."""
+    for number in (1, 2):
+        run("local", "mean", corpus, "--name", "c", "--out", "mean", "--shard", f"{number}/3")
+    shutil.copytree("mean/1-of-3", "mean/3-of-3")
+    with pytest.raises(ActvecError, match="means c and c have the same documents"):
+        run("local", "merge", "mean", "--name", "c", "--to", "m")
+
+
+def rows(folder):
+    """The vectors of all shards by their documents' numbers, each once."""
+    found = {}
+    for index in folder.rglob("vectors-*.jsonl"):
+        vectors = load_file(index.with_suffix(".safetensors"))["vec"]
+        for row in map(json.loads, index.read_text().splitlines()):
+            assert row["index"] not in found
+            found[row["index"]] = vectors[row["row"]]
+    return found
+
+
+def test_as_many_tasks_as_shards():
+    slurm = (SCRIPTS / "slurm.sh").read_text()
+    assert "#SBATCH --array=1-8\n" in slurm
+    assert "SHARDS=${SHARDS:-8}\n" in slurm
+    assert SKYPILOT["num_nodes"] == 8
+    shards = {one["name"]: one["value"] for one in CONTAINER["env"]}["SHARDS"]
+    assert KUBERNETES["spec"]["completions"] == KUBERNETES["spec"]["parallelism"] == int(shards)
+
+
+def test_job_of_kubernetes_fits_its_schema():
+    kubernetes_validate.validate(KUBERNETES, "1.33", strict=True)
+    job, pod = KUBERNETES["spec"], KUBERNETES["spec"]["template"]["spec"]
+    assert job["completionMode"] == "Indexed"
+    # What `backoffLimitPerIndex` asks for.
+    assert pod["restartPolicy"] == "Never"
+    assert {one["name"] for one in pod["volumes"]} == {
+        one["name"] for one in CONTAINER["volumeMounts"]
+    }
+
+
+def test_task_of_skypilot_has_known_fields():
+    """Its schema is in its package, which brings every cloud's."""
+    assert SKYPILOT.keys() == {
+        *("name", "num_nodes", "resources", "file_mounts", "envs", "setup", "run")
+    }
