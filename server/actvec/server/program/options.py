@@ -126,7 +126,7 @@ def server_options(command: Command) -> Command:
 
 
 def model_options(*left_out: str) -> Callable[[Command], Command]:
-    """Options for `ModelOptions`, except those left out: for a command that loads a model itself."""
+    """Options for `ModelOptions`, except some, for a program that loads a model itself."""
     return functools.partial(_with_options, group="Model", left_out=left_out)
 
 
