@@ -42,6 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the parent of all servers, in the process from which all others of the run come."""
+    # A shell's job in the background ignores interrupts, and so would the programs of tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if PARENT not in os.environ:
         config.add_cleanup(WarmParent().close)
 

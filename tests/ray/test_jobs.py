@@ -270,4 +270,4 @@ def test_command_writes_centered_vectors(corpus, tmp_path, demo_server):
     assert "column 'error' cannot be kept" in str(run(*asked, "--keep", "error").exception)
     other = run(*asked, "--layers", "2")
     assert "other settings" in str(other.exception)
-    assert "numbers of blocks" in run(*asked, "--layers", "all").output
+    assert "not a list of block numbers" in run(*asked, "--layers", "all").output

@@ -4,11 +4,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokenizers import Tokenizer, decoders, models, normalizers
+
 from actvec.server.config import ModelOptions
 from actvec.server.engine.load import load_engine
 from actvec.server.engine.packed import Engine
 from actvec.server.model.loading import LoadedModel
 from tests.server.conftest import random_llama, save_model
+
+BOS = "<|endoftext|>"
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -29,6 +33,28 @@ def save_chat_model(directory: Path, template: str = TEMPLATE) -> Path:
     path = model / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
     return model
+
+
+def write_sentence_pieces(model: Path, *, prepends: bool) -> None:
+    """Replace a model's tokenizer by one that was SentencePiece's: `▁` for a space, bytes for rest.
+
+    Args:
+        model: The model's directory.
+        prepends: Whether a text begins with `▁`, as Llama 2's does and Gemma's does not.
+    """
+    pieces = [BOS, "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
+    pieces += [chr(code) for code in range(33, 127)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    bpe = models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>")
+    tokenizer = Tokenizer(bpe)
+    spaces = normalizers.Replace(" ", "▁")
+    first = [normalizers.Prepend("▁")] if prepends else []
+    tokenizer.normalizer = normalizers.Sequence([*first, spaces])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens([BOS])
+    tokenizer.save(str(model / "tokenizer.json"))
 
 
 def overlapping(

@@ -17,13 +17,17 @@ from actvec.client.extras import import_extra
 from actvec.client.records.settings import Truncation
 from actvec.ray.jobs import SPARE_CPUS, write_mean, write_vectors
 from actvec.server.errors import PicklableError, first_line
-from actvec.shards.options import model_arguments, model_options, pool_options, separate_option
+from actvec.server.program.options import model_options
+from actvec.shards.options import given, pool_options, separate_option
 from actvec.shards.reporting import report_mean, report_vectors
 
 
 @click.group(cls=Verbs)
 def ray() -> None:
-    """Run corpus jobs on the workers of a Ray cluster. No server is needed."""
+    """Run corpus jobs on the workers of a Ray cluster. No server is needed.
+
+    A model that is a directory must be on every worker.
+    """
 
 
 def _cluster_options(command: Any) -> Any:
@@ -52,7 +56,7 @@ def _cluster_options(command: Any) -> Any:
         ),
     ):
         command = option(command)
-    return model_options(command)
+    return model_options("max_layer", "device")(command)
 
 
 @ray.command
@@ -196,7 +200,7 @@ def _start(address: str | None, workers: int) -> None:
 
 def _model(gpus: float, **model: Any) -> dict[str, Any]:
     """Collect the model's options for `ActivationVectors`."""
-    options = model_arguments(**model)
+    options = given(**model)
     return options if gpus else {**options, "device": "cpu"}
 
 

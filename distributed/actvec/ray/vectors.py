@@ -51,8 +51,8 @@ class ActivationVectors:
         spans_column: The column of spans, for pools like `span:answer`: lists of `{"name": ...,
             "start": ..., "end": ...}`.
         **model: The model, and how to run it: `model` (a hub id, a directory that every worker has,
-            or `demo`), `revision`, `layers`, `dtype`, `device`, `engine`, `hook`, `context` and
-            `step_tokens`, as `actvec-server` accepts them.
+            or `demo`), the other attributes of `actvec.server.config.ModelOptions`, such as
+            `revision`, `adapter`, `layers`, `dtype` and `hook`, and `step_tokens`.
 
     Attributes:
         stamp: The stamp of all vectors.

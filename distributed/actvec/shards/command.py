@@ -23,8 +23,10 @@ from actvec.client.cli.settings import bos_option, truncation_option
 from actvec.client.documents import Columns, Shard, open_documents
 from actvec.client.errors import ActvecError
 from actvec.client.records.settings import MeanSettings, Truncation, VectorSettings
+from actvec.server.config import ModelOptions
 from actvec.server.errors import PicklableError
-from actvec.shards.options import model_arguments, model_options, pool_options, separate_option
+from actvec.server.program.options import model_options
+from actvec.shards.options import pool_options, separate_option
 from actvec.shards.reporting import report_mean, report_vectors
 
 if TYPE_CHECKING:
@@ -44,13 +46,7 @@ def local() -> None:
 
 def _computing(command: Any) -> Any:
     """The options of all that load a model."""
-    device = click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        help="auto (the first GPU, or the CPU), cpu, cuda:0 and so on.",
-    )
-    return shard_option(truncation_option(bos_option(model_options(device(command)))))
+    return shard_option(truncation_option(bos_option(model_options("max_layer")(command))))
 
 
 @local.command
@@ -204,12 +200,10 @@ def _content(file: str | Path) -> bytes:
 @contextmanager
 def _loaded(model: dict[str, Any]) -> Iterator["ModelHost"]:
     """The model, with a folder for the mean that it centers by."""
-    from actvec.server.config import ModelOptions  # noqa: PLC0415 - only where it computes
     from actvec.shards.host import ModelHost  # noqa: PLC0415 - torch: `--help` needs none
 
-    options = ModelOptions(**model_arguments(**model))
     with _explained(), TemporaryDirectory(prefix="actvec-") as data:
-        yield ModelHost.load(options, Path(data))
+        yield ModelHost.load(ModelOptions(**model), Path(data))
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from actvec.server.config import ModelOptions
+from actvec.server.engine.load import load_engine
 from actvec.v1 import means_pb2, model_pb2
 from actvec.v1.vectors_pb2 import (
     DOCUMENT_SOURCE_MESSAGES,
@@ -21,7 +23,13 @@ from actvec.v1.vectors_pb2 import (
     VectorSettings,
 )
 from tests.server.calling import collect, error_of, floats
-from tests.server.chats import TEMPLATE, chat_model, overlapping
+from tests.server.chats import (
+    TEMPLATE,
+    chat_model,
+    overlapping,
+    save_chat_model,
+    write_sentence_pieces,
+)
 from tests.server.jobs.talking import opening
 from tests.server.jobs.talking import run as run_mean
 
@@ -128,6 +136,72 @@ async def test_roles_are_spans_of_a_chat(serve, chatty):
         assert tokens[name]
         assert_allclose(vector, states[tokens[name]].mean(0), atol=1e-4)
     assert_allclose(found[4], states[: tokens["response"][0]].mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("prepends", [True, False], ids=["llama2", "gemma"])
+async def test_sentence_pieces_have_spans_by_role(prepends, serve, tmp_path):
+    model = save_chat_model(tmp_path)
+    write_sentence_pieces(model, prepends=prepends)
+    engine, loaded = load_engine(ModelOptions(model=str(model)))
+    chat = [("user", "Why do tides turn?"), ("assistant", "The moon pulls, café 潮.")]
+    rendered = loaded.tokenizer.apply_chat_template(
+        [{"role": role, "content": content} for role, content in chat], tokenize=False
+    )
+    encoded = loaded.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+    async with serve(engine, loaded) as (_, stub):
+        states = await states_of(stub, encoded["input_ids"])
+        for name, (_, content) in zip(("user", "response"), chat, strict=True):
+            start = rendered.index(content)
+            part = start, start + len(content)
+            tokens = overlapping(rendered, encoded["offset_mapping"], [part])
+            _, (found,) = await vector_of(stub, messages(*chat), [f"span:{name}"])
+            assert len(tokens) >= len(content)
+            assert_allclose(found, states[tokens].mean(0), atol=1e-4)
+
+
+async def test_each_role_is_trimmed_as_its_template_does(serve, tmp_path):
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{% if m.role == 'user' %}{{ m.content }}"
+        "{% elif m.role == 'system' %}{{ m.content.strip('\\n') }}"
+        "{% else %}{{ m.content | trim }}{% endif %}|{% endfor %}"
+    )
+    engine, loaded = chat_model(tmp_path, template)
+    chat = [("system", "\n  Be brief.\n"), ("user", " Why? \n"), ("assistant", " The moon. ")]
+    rendered = "<|system|>  Be brief.|<|user|> Why? \n|<|assistant|>The moon.|"
+    encoded = loaded.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+    async with serve(engine, loaded) as (_, stub):
+        states = await states_of(stub, encoded["input_ids"])
+        for name, content in {
+            "system": "  Be brief.",
+            "user": " Why? \n",
+            "response": "The moon.",
+        }.items():
+            start = rendered.index(content)
+            part = start, start + len(content)
+            tokens = overlapping(rendered, encoded["offset_mapping"], [part])
+            _, (found,) = await vector_of(stub, messages(*chat), [f"span:{name}"])
+            assert_allclose(found, states[tokens].mean(0), atol=1e-4)
+
+
+async def test_contents_in_parts_keep_their_words(serve, tmp_path):
+    template = (
+        "{% for m in messages %}<|{{ m.role }}|>"
+        "{% for part in m.content | selectattr('type', 'equalto', 'text') %}"
+        "{{ part.text }} {% endfor %}{% endfor %}"
+    )
+    engine, loaded = chat_model(tmp_path, template)
+    chat = [("user", "Why do tides turn?"), ("assistant", "The moon.")]
+    rendered = "<|user|>Why do tides turn? <|assistant|>The moon. "
+    encoded = loaded.tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    start = rendered.index("The moon.")
+    tokens = overlapping(rendered, offsets, [(start, start + len("The moon."))])
+    async with serve(engine, loaded) as (_, stub):
+        states = await states_of(stub, ids)
+        _, found = await vector_of(stub, messages(*chat), ["mean", "span:response"])
+    assert_allclose(found[0], states.mean(0), atol=1e-4)
+    assert_allclose(found[1], states[tokens].mean(0), atol=1e-4)
 
 
 async def test_chat_without_an_answer_is_all_prompt(serve, chatty):

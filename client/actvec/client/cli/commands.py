@@ -10,7 +10,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Groups of options that several commands have, in the order of their help.
 VECTORS, INPUT, SERVER = "Vectors", "Input", "Server"
-_GROUPS = (VECTORS, INPUT, SERVER)
+
+# All groups. "Model" has the options of commands of other packages, which load a model themselves.
+_GROUPS = ("Options", "Model", VECTORS, INPUT, SERVER)
 
 # Characters of a summary: it is one sentence, and is never cut.
 _WHOLE = 1 << 10
@@ -96,12 +98,11 @@ def wrap(
 def _format_options(
     command: click.Command, ctx: click.Context, formatter: click.HelpFormatter
 ) -> None:
-    groups: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Options", *_GROUPS)}
+    groups: dict[str, list[tuple[str, str]]] = {name: [] for name in _GROUPS}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
         if record is not None:
-            group = param.group if isinstance(param, GroupedOption) else "Options"
-            groups[group].append(record)
+            groups[getattr(param, "group", "Options")].append(record)
     for name, records in groups.items():
         if records:
             with formatter.section(name):

@@ -21,6 +21,9 @@ Read = TokenizedDocument | InputError
 """The tokens of a document, or the reason why it has none."""
 
 
+_SENTENCE_PIECE_SPACE = "\u2581"
+
+
 class Reader:
     """Reads documents with a model's tokenizer and chat template.
 
@@ -108,7 +111,7 @@ class Reader:
         parts: dict[str, list[tuple[int, int]]] = {}
         for message, part in zip(content.messages, rendered.contents, strict=True):
             said = self._tokenizer.decode([ids[token] for token in covered(found, [part])])
-            if _bare(self._tokenizer.normalized(message.content)) not in _bare(said):
+            if not self._says(said, message.content):
                 raise inseparable("its tokens are not those of the messages")
             parts.setdefault(message.role, []).append(part)
         spans = {role: covered(found, each) for role, each in parts.items() if role in CHAT_SPANS}
@@ -120,10 +123,23 @@ class Reader:
         spans["prompt"] = np.arange(before)
         return spans
 
+    def _says(self, said: str, content: str) -> bool:
+        """Whether decoded tokens hold a content, as the tokenizer spells it.
+
+        The normalizers of Llama 2 and Gemma write a space as another character, and their decoders
+        write it back: so both sides are normalized. A content with an unknown character is spelled
+        by its own tokens.
+        """
+        normalized = self._tokenizer.normalized
+        if _bare(normalized(content)) in _bare(normalized(said)):
+            return True
+        spelled = _bare(self._tokenizer.spelled(content))
+        return bool(spelled) and spelled in _bare(said)
+
 
 def _bare(text: str) -> str:
-    """Remove white space, which templates and tokenizers trim."""
-    return "".join(text.split())
+    """Remove white space, which templates and tokenizers trim, and SentencePiece's sign for it."""
+    return "".join(text.replace(_SENTENCE_PIECE_SPACE, "").split())
 
 
 def _by_name(

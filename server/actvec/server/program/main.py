@@ -14,16 +14,15 @@ import click
 from actvec.server.config import ServerConfig
 from actvec.server.errors import CutShortError, EngineLostError, StartupError
 from actvec.server.program.advice import explained
-from actvec.server.program.options import SectionedCommand, server_config, server_options
+from actvec.server.program.options import GroupedCommand, server_config, server_options
 
 # Also where this module is the program, and has no name of its own.
 log = logging.getLogger("actvec.server.program.main")
 
 
 @click.command(
-    cls=SectionedCommand,
+    cls=GroupedCommand,
     context_settings={
-        "show_default": True,
         "auto_envvar_prefix": "ACTVEC_SERVER",
         "help_option_names": ["-h", "--help"],
     },

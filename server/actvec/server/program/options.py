@@ -1,9 +1,13 @@
-"""The command line of `actvec-server`, made from its settings, and the way back to them."""
+"""The command line of `actvec-server`, made from its settings, and the way back to them.
 
+Other programs that load a model take its options from here too.
+"""
+
+import functools
 import os
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
@@ -30,22 +34,22 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 _GPUS = 1024
 
 
-class SectionedCommand(click.Command):
+class GroupedCommand(click.Command):
     """A command whose help groups its options under headings, in order."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options of each section."""
-        sections = groupby(self.get_params(ctx), lambda param: getattr(param, "section", "Other"))
-        for title, params in sections:
+        """Write the options of each group."""
+        groups = groupby(self.get_params(ctx), lambda param: getattr(param, "group", "Other"))
+        for title, params in groups:
             records = [param.get_help_record(ctx) for param in params]
             with formatter.section(title):
                 formatter.write_dl([record for record in records if record is not None])
 
 
-class _SectionedOption(click.Option):
-    def __init__(self, *args: Any, section: str, **attributes: Any) -> None:
+class _GroupedOption(click.Option):
+    def __init__(self, *args: Any, group: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.section = section
+        self.group = group
 
 
 class _Layers(click.ParamType[tuple[int, ...]]):
@@ -94,7 +98,7 @@ class _MaxLayer(click.ParamType[int]):
         return int(value)
 
 
-_SECTIONS = {
+_GROUPS = {
     "Model": ModelOptions,
     "Serving": ServerConfig,
     "Access": AccessOptions,
@@ -115,16 +119,15 @@ _METAVARS: dict[Any, str] = {float: "SECONDS", int: "N", int | None: "N"}
 
 
 def server_options(command: Command) -> Command:
-    """All options, for a `SectionedCommand`."""
-    options = [
-        _option(title, name, getattr(settings, name), *get_args(hint))
-        for title, settings in _SECTIONS.items()
-        for name, hint in get_type_hints(settings, include_extras=True).items()
-        if get_origin(hint) is Annotated
-    ]
-    for option in reversed(options):
-        command = option(command)
+    """All options, for a `GroupedCommand`."""
+    for title in reversed(_GROUPS):
+        command = _with_options(command, title)
     return command
+
+
+def model_options(*left_out: str) -> Callable[[Command], Command]:
+    """Options for `ModelOptions`, except some, for a program that loads a model itself."""
+    return functools.partial(_with_options, group="Model", left_out=left_out)
 
 
 def server_config(options: Mapping[str, Any]) -> ServerConfig:
@@ -153,16 +156,30 @@ def _taken(kind: type[Config], options: Mapping[str, Any], **rest: Any) -> Confi
     return kind(**{name: options[name] for name in names}, **rest)
 
 
+def _with_options(command: Command, group: str, left_out: Collection[str] = ()) -> Command:
+    """Add the options of a group."""
+    settings = _GROUPS[group]
+    options = [
+        _option(group, name, getattr(settings, name), *get_args(hint))
+        for name, hint in get_type_hints(settings, include_extras=True).items()
+        if get_origin(hint) is Annotated and name not in left_out
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def _option(
-    section: str, name: str, default: Any, kind: Any, setting: Setting
+    group: str, name: str, default: Any, kind: Any, setting: Setting
 ) -> Callable[[Command], Command]:
     """The option of one setting."""
     description = setting.help + (f"  [default: {setting.unset}]" if setting.unset else "")
     return click.option(
         _flag(name),
-        cls=_SectionedOption,
-        section=section,
+        cls=_GroupedOption,
+        group=group,
         default=default,
+        show_default=True,
         help=re.sub(r"{(\w+)}", lambda named: _flag(named[1]), description),
         is_flag=kind is bool,
         type=_TYPES.get(name) or _type_of(setting, kind),

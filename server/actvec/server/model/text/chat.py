@@ -25,7 +25,16 @@ _OURS = frozenset({"messages", "add_generation_prompt", "strftime_now", "raise_e
 # Replaces the content of a message in a rendering: from a private use area, so in no text.
 _MARK = "\ue0a7{}\ue0a8"
 
-_TRIMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
+# How templates trim a content: Llama's all white space, Qwen's line breaks.
+_TRIMS: tuple[Callable[[str], str], ...] = (
+    str,
+    str.strip,
+    str.lstrip,
+    str.rstrip,
+    lambda content: content.strip("\n"),
+    lambda content: content.lstrip("\n"),
+    lambda content: content.rstrip("\n"),
+)
 
 
 class Message(NamedTuple):
@@ -78,6 +87,8 @@ class ChatTemplate:
         # Not through `apply_chat_template`, which turns every function argument into a string,
         # including the one for the date.
         self._template = _compile_jinja_template(source)
+        self._in_parts = False
+        self._in_parts = self._needs_parts()
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> "ChatTemplate | None":
@@ -115,12 +126,37 @@ class ChatTemplate:
                 "user or assistant",
             )
 
+    def _needs_parts(self) -> bool:
+        """Whether the template renders a content only as a list of parts, and skips a string.
+
+        Templates of models of images and text do, LLaVA's for one: without this, a chat would lose
+        its words without an error.
+        """
+        said = [Message("user", _MARK.format(0))]
+        if _MARK.format(0) in self._tried(said):
+            return False
+        self._in_parts = True
+        return _MARK.format(0) in self._tried(said)
+
+    def _tried(self, messages: Sequence[Message]) -> str:
+        """A rendering; empty if the template refuses the messages."""
+        try:
+            return self._rendered(messages, ChatSettings())
+        except InputError:
+            return ""
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        """A message as the template takes it."""
+        if not self._in_parts:
+            return message._asdict()
+        return {"role": message.role, "content": [{"type": "text", "text": message.content}]}
+
     def _rendered(self, messages: Sequence[Message], settings: ChatSettings) -> str:
         given = json.loads(settings.kwargs) if settings.kwargs else {}
         try:
             text: str = self._template.render(
                 **(self._special_tokens | given),
-                messages=[message._asdict() for message in messages],
+                messages=[self._message(message) for message in messages],
                 add_generation_prompt=settings.add_generation_prompt,
                 strftime_now=_DATE.strftime,
             )
@@ -136,7 +172,7 @@ class ChatTemplate:
         """Locate the content of each message in the rendering.
 
         A rendering of the same chat with marks in place of the contents shows the text around them.
-        With the contents in between, whole or trimmed, it must equal the rendering exactly.
+        With the contents in between, each whole or trimmed, it must equal the rendering exactly.
         """
         marks = [_MARK.format(number) for number in range(len(messages))]
         marked = self._rendered(
@@ -146,28 +182,39 @@ class ChatTemplate:
         if any(marked.count(mark) != 1 for mark in marks):
             raise inseparable("a message's content is not rendered once")
         order = sorted(range(len(messages)), key=lambda number: marked.index(marks[number]))
-        around, rest = [], marked
+        rest = marked
+        # Each place that the contents so far may end at, and the last of them there. Templates trim
+        # some roles and not others, so that several trims may fit until what follows is read.
+        places: dict[int, _Found | None] = {0: None}
         for number in order:
             before, _, rest = rest.partition(marks[number])
-            around.append(before)
-        around.append(rest)
-        for trim in _TRIMS:
-            contents = [trim(messages[number].content) for number in order]
-            pieces = [
-                *(part for pair in zip(around, contents, strict=False) for part in pair),
-                rest,
-            ]
-            if "".join(pieces) == text:
-                break
-        else:
+            following: dict[int, _Found | None] = {}
+            for at, found in places.items():
+                start = at + len(before)
+                if not text.startswith(before, at):
+                    continue
+                for content in dict.fromkeys(trim(messages[number].content) for trim in _TRIMS):
+                    if text.startswith(content, start):
+                        end = start + len(content)
+                        following.setdefault(end, _Found(number, start, end, found))
+            places = following
+        last = places.get(len(text) - len(rest))
+        if last is None or not text.endswith(rest):
             raise inseparable("it changes what messages say")
-        found: dict[int, tuple[int, int]] = {}
-        at = 0
-        for number, before, content in zip(order, around, contents, strict=False):
-            at += len(before)
-            found[number] = at, at + len(content)
-            at += len(content)
-        return [found[number] for number in range(len(messages))]
+        located = {}
+        while last is not None:
+            located[last.number] = last.start, last.end
+            last = last.previous
+        return [located[number] for number in range(len(messages))]
+
+
+class _Found(NamedTuple):
+    """A content that was located, and the one before it in the rendering."""
+
+    number: int
+    start: int
+    end: int
+    previous: "_Found | None"
 
 
 def inseparable(why: str) -> InputError:

@@ -182,6 +182,11 @@ class Tokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=False)
         return text
 
+    def spelled(self, text: str) -> str:
+        """Encode and decode a text, which shows how its tokens spell it."""
+        (encoding,) = self._backend.encode_batch_fast([text], add_special_tokens=False)
+        return self.decode(encoding.ids)
+
     def normalized(self, text: str) -> str:
         """Normalize a text as the tokenizer does."""
         normalizer = self._backend.normalizer
