@@ -226,7 +226,7 @@ def two_callers(tmp_path):
 
 
 async def begun(uploads, stub, content, arrived, **caller):
-    """An upload of which so many bytes have arrived."""
+    """An upload whose first bytes have arrived."""
     before = uploads._arrived.total()
     call = stub.UploadCorpusMean(**caller)
     announced, _ = upload_messages(content)
