@@ -11,7 +11,7 @@ from actvec.server.jobs.checkpoint import FinishedJob, JobDirectory, JobState
 from actvec.server.means.record import MeanRecord
 from actvec.server.means.store import MeanStore
 from actvec.server.model.stamp import ModelStamp
-from tests.disk import Operation, killed, recorded, written_whole
+from tests.disk import Operation, recorded, remains, written_whole
 
 MODEL = ModelStamp(model="m", revision="r", tokenizer_sha256="t", layers=(1, 2), hook="resid_post")
 SETTINGS = '{"name": "first"}'
@@ -25,15 +25,6 @@ def sums(seed=0):
 
 def saved(store, name, seed=0):
     return store.save(sums(seed), MeanRecord(name=name, model=MODEL))
-
-
-def moments(action):
-    """Run an action again and again, killed one operation later each time, until it ends."""
-    before = 0
-    while killed(action, before):
-        yield before
-        before += 1
-    assert before > 0
 
 
 def size_of(path):
@@ -77,29 +68,35 @@ def check_pairs(folder, names):
     assert {path.stem for path in folder.iterdir()} == {record.id for record in records}
 
 
+def names_in(folder):
+    return {record.name for record in MeanStore(folder).records()}
+
+
 def test_killed_save_leaves_the_mean_or_nothing(tmp_path):
-    store = MeanStore(tmp_path)
+    folder = tmp_path / "means"
+    store = MeanStore(folder)
     saved(store, "one")
-    for _ in moments(lambda: saved(store, "two", seed=2)):
-        found = {record.name for record in MeanStore(tmp_path).records()}
-        assert found in ({"one"}, {"one", "two"})
-        check_pairs(tmp_path, found)
-        for record in store.records():
-            if record.name == "two":
-                store.delete(record)
-    check_pairs(tmp_path, {"one", "two"})
+    found = []
+    for left in remains(lambda: saved(store, "two", seed=2), folder, tmp_path / "left"):
+        found.append(names_in(left))
+        check_pairs(left, found[-1])
+    assert [names for names in found if names not in ({"one"}, {"one", "two"})] == []
+    assert found[0] == {"one"}
+    assert found[-1] == {"one", "two"}
 
 
 def test_killed_delete_keeps_no_half(tmp_path):
-    store = MeanStore(tmp_path)
+    folder = tmp_path / "means"
+    store = MeanStore(folder)
     saved(store, "one")
     record = saved(store, "two", seed=2)
-    for _ in moments(partial(store.delete, record)):
-        found = {record.name for record in MeanStore(tmp_path).records()}
-        assert found in ({"one"}, {"one", "two"})
-        check_pairs(tmp_path, found)
-        saved(store, "two", seed=2)
-    check_pairs(tmp_path, {"one"})
+    found = []
+    for left in remains(partial(store.delete, record), folder, tmp_path / "left"):
+        found.append(names_in(left))
+        check_pairs(left, found[-1])
+    assert [names for names in found if names not in ({"one"}, {"one", "two"})] == []
+    assert found[0] == {"one", "two"}
+    assert found[-1] == {"one"}
 
 
 def test_an_orphan_takes_no_room(tmp_path):
@@ -129,9 +126,9 @@ def job(tmp_path):
     return directory
 
 
-def progress_of(tmp_path):
+def progress_of(folder):
     """The job as a starting server finds it."""
-    directory = JobDirectory(tmp_path / "job")
+    directory = JobDirectory(folder)
     assert directory.settings() == SETTINGS
     return directory.load()
 
@@ -151,49 +148,40 @@ def test_checkpoint_is_durable_before_an_older_goes(job, tmp_path):
 
 def test_job_killed_in_a_commit_stands_before_or_after(job, tmp_path):
     job.save(JobState(sums(1), 2))
-    for _ in moments(lambda: job.save(JobState(sums(2), 3))):
-        found = progress_of(tmp_path)
+    reached = []
+    third = partial(job.save, JobState(sums(2), 3))
+    for left in remains(third, tmp_path / "job", tmp_path / "left"):
+        found = progress_of(left)
         assert_array_equal(found.accumulator.sums, sums(found.next_sequence - 1).sums)
-        assert found.next_sequence in {2, 3}
-        for path in (tmp_path / "job").glob("checkpoint-*3-*"):
-            path.unlink()
-        job.save(JobState(sums(1), 2))
-    assert progress_of(tmp_path).next_sequence == 3
+        reached.append(found.next_sequence)
+    assert set(reached) == {2, 3}
+    assert reached == sorted(reached)
 
 
-def test_job_killed_at_its_end_has_progress_or_the_end(tmp_path):
-    ended = set()
-    for before in range(10):
-        job = JobDirectory(tmp_path / str(before))
-        job.create(SETTINGS)
-        job.save(JobState(sums(), 1))
-        was_killed = killed(lambda job=job: job.finish(1, "mean"), before)
-        found = JobDirectory(tmp_path / str(before))
+def test_job_killed_at_its_end_has_progress_or_the_end(job, tmp_path):
+    ended = []
+    for left in remains(lambda: job.finish(1, "mean"), tmp_path / "job", tmp_path / "left"):
+        found = JobDirectory(left)
         assert found.settings() == SETTINGS
         finished = found.finished()
         assert finished == FinishedJob(1, "mean") or found.load().next_sequence == 1
-        ended.add(finished is not None)
-        if not was_killed:
-            break
-    assert ended == {True, False}
+        ended.append(finished is not None)
+    assert set(ended) == {True, False}
+    assert ended == sorted(ended)
 
 
-def test_job_killed_in_its_removal_is_whole_or_gone(tmp_path):
+def test_job_killed_in_its_removal_is_whole_or_gone(job, tmp_path):
     """Never a job without its end that another client could resume."""
-    for before in range(10):
-        job = JobDirectory(tmp_path / str(before))
-        job.create(SETTINGS)
-        job.save(JobState(sums(), 1))
-        (checkpoint,) = (tmp_path / str(before)).glob("checkpoint-*")
-        content = checkpoint.read_bytes()
-        job.finish(1, "mean")
-        # As left by a kill before the checkpoints were dropped.
-        checkpoint.write_bytes(content)
-        was_killed = killed(job.remove, before)
-        found = JobDirectory(tmp_path / str(before))
-        assert found.finished() == FinishedJob(1, "mean") or (
-            found.settings() is None and found.load() is None
-        )
-        if not was_killed:
-            break
-    assert not was_killed
+    folder = tmp_path / "job"
+    (checkpoint,) = folder.glob("checkpoint-*")
+    content = checkpoint.read_bytes()
+    job.finish(1, "mean")
+    # As left by a kill before the checkpoints were dropped.
+    checkpoint.write_bytes(content)
+    whole = []
+    for left in remains(job.remove, folder, tmp_path / "left"):
+        found = JobDirectory(left)
+        whole.append(found.finished() == FinishedJob(1, "mean"))
+        assert whole[-1] or (found.settings() is None and found.load() is None)
+    assert whole[0]
+    assert not whole[-1]
