@@ -125,7 +125,7 @@ class ShardRunner:
         made = {
             "vectors": done.vectors,
             "failed": done.failed,
-            "first_error": first_failure(here / "errors.jsonl") if done.failed else "",
+            "first_error": first_failure(here / "errors.jsonl"),
             "tokens": done.tokens,
             "shortened": done.shortened,
             "stamp": json.loads((here / "manifest.json").read_text())["stamp"],

@@ -225,7 +225,7 @@ def _summarize(progress: JobProgress, job: VectorJob, *, as_json: bool) -> None:
             err=True,
         )
     errors = str(job.errors).replace(str(job.folder), job.place) if progress.failed else None
-    first = first_failure(job.errors) if progress.failed else None
+    first = first_failure(job.errors)
     if as_json:
         summary = {
             "vectors": progress.vectors,
