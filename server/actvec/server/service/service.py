@@ -82,7 +82,7 @@ class ActivationVectorService(MeanMethods):
     ) -> AsyncIterator[means_pb2.StreamCorpusMeanResponse]:
         """Turn documents into a mean, and count each exactly once."""
         stream = MeanCall(self._extractor, self._jobs, self._store, ACTVEC_VERSION)
-        requests = until_idle(requests, self._limits.idle_seconds)
+        requests = until_idle(requests, self._limits.idle_seconds, lambda: stream.busy)
         async with self._running(stream), aclosing(stream.run(requests)) as responses:
             async for response in responses:
                 yield response
