@@ -36,7 +36,7 @@ demo: $(INSTALLED) ## serve the demo model, turn the sample corpus into vectors 
 test: $(INSTALLED) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-slow: $(INSTALLED) ## run the slow tests: benchmarks, Ray clusters, a short soak, long pages, notebooks
+test-slow: $(INSTALLED) ## run the slow tests: whole programs, Ray clusters, a short soak, long pages, benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow
 
 test-all: test test-slow ## run all tests

@@ -133,6 +133,8 @@ class LocalHub:
 
 class _Requests(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Else a body waits until the headers are acknowledged, for 40 ms.
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         # A revision such as refs/pr/1 is a single part of a path.

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_demo_saves_every_vector(tmp_path):
     program = subprocess.run(
         [sys.executable, "-m", "examples.demo"],

@@ -9,6 +9,9 @@ import pytest
 
 from actvec.client import Client, Document
 
+# npm takes most of its time, and asks a registry.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["The tide comes back twice a day.", "So it does.", " "]
 

@@ -127,6 +127,7 @@ print(any(name.split(".")[0] == "grpc" for name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_snapshot_has_no_thread_socket_or_grpc(tmp_path):
     command = [sys.executable, "-c", LIFE, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -6,11 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -18,7 +16,15 @@ from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
 from actvec.client import Client, Document, FailedPrecondition
-from actvec.ray import PartialMeans, corpus_mean, jobs, means, write_mean, write_vectors
+from actvec.ray import (
+    ActivationVectors,
+    PartialMeans,
+    corpus_mean,
+    jobs,
+    means,
+    write_mean,
+    write_vectors,
+)
 from actvec.ray.command import ray as ray_command
 from actvec.ray.means import merge_parts
 from tests.ray.conftest import TEXTS
@@ -55,44 +61,39 @@ def check(folder, server):
     assert {one["index"]: one.get("columns") for one in failures} == {5: {"label": 5}, 200: None}
 
 
-def workers_of(step):
-    """The processes that hold a model."""
-    found = []
-    for one in psutil.Process().children(recursive=True):
-        # It may have ended by now.
-        with contextlib.suppress(psutil.Error):
-            if f"MapBatches({step})" in (one.name() + " ".join(one.cmdline())):
-                found.append(one)
-    return found
+def dying_once(kind, mark, ready=lambda: True):
+    """A worker that is killed with its third batch made and not given away yet, once it is ready.
+
+    Only the first worker of all that comes so far, which leaves a mark.
+    """
+
+    class Dying(kind):
+        calls = 0
+
+        def __call__(self, batch):
+            made = super().__call__(batch)
+            self.calls += 1
+            if self.calls == 3:
+                with contextlib.suppress(FileExistsError):
+                    mark.touch(exist_ok=False)
+                    while not ready():
+                        time.sleep(0.01)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return made
+
+    return Dying
 
 
-@contextlib.contextmanager
-def killing(step, due):
-    """Kill one worker of a step, once it is due."""
-    killed, ended = [], threading.Event()
-
-    def kill():
-        while not ended.is_set() and not killed:
-            if due():
-                for worker in workers_of(step)[:1]:
-                    worker.send_signal(signal.SIGKILL)
-                    killed.append(worker.pid)
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield killed
-    finally:
-        ended.set()
-        thread.join()
-
-
-def test_killed_worker_loses_nothing(corpus, tmp_path, demo_server):
+def test_killed_worker_loses_nothing(corpus, tmp_path, demo_server, monkeypatch):
     out = tmp_path / "out"
-    with killing("ActivationVectors", lambda: list(out.glob("vectors/*.parquet"))) as killed:
+    with monkeypatch.context() as patched:
+        # Some of its earlier vectors are in a file.
+        dying = dying_once(
+            ActivationVectors, tmp_path / "killed", lambda: any(out.glob("vectors/*.parquet"))
+        )
+        patched.setattr(jobs, "ActivationVectors", dying)
         made = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
-    assert killed
+    assert (tmp_path / "killed").exists()
     assert (made.vectors, made.failed, made.computed) == (199, 2, 200)
     check(out, demo_server)
     again = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
@@ -101,12 +102,43 @@ def test_killed_worker_loses_nothing(corpus, tmp_path, demo_server):
         write_vectors(corpus, out, workers=2, **OPTIONS | {"mode": "long"})
 
 
-DRIVER = """
-import sys, ray
+# A driver whose worker never gives its fifth batch away: it runs until it is killed.
+HELD = """
+import sys, time, ray
 from actvec.client.documents import Columns, open_documents
-from actvec.ray import write_vectors
+from actvec.ray import documents, jobs, write_mean, write_vectors
+
+def held(kind):
+    class Held(kind):
+        calls = 0
+
+        def __call__(self, batch):
+            self.calls += 1
+            while self.calls == 5:
+                time.sleep(0.1)
+            return super().__call__(batch)
+
+    return Held
+
 ray.init(address=sys.argv[1], log_to_driver=False)
 source = open_documents(sys.argv[2], columns=Columns(keep=("label",)))
+"""
+
+
+def kill_driver(cluster, program, corpus, out, due):
+    """Run a driver, and kill it once it is due."""
+    address = cluster.get_runtime_context().gcs_address
+    command = [sys.executable, "-c", HELD + program, address, str(corpus.path), str(out)]
+    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not due():
+        assert driver.poll() is None
+        time.sleep(0.01)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+
+DRIVER = """
+jobs.ActivationVectors = held(jobs.ActivationVectors)
 write_vectors(source, sys.argv[3], workers=1, batch_size=8, block_bytes=4096, mode="short",
               device="cpu")
 """
@@ -114,14 +146,7 @@ write_vectors(source, sys.argv[3], workers=1, batch_size=8, block_bytes=4096, mo
 
 def test_killed_driver_resumes(cluster, corpus, tmp_path, demo_server):
     out = tmp_path / "out"
-    address = cluster.get_runtime_context().gcs_address
-    command = [sys.executable, "-c", DRIVER, address, str(corpus.path), str(out)]
-    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not list(out.glob("vectors/*.parquet")):
-        assert driver.poll() is None
-        time.sleep(0.01)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    kill_driver(cluster, DRIVER, corpus, out, lambda: any(out.glob("vectors/*.parquet")))
     before = {path.name: path.read_bytes() for path in out.glob("vectors/*.parquet")}
     made = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
     assert 0 < made.computed < 200
@@ -129,27 +154,6 @@ def test_killed_driver_resumes(cluster, corpus, tmp_path, demo_server):
     after = {path.name: path.read_bytes() for path in out.glob("vectors/*.parquet")}
     # Files that were whole have not changed.
     assert sum(after.get(name) == content for name, content in before.items()) >= len(before) - 1
-
-
-def dying_once(folder, name):
-    """`PartialMeans` in a worker that is killed with its third part made and not given away yet.
-
-    Only the first worker of all that comes so far.
-    """
-
-    class Dying(PartialMeans):
-        calls = 0
-
-        def __call__(self, batch):
-            made = super().__call__(batch)
-            self.calls += 1
-            if self.calls == 3:
-                with contextlib.suppress(FileExistsError):
-                    (folder / name).touch(exist_ok=False)
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return made
-
-    return Dying
 
 
 def same_mean(path, made, demo_server, documents, job):
@@ -169,7 +173,7 @@ def test_killed_worker_counts_documents_once(cluster, tmp_path, demo_server, mon
     dataset = cluster.data.from_items(
         [{"id": one.id, "text": one.text} for one in documents], override_num_blocks=20
     )
-    monkeypatch.setattr(means, "PartialMeans", dying_once(tmp_path, "killed"))
+    monkeypatch.setattr(means, "PartialMeans", dying_once(PartialMeans, tmp_path / "killed"))
     made = corpus_mean(
         dataset,
         tmp_path / "mean.safetensors",
@@ -183,12 +187,8 @@ def test_killed_worker_counts_documents_once(cluster, tmp_path, demo_server, mon
 
 
 MEAN_DRIVER = """
-import sys, ray
-from actvec.client.documents import Columns, open_documents
-from actvec.ray import documents, write_mean
 documents._ROWS = 8
-ray.init(address=sys.argv[1], log_to_driver=False)
-source = open_documents(sys.argv[2], columns=Columns(keep=("label",)))
+jobs.FileSums = held(jobs.FileSums)
 write_mean(source, sys.argv[3], name="bridges", device="cpu")
 """
 
@@ -201,14 +201,7 @@ def made_at(sums):
 def test_killed_mean_resumes(cluster, corpus, tmp_path, demo_server):
     out = tmp_path / "mean.safetensors"
     sums = tmp_path / ".mean.safetensors.parts" / "sums"
-    address = cluster.get_runtime_context().gcs_address
-    command = [sys.executable, "-c", MEAN_DRIVER, address, str(corpus.path), str(out)]
-    driver = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not made_at(sums):
-        assert driver.poll() is None
-        time.sleep(0.01)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    kill_driver(cluster, MEAN_DRIVER, corpus, out, lambda: made_at(sums))
     before = made_at(sums)
     # Of 201 lines, eight each.
     assert len(before) < 26

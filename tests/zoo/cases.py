@@ -44,8 +44,9 @@ _ROPE = (
     Entry(
         "llama-dynamic-short",
         "llama",
-        "dynamic NTK, documents beyond its threshold",
-        _rope("dynamic", factor=4.0, original_max_position_embeddings=_SHORT),
+        "dynamic NTK, `--context` beyond its positions",
+        {"max_position_embeddings": _SHORT, **_rope("dynamic", factor=4.0)},
+        given=lambda _: {"context": CONTEXT},
     ),
     Entry("llama-linear", "llama", "linear RoPE", _rope("linear", factor=4.0)),
     Entry(

@@ -46,6 +46,14 @@ def test_job_stores_each_document_once(client, corpus, tmp_path, check_complete,
     assert told[-1].seconds_left == 0
 
 
+def test_full_files_are_durable_between_two_saves(client, corpus, tmp_path):
+    told = []
+    new = job(corpus, tmp_path / "out", rows_per_file=16, save_every=1e9)
+    new.run(client, on_progress=told.append)
+    assert [step.durable for step in told[:-1]] == [step.vectors // 16 * 16 for step in told[:-1]]
+    assert told[-1].durable == told[-1].vectors
+
+
 @pytest.mark.parametrize("layout", FORMATS)
 async def test_the_asynchronous_client_does_the_same(
     demo_server, corpus, tmp_path, check_complete, layout

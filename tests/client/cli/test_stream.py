@@ -93,6 +93,11 @@ def test_stream_prints_json_for_programs(actvec, corpus, tmp_path):
     assert code == 1
     assert (summary["vectors"], summary["failed"]) == (3, 2)
     assert summary["errors"] == str(out / "errors.jsonl")
+    fine = tmp_path / "fine.jsonl"
+    fine.write_text(json.dumps({"id": "one", "text": TEXT}))
+    arguments = ("stream", fine, "--mode", "long", "--out", tmp_path / "fine", "--json")
+    summary = json.loads(actvec(*arguments)[1])
+    assert (summary["failed"], summary["errors"], summary["first_error"]) == (0, None, None)
 
 
 def test_repeated_id_never_overwrites_a_file(actvec, tmp_path):

@@ -13,12 +13,14 @@ from actvec.server.config import ModelOptions
 from actvec.server.engine.lens import LensEngine
 from actvec.server.engine.load import load_engine
 from actvec.server.engine.packed import PackedEngine
+from actvec.server.engine.plain import PlainEngine
 from actvec.server.engine.runner import StepRunner
 from actvec.server.engine.step import StepDocument
 from actvec.server.errors import NotFiniteError, StartupError
 from actvec.server.model.demo import VOCABULARY
 from actvec.server.model.loading import load_model
 from actvec.server.model.packed.blocked import Blocks
+from actvec.server.model.target import RESID_POST, Point
 from tests.server.conftest import random_llama, random_neox, save_model
 from tests.server.reference import cosine, reference_pools, reference_states, relative_error
 
@@ -178,6 +180,21 @@ def test_hooks_written_for_transformer_lens_apply(neox_directory):
         assert relative_error(erased, kept.astype(np.float64) * 2 / 3) <= 1e-6
     # 25 tokens, filled up
     assert seen == [("blocks.4.hook_resid_post", (1, 32, 64))]
+
+
+def test_plain_refuses_blocks_without_a_residual_stream():
+    def doubled(states, _):
+        return torch.cat([states, states], dim=-1)
+
+    model = load_model(ModelOptions())
+    width = model.card.d_model
+    engine = PlainEngine(model, [("blocks.1.hook_resid_post", doubled)])
+    with pytest.raises(RuntimeError) as error:
+        engine.capture([np.arange(3)], [Point(1, RESID_POST)], lambda *_: None)
+    assert str(error.value) == (
+        f"its block 1 gives states of shape (3, {2 * width}) for 3 tokens, where a residual stream "
+        f"has {width} numbers per token"
+    )
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -2,9 +2,13 @@
 
 import pytest
 
+from actvec.server.jobs.checkpoint import JobDirectory
+from actvec.server.jobs.registry import Jobs
+from actvec.server.means.replica import VolumeReplica
 from actvec.server.means.store import MeanStore
 from actvec.v1 import means_pb2
 from tests.server.jobs.talking import TEXTS, documents, mean_of, opening, run
+from tests.volume import FolderVolume
 
 
 async def delete(stub, name):
@@ -21,6 +25,18 @@ async def test_job_without_its_mean_starts_again(serve, tmp_path, settings):
         opened, *_, finished = await run(stub, opening(**settings), documents(TEXTS[:3]))
     assert opened.opened.next_sequence == 0
     assert finished.finished.documents == 3
+
+
+def test_job_of_a_deleted_mean_leaves_the_volume(tmp_path):
+    volume = FolderVolume(tmp_path / "committed", tmp_path / "mount")
+    replica = VolumeReplica(tmp_path / "local", volume.mount, volume)
+    folder = tmp_path / "local" / "jobs"
+    for mean in ("deleted", "kept"):
+        directory = JobDirectory(folder / f"of-{mean}", replica)
+        directory.create("{}")
+        directory.finish(3, mean)
+    Jobs(folder, None, 30, replica).forget("deleted")
+    assert {path.parent.name for path in volume.committed.rglob("*.json")} == {"of-kept"}
 
 
 async def test_damaged_note_does_not_keep_a_deleted_job(serve, tmp_path, caplog):

@@ -165,6 +165,16 @@ def test_damaged_end_is_reported(job, tmp_path, monkeypatch, damage):
         JobDirectory(tmp_path / "job").finished()
 
 
+@pytest.mark.parametrize("note", ["[]", "{}", '{"next_sequence": 2, "mean": "mean"}'])
+def test_incomplete_end_is_reported(job, tmp_path, note):
+    """Also if it should have been a copy of the settings."""
+    (tmp_path / "job" / "finished.json").write_text(note)
+    (tmp_path / "job" / "settings.json").write_text("{")
+    for ask in (job.finished, job.settings):
+        with pytest.raises(JobCorruptError, match="the note that job job is finished is damaged"):
+            ask()
+
+
 @pytest.fixture
 def damaged(tmp_path, monkeypatch):
     """Damage the newest file of the job that matches a pattern."""

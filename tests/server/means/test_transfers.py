@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from actvec.server.config import AccessOptions
 from actvec.server.errors import StorageError
 from actvec.server.means import transfers
 from actvec.server.means.store import MeanStore
@@ -19,6 +20,7 @@ from actvec.v1.means_pb2 import (
     DeleteCorpusMeanRequest,
     DownloadCorpusMeanRequest,
     MergeCorpusMeansRequest,
+    UploadCorpusMeanRequest,
 )
 from tests.server.calling import error_of, eventually, mean_file, upload_messages
 
@@ -212,6 +214,65 @@ async def test_running_uploads_count_for_the_store(serve, tmp_path):
         await first.write(chunk)
         await first.done_writing()
         assert (await first).corpus_mean.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def two_callers(tmp_path):
+    """Who may call, and what each of two callers sends along."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("of-a\nof-b\n")
+    sent = [{"metadata": (("authorization", f"Bearer of-{name}"),)} for name in "ab"]
+    return AccessOptions(token_file=tokens), *sent
+
+
+async def begun(uploads, stub, content, arrived, **caller):
+    """An upload whose first bytes have arrived."""
+    before = uploads._arrived.total()
+    call = stub.UploadCorpusMean(**caller)
+    announced, _ = upload_messages(content)
+    await call.write(announced)
+    await call.write(UploadCorpusMeanRequest(chunk=content[:arrived]))
+    await eventually(lambda: uploads._arrived.total() == before + arrived)
+    return call
+
+
+async def test_announced_uploads_keep_no_other_caller_out(serve, two_callers):
+    """What has arrived does, and the store never exceeds its limit."""
+    access, a, b = two_callers
+    content, other = mean_file(4), mean_file(3)
+    async with serve(access=access, store_bytes=len(content) + 100) as (server, stub):
+        uploads = server._service._uploads
+        first = await begun(uploads, stub, content, len(content) - 1, **a)
+        refused = await error_of(stub.UploadCorpusMean(upload_messages(other), **b))
+        assert "the store of means holds 0 bytes" in refused.details()
+        first.cancel()
+        await eventually(lambda: not uploads._arrived)
+        first = await begun(uploads, stub, content, 1, **a)
+        await stub.UploadCorpusMean(upload_messages(other), **b)
+        await first.write(UploadCorpusMeanRequest(chunk=content[1:]))
+        await first.done_writing()
+        too_late = (await error_of(first)).details()
+        assert f"the store of means holds {len(other)} bytes" in too_late
+        assert not uploads._announced
+        assert not uploads._arrived
+
+
+async def test_of_two_uploads_without_room_one_goes_on(serve, two_callers):
+    access, a, b = two_callers
+    content, other = mean_file(4), mean_file(3)
+    async with serve(access=access, store_bytes=len(content) + 100) as (server, stub):
+        uploads = server._service._uploads
+        first = await begun(uploads, stub, content, 100, **a)
+        second = await begun(uploads, stub, other, 1, **b)
+        await first.write(UploadCorpusMeanRequest(chunk=content[100:-1]))
+        await eventually(lambda: uploads._arrived.total() == len(content))
+        await second.write(UploadCorpusMeanRequest(chunk=other[1:]))
+        refused = await error_of(second)
+        assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "other uploads have taken what this one needs" in refused.details()
+        await first.write(UploadCorpusMeanRequest(chunk=content[-1:]))
+        await first.done_writing()
+        assert (await first).corpus_mean.size_bytes == len(content)
 
 
 def test_late_piece_brings_no_file_back(tmp_path):

@@ -376,3 +376,18 @@ async def test_mean_names_chats_and_ids(serve, chatty):
     assert record.documents == 3
     assert record.add_generation_prompt
     assert len(record.chat_template_sha256) == 64
+
+
+async def test_unreadable_document_counts_as_an_empty_text(serve, chatty):
+    """In the digest that names the documents of a mean."""
+    unreadable = messages(*CHAT[:2])
+    unreadable.spans.append(SPAN)
+    async with serve(*chatty) as (_, stub):
+        records = []
+        for job, skipped in (("unreadable", unreadable), ("empty", Document(text=""))):
+            skipped.sequence = 1
+            sent = means_pb2.CorpusMeanDocuments(documents=[token_ids([0, 5, 6, 7]), skipped])
+            request = means_pb2.StreamCorpusMeanRequest(documents=sent)
+            records.append((await run_mean(stub, opening(job), request))[-1].finished)
+    assert [(record.documents, len(record.skipped)) for record in records] == 2 * [(1, 1)]
+    assert records[0].corpus_sha256 == records[1].corpus_sha256

@@ -17,7 +17,7 @@ from actvec.v1.means_pb2 import (
     CorpusMeanSkip,
     StreamCorpusMeanRequest,
 )
-from tests.server.calling import eventually
+from tests.server.calling import error_of, eventually
 from tests.server.jobs.talking import (
     TEXTS,
     answers,
@@ -297,3 +297,31 @@ async def test_job_without_a_good_document_has_no_mean(serve):
         reason = "1 skipped, the first, .d0., because text: is empty"
         with refused(grpc.StatusCode.FAILED_PRECONDITION, reason):
             await run(stub, opening(), documents([" "]))
+
+
+async def test_client_that_waits_for_the_server_is_not_idle(serve, held_engine, clock):
+    async with serve(held_engine, idle_seconds=600, commit_seconds=1e9) as (_, stub):
+        call = stub.StreamCorpusMean()
+        await call.write(opening(explicit_finish=True))
+        await call.write(documents(TEXTS[:3]))
+        await held_engine.entered()
+        for _ in range(3):
+            # It tells of its progress in the same turn in which it looks for silence.
+            clock.advance(601)
+            while not (await call.read()).HasField("progress"):
+                pass
+        held_engine.release()
+        await call.write(finish(3))
+        assert [one async for one in answers(call)][-1].finished.documents == 3
+
+
+async def test_silent_client_that_waits_for_nothing_is_idle(serve, clock):
+    async with serve(idle_seconds=600) as (_, stub):
+        call = stub.StreamCorpusMean()
+        await call.write(opening(explicit_finish=True))
+        await call.write(documents(TEXTS[:3]))
+        while (await clock.passes(5, call.read())).commit.next_sequence < 3:
+            pass
+        error = await clock.passes(601, error_of(call))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "nothing was sent for 600 seconds" in error.details()

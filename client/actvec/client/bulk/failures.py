@@ -65,12 +65,12 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
         path.unlink(missing_ok=True)
 
 
-def first_failure(path: Path) -> str:
-    """Describe the first failure in a list, in one line; empty if there is none."""
+def first_failure(path: Path) -> str | None:
+    """Describe the first failure in a list, in one line; None if there is none."""
     for _, line in read_lines(path):
         record = json.loads(line)
         return f"{record['id']!a}: {record['message']}"
-    return ""
+    return None
 
 
 def _read(path: Path) -> Iterator[tuple[int, str, bytes]]:

@@ -274,7 +274,7 @@ def _check_hidden_states(plain: PlainEngine, ids: Ids) -> None:
         for first in (1, 0)
     ):
         raise StartupError(
-            f"cannot serve {plain.card.model!r}: what its blocks return is not its residual stream"
+            f"cannot serve {plain.card.model!r}: its blocks do not return its residual stream"
         )
 
 

@@ -117,8 +117,9 @@ class Reader:
         spans = {role: covered(found, each) for role, each in parts.items() if role in CHAT_SPANS}
         before = len(ids)
         if answers := parts.get("assistant"):
-            response = spans["response"] = covered(found, answers[-1:])
-            before = int(response[0] if len(response) else (found[:, 1] <= answers[-1][0]).sum())
+            spans["response"] = covered(found, answers[-1:])
+            # The tokens that end before the answer, which may be empty.
+            before = int((found[:, 1] <= answers[-1][0]).sum())
         spans["prompt"] = np.arange(before)
         return spans
 

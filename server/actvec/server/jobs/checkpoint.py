@@ -112,7 +112,7 @@ class JobDirectory:
         checkpoint.
 
         Raises:
-            JobCorruptError: their file is damaged, and there is no copy.
+            JobCorruptError: their file is damaged, and there is no copy, or its note is damaged.
         """
         try:
             self._settings = self._settings_file.read_text()
@@ -178,10 +178,13 @@ class JobDirectory:
         return None
 
     def _copy_of_settings(self) -> str:
-        """The settings in the newest file that has them; empty if none has."""
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            note = json.loads((self._directory / _FINISHED).read_text())
-            return str(note["settings"])
+        """The settings in the newest file that has them; empty if none has.
+
+        Raises:
+            JobCorruptError: the note of the job's end is damaged.
+        """
+        if (note := self._note()) is not None:
+            return note[1]
         for path in self._checkpoints():
             if (found := _read(path)) is not None:
                 return found[1]
@@ -202,9 +205,19 @@ class JobDirectory:
         Raises:
             JobCorruptError: its note is damaged, or cannot be read.
         """
+        note = self._note()
+        return None if note is None else note[0]
+
+    def _note(self) -> tuple[FinishedJob, str] | None:
+        """Read the result and settings in the note of the job's end; None for an unfinished one.
+
+        Raises:
+            JobCorruptError: it is damaged, or cannot be read.
+        """
         try:
-            state = json.loads((self._directory / _FINISHED).read_text())
-            return FinishedJob(int(state["next_sequence"]), str(state["mean"]))
+            note = json.loads((self._directory / _FINISHED).read_text())
+            finished = FinishedJob(int(note["next_sequence"]), str(note["mean"]))
+            return finished, str(note["settings"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -123,6 +123,11 @@ class MeanJob:
         return self._failure is not None
 
     @property
+    def busy(self) -> bool:
+        """Whether documents are taken and not durable yet."""
+        return self.next_sequence > self._committed.next_sequence
+
+    @property
     def uncommitted(self) -> int:
         """Number of documents taken since the last chunk was sealed."""
         return self._chunk.documents
@@ -144,20 +149,19 @@ class MeanJob:
             )
         chunk.unfinished += 1
         content = document.content
-        tokens = 0 if isinstance(content, Exception) else len(content.ids)
-        done = self._on_done(chunk, document.id, document.sequence, tokens)
-        try:
-            if isinstance(content, Exception):
-                done(content)
-            else:
+        if isinstance(content, Exception):
+            self._skip(chunk, document.id, content)
+            self._settle(chunk)
+        else:
+            tokens = len(content.ids)
+            done = self._on_done(chunk, document.id, document.sequence, tokens)
+            try:
                 step = self.settings.step_document(content, chunk.sums)
                 await self._lane.put(step, tokens, done)
-        except BaseException:
-            # Not queued: the client will send it again.
-            chunk.unfinished -= 1
-            chunk.changed.set()
-            self._window.release()
-            raise
+            except BaseException:
+                # Not queued: the client will send it again.
+                self._settle(chunk)
+                raise
         named = hashlib.sha256(document.id.encode()).digest() + document.text_sha256
         self._corpus = hashlib.sha256(self._corpus + named).digest()
         self.next_sequence += 1
@@ -216,7 +220,7 @@ class MeanJob:
         committed = await self.commit()
         if not committed.accumulator.documents:
             raise JobMismatchError(
-                f"job {self.settings.job} has no document in it: there is nothing to average"
+                f"job {self.settings.job} has no documents, so there is nothing to average"
                 f"{committed.first_reason()}"
             )
         record = self.settings.record_of(committed)
@@ -238,11 +242,8 @@ class MeanJob:
         self, chunk: _Chunk, document: str, number: int, tokens: int
     ) -> Callable[[Pools | Exception], None]:
         def done(outcome: Pools | Exception) -> None:
-            # While the server is too busy to read from a client, the client is not silent.
-            self.last_message = time.monotonic()
-            if isinstance(outcome, InputError | NotFiniteError | LeftOutError):
-                chunk.progress.skip(outcome.code, str(outcome), document)
-                self.skipped += 1
+            if isinstance(outcome, InputError | NotFiniteError):
+                self._skip(chunk, document, outcome)
             elif isinstance(outcome, DoesNotFitError):
                 # It did fit when the server started: other jobs may give back the memory.
                 chunk.failure = JobWaitsError(document, number, tokens)
@@ -251,8 +252,20 @@ class MeanJob:
             else:
                 self.added += 1
                 self.tokens += tokens
-            chunk.unfinished -= 1
-            chunk.changed.set()
-            self._window.release()
+            self._settle(chunk)
 
         return done
+
+    def _skip(
+        self, chunk: _Chunk, document: str, error: InputError | NotFiniteError | LeftOutError
+    ) -> None:
+        chunk.progress.skip(error.code, str(error), document)
+        self.skipped += 1
+
+    def _settle(self, chunk: _Chunk) -> None:
+        """One document of a chunk is in its sums, skipped, or not taken after all."""
+        # While the server is too busy to read from a client, the client is not silent.
+        self.last_message = time.monotonic()
+        chunk.unfinished -= 1
+        chunk.changed.set()
+        self._window.release()

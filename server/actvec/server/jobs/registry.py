@@ -146,7 +146,7 @@ class Jobs:
         Only those on this disk that no client opens just now: elsewhere, `open` notices that the
         mean is gone.
         """
-        for path in self._directory.glob("*/finished.json"):
+        for path in sorted(self._directory.glob("*/finished.json")):
             if path.parent.name in self._held:
                 continue
             directory = JobDirectory(path.parent, self._replica)

@@ -220,20 +220,24 @@ class MeanStore:
         """
         return self.save(*merged(records, self.load, name))
 
-    def check_room(self, sha256: str, size: int) -> None:
+    def check_room(self, sha256: str, size: int) -> int:
         """Check that there is room for a file, or that it is stored already.
+
+        Returns:
+            The bytes that may arrive.
 
         Raises:
             StorageFullError: there is no room for it.
         """
         if self._file(_id_of(sha256)).exists():
-            return
+            return self._capacity
         used = sum(entry.record.size_bytes for entry in self._entries())
         if used + size > self._capacity:
             raise StorageFullError(
                 f"the store of means holds {used} bytes, its limit is {self._capacity}, "
                 f"and this mean needs {size} more. Delete an unused mean"
             )
+        return self._capacity - used
 
     def delete(self, record: MeanRecord) -> None:
         """Remove a mean, its record first: without a record, its file is not a mean."""

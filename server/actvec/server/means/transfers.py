@@ -8,10 +8,16 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from actvec.server.errors import InputError, MeanCorruptError, MeanNotFoundError
+from actvec.server.errors import (
+    InputError,
+    MeanCorruptError,
+    MeanNotFoundError,
+    StorageFullError,
+)
 from actvec.server.files import storing
 from actvec.server.means.record import MeanRecord
 
@@ -69,6 +75,66 @@ def unreadable(record: MeanRecord, error: OSError) -> MeanCorruptError:
     return MeanCorruptError(f"the file of mean {record.id} cannot be read: {error}")
 
 
+class Uploads:
+    """The room that the uploads in progress need. Used on the event loop.
+
+    For its caller, an upload takes all that it announced; for others, what has arrived of it. So
+    nobody keeps others out by announcing alone.
+    """
+
+    def __init__(self) -> None:
+        self._announced: Counter[str] = Counter()
+        self._arrived: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def announced(self, caller: str, size: int) -> Iterator["Upload"]:
+        """An upload of so many bytes, while the block runs."""
+        upload = Upload(self._arrived, caller)
+        self._announced[caller] += size
+        try:
+            yield upload
+        finally:
+            self._announced[caller] -= size
+            self._arrived[caller] -= upload.arrived
+            if not self._announced[caller]:
+                del self._announced[caller], self._arrived[caller]
+
+    def needed(self, caller: str) -> int:
+        """The bytes that a caller's uploads need, and those of others that have arrived."""
+        return self._announced[caller] + self._arrived.total() - self._arrived[caller]
+
+
+class Upload:
+    """What has arrived of one upload.
+
+    Attributes:
+        arrived: Its bytes.
+    """
+
+    def __init__(self, of_all: Counter[str], caller: str) -> None:
+        self.arrived = 0
+        self._of_all = of_all
+        self._caller = caller
+
+    def take(self, size: int, room: int) -> None:
+        """More bytes arrive.
+
+        Args:
+            size: How many.
+            room: How many there is room for, with those of the other uploads.
+
+        Raises:
+            StorageFullError: there is no room for them.
+        """
+        if self._of_all.total() + size > room:
+            raise StorageFullError(
+                f"the store of means has room for {room} bytes, and other uploads have taken what "
+                "this one needs. Send it again in a moment, or delete an unused mean"
+            )
+        self.arrived += size
+        self._of_all[self._caller] += size
+
+
 class Arriving:
     """An incoming file. Its methods touch the disk: call them off the event loop.
 
@@ -95,7 +161,9 @@ class Arriving:
             StorageError: the disk is full or cannot be written.
         """
         if self.received + len(piece) > self.size:
-            raise InputError("file", f"goes beyond the {self.size} bytes")
+            raise InputError(
+                "file", f"has more than the {self.size} bytes that were announced; send it again"
+            )
         # Not "ab", which would make the file again that a cancelled call has removed.
         with storing(f"mean {self._name}"), self._path.open("r+b") as file:
             file.seek(self.received)
@@ -114,7 +182,7 @@ class Arriving:
                 "file", f"ended after {self.received} of {self.size} bytes; send it again"
             )
         if self._hash.hexdigest() != self._sha256:
-            raise InputError("file", "has another SHA-256 than was announced; send it again")
+            raise InputError("file", "does not have the SHA-256 that was announced; send it again")
 
     def content(self) -> bytes:
         """Read all of it.

@@ -18,7 +18,14 @@ from actvec.server.means.centering import Centerings
 from actvec.server.means.naming import LATEST, checked_name
 from actvec.server.means.record import MeanRecord
 from actvec.server.means.store import MeanStore
-from actvec.server.means.transfers import PIECE_BYTES, Arriving, arriving, check_file, read_piece
+from actvec.server.means.transfers import (
+    PIECE_BYTES,
+    Arriving,
+    Uploads,
+    arriving,
+    check_file,
+    read_piece,
+)
 from actvec.server.model.stamp import ModelStamp
 from actvec.server.rpc.idle import until_idle
 from actvec.server.service.mean_messages import mean_message
@@ -48,7 +55,7 @@ class MeanMethods:
         # Uploads and merges hold one whole mean in memory at a time, and centering one more.
         self._turns = Turns("actvec-means", aside=True)
         self._centering = Turns("actvec-centering")
-        self._arriving_bytes = 0
+        self._uploads = Uploads()
 
     async def recipe(self, settings: Settings) -> Recipe:
         """Combine settings with the mean that they name.
@@ -148,19 +155,18 @@ class MeanMethods:
             raise RequestError("upload", "the first message must hold name, size and hash")
         name, size, sha256 = self._announced(first.upload)
         del first
-        # Other uploads in progress need room, too.
-        self._arriving_bytes += size
-        try:
-            await asyncio.to_thread(self._store.check_room, sha256, self._arriving_bytes)
+        caller = purse().caller
+        with self._uploads.announced(caller, size) as upload:
+            needed = self._uploads.needed(caller)
+            room = await asyncio.to_thread(self._store.check_room, sha256, needed)
             with arriving(self._store.directory, name, size, sha256) as file, naming("chunk"):
                 async for request in requests:
+                    upload.take(len(request.chunk), room)
                     await asyncio.to_thread(file.write, request.chunk)
                     # Not kept alive while waiting for the next one.
                     del request
                 file.check()
-                record = await self._turns.run(partial(self._take, file, name), purse().caller)
-        finally:
-            self._arriving_bytes -= size
+                record = await self._turns.run(partial(self._take, file, name), caller)
         return means_pb2.UploadCorpusMeanResponse(corpus_mean=mean_message(record))
 
     def close(self) -> None:

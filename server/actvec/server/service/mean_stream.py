@@ -48,8 +48,14 @@ class MeanCall:
         self._jobs = jobs
         self._store = store
         self._version = version
+        self._job: MeanJob | None = None
         self._reader: asyncio.Task[bool] | None = None
         self._stopped: Exception | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether documents are taken and not durable yet: their client may wait for that."""
+        return self._job is not None and self._job.busy
 
     async def run(
         self, requests: AsyncIterator[StreamCorpusMeanRequest]
@@ -81,6 +87,7 @@ class MeanCall:
             async for response in self._already_finished(requests, settings, job):
                 yield response
             return
+        self._job = job
         try:
             yield StreamCorpusMeanResponse(opened=commit_message(job.committed))
             reading = self._read(requests, job, tokenizing, explicit=explicit)
