@@ -74,7 +74,9 @@ class Connect:
         pairs = [pair.partition("=") for pair in (self.headers or "").split(",") if pair.strip()]
         # Not the text itself: it may hold a secret.
         if not all(equals and name.strip() for name, equals, _ in pairs):
-            raise click.UsageError("--headers / ACTVEC_HEADERS is NAME=VALUE,NAME=VALUE")
+            raise click.UsageError(
+                "--headers / ACTVEC_HEADERS must have the form NAME=VALUE,NAME=VALUE"
+            )
         return {name.strip(): value.strip() for name, _, value in pairs}
 
     def _token(self) -> str | None:
@@ -105,7 +107,7 @@ _OPTIONS = {
     ),
     "wake-for": (
         "SECONDS",
-        "How long to wait for a server on Modal to wake up.  [default: "
+        "Give up a server on Modal that has not started after this long.  [default: "
         f"{Waking.seconds:.0f}; env: ACTVEC_WAKE_FOR]",
     ),
     "token": ("TOKEN", "The server's token, if it needs one.  [env: ACTVEC_TOKEN]"),

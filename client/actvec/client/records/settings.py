@@ -216,5 +216,5 @@ def _layers(given: Iterable[int]) -> tuple[int, ...]:
         if layer < 0:
             raise ValueError(f"layers are numbered from 0, not {layer}")
     if len(set(layers)) < len(layers):
-        raise ValueError(f"layers are each named once, not {', '.join(map(str, layers))}")
+        raise ValueError(f"each layer must be named once, not {', '.join(map(str, layers))}")
     return tuple(sorted(int(layer) for layer in layers))
