@@ -64,7 +64,8 @@ class _LazyGroup(Verbs):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             if like := get_close_matches(args[0], self.list_commands(ctx)):
-                error.message += f" Did you mean {' or '.join(map(repr, like))}?"
+                meant = " or ".join(map(repr, like))
+                raise click.UsageError(f"{error.message} Did you mean {meant}?", ctx) from None
             raise
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
