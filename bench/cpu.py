@@ -1,4 +1,8 @@
-"""`python -m bench.cpu`: the engine against its peers and the limit, on this machine's CPU."""
+"""`python -m bench.cpu`: tokens per second of the engine, on this machine's CPU.
+
+It races other programs (the peers) with the same weights and documents, and compares the engine
+with the limit: the time that the fastest matrix products alone would take.
+"""
 
 import argparse
 from contextlib import ExitStack
@@ -16,15 +20,39 @@ from bench.workload import SHAPES, Workload
 
 def main() -> None:
     """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=["tiny", "70m", "160m"], default="70m")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--documents", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--step-tokens", type=int, default=DEFAULT_STEP_TOKENS["cpu"])
-    parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
-    parser.add_argument("--vllm", metavar="PYTHON", help="measure vLLM too, by this interpreter")
-    parser.add_argument("--profile", action="store_true", help="where a step's time goes, no race")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.cpu",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--shape", choices=["tiny", "70m", "160m"], default="70m", help="a Pythia of this size"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of the weights",
+    )
+    parser.add_argument("--documents", type=int, default=48, help="documents per round")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="interleaved rounds; the median counts"
+    )
+    parser.add_argument(
+        "--step-tokens",
+        type=int,
+        default=DEFAULT_STEP_TOKENS["cpu"],
+        help="tokens of one packed forward pass",
+    )
+    parser.add_argument("--only-packed", action="store_true", help="skip the peers")
+    parser.add_argument(
+        "--vllm",
+        metavar="PYTHON",
+        help="also measure vLLM, with this interpreter",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="only print where a step's time goes"
+    )
     options = parser.parse_args()
     keep_freed_memory()
 

@@ -184,17 +184,31 @@ def measure(shape: Shape, dtype: str, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Measure and print Markdown tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="12b")
-    parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float16"])
-    parser.add_argument("--documents", type=int, default=128)
-    parser.add_argument("--budgets", type=int, nargs="+", default=[8192, 512, 2048, 4096, 16_384])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--shape", choices=SHAPES, default="12b", help="a Pythia of this size")
+    parser.add_argument("--device", default="cuda:0", help="the device to measure")
+    parser.add_argument(
+        "--dtype", nargs="+", default=["bfloat16", "float16"], help="of the weights, each in turn"
+    )
+    parser.add_argument("--documents", type=int, default=128, help="documents per round")
+    parser.add_argument(
+        "--budgets",
+        type=int,
+        nargs="+",
+        default=[8192, 512, 2048, 4096, 16_384],
+        help="tokens of a packed step, each measured; the first for all else",
+    )
     parser.add_argument("--batch", type=int, default=8, help="documents of a peer's padded batch")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only-packed", action="store_true", help="leave the peers out")
-    parser.add_argument("--vllm", metavar="PYTHON", help="measure vLLM too, by this interpreter")
-    parser.add_argument("--served", action="store_true", help="measure a server too")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="interleaved rounds; the median counts"
+    )
+    parser.add_argument("--only-packed", action="store_true", help="skip the peers")
+    parser.add_argument("--vllm", metavar="PYTHON", help="also measure vLLM, with this interpreter")
+    parser.add_argument("--served", action="store_true", help="also measure a server")
     options = parser.parse_args()
     keep_freed_memory()
     for dtype in options.dtype:

@@ -82,7 +82,7 @@ def main() -> None:
         f"{options.vectors} vectors of {options.width} float16 numbers, median of"
         f" {options.rounds} interleaved rounds\n"
     )
-    print("| format | vectors/s | bytes a vector |")
+    print("| format | vectors/s | bytes per vector |")
     print("| --- | ---: | ---: |")
     for layout, times in seconds.items():
         rate = options.vectors / statistics.median(times)

@@ -156,9 +156,9 @@ def test_help_of_the_server_names_values_plainly():
     assert not re.search(r"(INTEGER|FLOAT) RANGE", text)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [*(f"{part}/actvec" for part in PARTS), "bench", "examples"])
 def test_messages_are_plain(part):
-    modules = [path for path in (ROOT / part / "actvec").rglob("*.py") if "_pb2" not in path.name]
+    modules = [path for path in (ROOT / part).rglob("*.py") if "_pb2" not in path.name]
     found = {
         str(path.relative_to(ROOT)): wrong
         for path in modules

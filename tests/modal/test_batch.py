@@ -55,7 +55,7 @@ def test_mean_is_planned_merged_and_priced(coordinator, demo_model):
 
 def test_stored_mean_is_not_recomputed(coordinator, modal):
     made = coordinator[0].mean("bridges.jsonl", "bridges", 1, {})
-    with pytest.raises(RequestError, match=f"a mean of it already, {made.id}"):
+    with pytest.raises(RequestError, match=f"the name of a mean already: {made.id}"):
         coordinator[0].mean("bridges.jsonl", "bridges", 1, {})
     assert modal.attempts.total() == 1
 

@@ -71,5 +71,5 @@ def test_no_usable_document_is_refused(sums):
 def test_parts_of_other_models_are_refused(sums):
     merger = PartMerger("bridges")
     add(merger, sums(table(DOCUMENTS[:3])))
-    with pytest.raises(MeanMismatchError, match="differ in model, layers or settings"):
+    with pytest.raises(MeanMismatchError, match="differ in layers; only means of the same"):
         add(merger, PartialMeans(name="bridges", layers=[1])(table(DOCUMENTS[3:6])))

@@ -202,8 +202,8 @@ class Coordinator:
             if record.name == checked_name(name):
                 raise RequestError(
                     "name",
-                    f"is {name!r}: there is a mean of it already, {record.id} of"
-                    f" {record.documents:,} documents. Give another, or delete that first",
+                    f"is {name!r}, the name of a mean already: {record.id} of"
+                    f" {record.documents:,} documents. Give another name, or delete it first",
                 )
 
     def _plan(self, corpus: str, shards: int, options: Mapping[str, Any]) -> int:

@@ -195,8 +195,8 @@ def run_shards(
             return [done[shard] for shard in shards]
     reasons = "; ".join(f"{shard}: {error}" for shard, error in failed.items())
     raise NoShardsError(
-        f"{len(failed)} of {len(shards)} shards failed {attempts} times; run the same again and the"
-        f" others are not computed anew. {reasons}"
+        f"{len(failed)} of {len(shards)} shards failed {attempts} times; run the same command"
+        f" again: it computes only these. {reasons}"
     )
 
 
@@ -228,8 +228,8 @@ def merge_means(site: Site, name: str, done: Mapping[str, Mapping[str, Any]]) ->
         found = store.records()
         if not found:
             raise MeanNotFoundError(
-                f"the mean of shard {shard} is not on the volume; run the same again, and it is"
-                " computed anew"
+                f"the mean of shard {shard} is not on the volume; run the same command again to"
+                " compute it"
             )
         stores[found[0].id] = store
         records.append(found[0])

@@ -97,8 +97,8 @@ def vectors(
 ) -> None:
     """Turn the documents of INPUT into vectors, in Parquet files.
 
-    INPUT is what `actvec stream` takes. If anything ends it, run the same command again, and it
-    continues. Documents that fail are listed in errors.jsonl in the folder, and the exit code is 1.
+    INPUT is what `actvec stream` takes. If the job is interrupted, run the same command again, and
+    it continues. If documents fail, errors.jsonl in the folder lists them, and the exit code is 1.
     """
     documents = open_documents(source, None, columns)
     _start(address, workers)
@@ -131,7 +131,7 @@ def vectors(
     help="The safetensors file to write, in a folder that every worker reaches; or its URL, "
     "s3://BUCKET/PATH or gs://BUCKET/PATH.",
 )
-@click.option("--variance", is_flag=True, help="Keep second moments too.")
+@click.option("--variance", is_flag=True, help="Also store second moments, to standardize by.")
 @separate_option
 @truncation_option
 @bos_option
@@ -156,9 +156,9 @@ def mean(
 ) -> None:
     """Average the states of the documents of INPUT, by distance from the end.
 
-    INPUT is what `actvec stream` takes. If anything ends it, run the same command again, and it
-    continues. `actvec mean upload` gives the file to a server. The exit code is 1 if documents were
-    skipped.
+    INPUT is what `actvec stream` takes. If the job is interrupted, run the same command again, and
+    it continues. `actvec mean upload` stores the file on a server. The exit code is 1 if documents
+    were skipped.
     """
     documents = open_documents(source, None, columns)
     _start(address, workers)

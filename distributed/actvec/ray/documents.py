@@ -54,7 +54,7 @@ def begin_job(source: DocumentSource, out: Path, options: Mapping[str, Any]) -> 
     if job["input"] is None or json.loads(path.read_bytes()) != job:
         raise FailedPrecondition(
             f"{out} holds a job of other settings or another input; see {path}. Continue it with"
-            " what it was begun with, or give another folder"
+            " the same settings and input, or give another folder"
         )
 
 

@@ -232,8 +232,8 @@ def _check_cpus(ray: Any, workers: int) -> None:
     if there < needed:
         raise FailedPrecondition(
             f"{workers} workers need {needed} CPUs, one each and {SPARE_CPUS} to read, filter and"
-            f" write, and the cluster declares {there}: a run that is continued would wait for"
-            " ever. Take fewer workers, or declare more CPUs: ray start --num-cpus, or"
+            f" write, and the cluster declares {there}: a resumed run would wait forever."
+            " Take fewer workers, or declare more CPUs: ray start --num-cpus, or"
             " ray.init(num_cpus=...)"
         )
 

@@ -92,8 +92,8 @@ def vectors(
 ) -> None:
     """Turn a shard of INPUT into vectors, in OUT/I-of-N.
 
-    INPUT is what `actvec stream` takes, and the folder is what it leaves. The exit code is 1 if
-    documents failed; errors.jsonl in the folder lists them.
+    INPUT and the files are those of `actvec stream`. If documents fail, errors.jsonl in the folder
+    lists them, and the exit code is 1.
     """
     shard = shard or _WHOLE
     documents = open_documents(source, shard, columns)
@@ -122,7 +122,7 @@ def vectors(
     required=True,
     help=f"The folder for the sums of all shards, which `actvec local merge` takes; or {URLS}.",
 )
-@click.option("--variance", is_flag=True, help="Keep second moments too.")
+@click.option("--variance", is_flag=True, help="Also store second moments, to standardize by.")
 @separate_option
 @column_options
 @_computing
@@ -166,12 +166,12 @@ def mean(
 
 @local.command
 @click.argument("folder", metavar="OUT", type=PathOrUrl(exists=True, file_okay=False))
-@click.option("--name", required=True, help="The mean's name, the one of its shards.")
+@click.option("--name", required=True, help="The name that was given to `actvec local mean`.")
 @click.option(
     "--to",
     type=PathOrUrl(dir_okay=False),
     required=True,
-    help="The safetensors file to write, or its URL. `actvec mean upload` gives it to a server.",
+    help="The safetensors file to write, or its URL. `actvec mean upload` stores it on a server.",
 )
 @json_option
 def merge(*, folder: str | Path, name: str, to: str | Path, as_json: bool) -> None:

@@ -19,7 +19,7 @@ def given(**model: Any) -> dict[str, Any]:
 
 
 separate_option = click.option(
-    "--separate", is_flag=True, help="Keep each layer separate instead of averaging them."
+    "--separate", is_flag=True, help="Keep the layers separate instead of averaging them."
 )
 
 
@@ -46,7 +46,12 @@ def pool_options(command: Command) -> Command:
             callback=split_pools,
             help="Your own pools, as `actvec stream` takes them: mean, last, exp:0.1, span:answer.",
         ),
-        click.option("--mode", type=click.Choice(get_args(Mode)), help="A preset of pools."),
+        click.option(
+            "--mode",
+            type=click.Choice(get_args(Mode)),
+            help="A preset of pools: short is exp_933 (weights that halve with every 6.7% of the"
+            " document), long is last, exp_977, exp_933, exp_841.",
+        ),
     ):
         wrapped = option(wrapped)
     result: Command = wrapped

@@ -31,7 +31,7 @@ class Setting:
 class ModelOptions:
     """The model, and how to run it."""
 
-    model: Annotated[str, Setting("demo, a hub id, or a directory.")] = "demo"
+    model: Annotated[str, Setting("demo, an id of the Hugging Face hub, or a directory.")] = "demo"
     revision: Annotated[
         str | None, Setting("The branch, tag or commit on the hub.", unset="its main branch")
     ] = None
@@ -48,7 +48,8 @@ class ModelOptions:
     layers: Annotated[
         tuple[int, ...] | None,
         Setting(
-            "The blocks to average, such as 25,26,27.", unset="three that end at 3/4 of the depth"
+            "The blocks that a request uses by default, such as 25,26,27.",
+            unset="three that end at 3/4 of the depth",
         ),
     ] = None
     max_layer: Annotated[
@@ -66,7 +67,7 @@ class ModelOptions:
             choices=("auto", "float32", "bfloat16", "float16"),
         ),
     ] = "auto"
-    device: Annotated[str, Setting("auto, cpu, cuda:0, ... auto: the first GPU, or the CPU.")] = (
+    device: Annotated[str, Setting("cpu, cuda:0 and so on. auto: the first GPU, or the CPU.")] = (
         "auto"
     )
     engine: Annotated[
@@ -80,10 +81,16 @@ class ModelOptions:
     ] = "auto"
     context: Annotated[
         int | None,
-        Setting("The longest document in tokens, for a model whose config names no context."),
+        Setting(
+            "The model's context in tokens, instead of its config's; needed if that names none."
+        ),
     ] = None
     check_seconds: Annotated[
-        float, Setting("Seconds that the check of the packed engine may take at start.")
+        float,
+        Setting(
+            "Seconds that the check at start may take. If long documents take longer to check, the "
+            "server does not accept them, and a warning gives the limit."
+        ),
     ] = 60.0
     hook: Annotated[
         str,
@@ -106,7 +113,7 @@ class AccessOptions:
         Path | None,
         Setting(
             "A file of tokens, one per line; a caller must send one of them. Read again on SIGHUP. "
-            "The variable ACTVEC_TOKEN may hold one more."
+            "The environment variable ACTVEC_TOKEN may hold one more."
         ),
     ] = None
     tls_cert: Annotated[
@@ -117,10 +124,10 @@ class AccessOptions:
     ] = None
     tls_client_ca: Annotated[
         Path | None,
-        Setting("Authorities, PEM; one of them must have signed a caller's certificate."),
+        Setting("Certificates of authorities, PEM; one must have signed a caller's certificate."),
     ] = None
     open_health: Annotated[
-        bool, Setting("Answer health's Check without a token; its Watch still needs one.")
+        bool, Setting("Answer the health service's Check without a token; its Watch needs one.")
     ] = False
     insecure: Annotated[
         bool, Setting("Let everybody call, even if other machines can reach {host}.")
@@ -139,7 +146,7 @@ class Limits:
         ),
     ] = None
     queued_tokens: Annotated[
-        int, Setting("Waiting tokens, for streams and for unary calls each.")
+        int, Setting("Tokens that wait for the engine, for streams and for unary calls each.")
     ] = 1 << 17
     document_tokens: Annotated[
         int | None, Setting("Tokens of one document, BOS included.", unset="the model's context")
@@ -187,8 +194,8 @@ class Limits:
     lease_seconds: Annotated[
         float,
         Setting(
-            "Seconds of silence of a mean's client after which another client may take over its "
-            "job.",
+            "Seconds after which another client may take over the job of a mean whose client sends "
+            "nothing.",
             bounds=(0, None),
         ),
     ] = 30.0
@@ -227,7 +234,7 @@ class WatchOptions:
     ] = None
     metrics_host: Annotated[
         str,
-        Setting("The address of that port. It needs no token, and reports counts without texts."),
+        Setting("The address of {metrics_port}. It needs no token, and shows counts but no texts."),
     ] = "127.0.0.1"
 
 

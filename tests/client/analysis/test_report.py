@@ -277,7 +277,7 @@ def test_tables_alone_make_a_report(demo_server, tmp_path):
         assert material.kinds["raw"].shape == (3, 1, count, WIDTH)
         write_report(tmp_path / "report.html", material)
         assert "There are no centered vectors" in (tmp_path / "report.html").read_text()
-    with pytest.raises(InvalidArgument, match="other documents or dimensions"):
+    with pytest.raises(InvalidArgument, match="differ in documents, their order, or dimensions"):
         gather_tables(
             tmp_path / "vectors_short_mode_raw.csv", tmp_path / "vectors_long_mode_raw.csv"
         )

@@ -139,6 +139,25 @@ def test_data_frame_is_no_corpus(client):
     assert client.vectors(frame.to_dict("records"), mode="short").ids == ["0"]
 
 
+def test_missing_texts_of_a_series_fail_alone(client):
+    frame = pd.DataFrame({"id": ["a", None, "c"], "text": [TEXT, None, TEXT]})
+    pairs = list(zip(range(3), frame["text"], strict=True))
+    rows = frame.to_dict("records")
+    for given in (frame["text"], frame["text"].astype(object), [TEXT, pd.NA, TEXT], pairs, rows):
+        array, ids, failures = client.vectors(given, mode="short")
+        assert len(array) == 2
+        assert ids[0] in {"0", "a"}
+        assert [(one.id, one.field) for one in failures] == [("1", "text")]
+
+
+def test_path_is_no_corpus(client, tmp_path):
+    for path in (tmp_path, str(tmp_path)):
+        with pytest.raises(TypeError, match="open_documents reads those of a file or a folder"):
+            client.vectors(path, mode="short")
+    with pytest.raises(TypeError, match=r"document 1: .*not PosixPath"):
+        client.vectors([TEXT, tmp_path], mode="short")
+
+
 @pytest.mark.parametrize("text", [None, 5, b"bytes"])
 def test_a_text_is_a_str(client, text):
     with pytest.raises(TypeError, match=type(text).__name__):

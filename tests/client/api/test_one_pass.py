@@ -119,6 +119,11 @@ def test_without_pools_the_choice_is_named(client):
         client.extract(TEXT, settings=VectorSettings(mode="short"), mode="short")
     with pytest.raises(TypeError, match="layer"):
         client.extract(TEXT, mode="short", layer=3)
+    for layers in (3, "all"):
+        with pytest.raises(
+            TypeError, match=r"layers are a list .*client\.info\(\)\.layers_on_offer"
+        ):
+            client.extract(TEXT, mode="short", layers=layers)
 
 
 @pytest.mark.parametrize(
@@ -198,3 +203,5 @@ def test_documents_that_are_none_are_refused(given, error):
 def test_numpy_ids_are_ids():
     assert Document("a", token_ids=np.arange(3)) == Document("a", token_ids=[0, 1, 2])
     assert as_document({"token_ids": np.arange(3)}, 4).id == "4"
+    with pytest.raises(TypeError, match="is it a batch"):
+        Document("a", token_ids=np.arange(6).reshape(2, 3))

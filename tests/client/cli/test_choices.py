@@ -203,11 +203,11 @@ def test_what_is_not_on_offer_names_info(actvec, tmp_path, options, field):
     ("options", "reason"),
     [
         ((), "say which pools a vector has: --mode short"),
-        (("--mode", "short", "--pools", "mean"), "--mode names pools already"),
+        (("--mode", "short", "--pools", "mean"), "--mode already names pools"),
         (("--mode", "short", "--layers", "5-2"), "'5-2' names no layers; write 8,12,16"),
         (("--mode", "short", "--layers", "a"), "'a' names no layers"),
         (("--mode", "short", "--layers", "2,1-3"), "'2,1-3' names a layer twice"),
-        (("--mode", "short", "--chat-template-kwargs", "[1]"), "a JSON object is wanted"),
+        (("--mode", "short", "--chat-template-kwargs", "[1]"), "not a JSON object such as"),
     ],
     ids=str,
 )

@@ -148,7 +148,7 @@ def test_verify_finds_another_mean(actvec, corpus, tmp_path):
     (tmp_path / "lengths.csv").write_text("b,1\n")
     code, _, errors = actvec(*arguments)
     assert code == 2
-    assert "length of 'a' is unknown" in errors
+    assert "'a' has no line in the table of lengths" in errors
 
 
 def test_verify_refuses_an_input_without_documents(actvec, corpus, tmp_path):

@@ -154,7 +154,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_context_wants_a_tokenizer(corpus):
-    with pytest.raises(ValueError, match="only a tokenizer can count"):
+    with pytest.raises(ValueError, match="give a tokenizer to count them"):
         inspect_corpus(corpus, context=10)
 
 

@@ -132,9 +132,9 @@ def test_labels_are_chosen(material, labels, asked, expected):
     ("labels", "asked", "reason"),
     [
         (["a", "b", "c"], {}, r"which of the labels .* a \(1\), b \(1\), c \(1\)"),
-        (["a", "a"], {}, r"two labels are compared, and there are: a \(2\)"),
+        (["a", "a"], {}, r"two labels are needed; there are: a \(2\)"),
         (["a", "b"], {"positive": "c"}, "no document has the label 'c'"),
-        (["a", "b"], {"positive": "a", "negative": "a"}, "with itself"),
+        (["a", "b"], {"positive": "a", "negative": "a"}, "both labels are"),
     ],
 )
 def test_labels_that_make_no_pair_are_refused(material, labels, asked, reason):
@@ -194,7 +194,7 @@ def test_control_vector_names_the_block_it_follows(material, hook, layers, block
 @pytest.mark.parametrize(
     ("stamp", "pool", "reason"),
     [
-        ({}, None, "of one pool; there are: last, mean"),
+        ({}, None, "holds one pool; choose one of: last, mean"),
         ({}, "exp:0.1", "no pool 'exp:0.1'"),
         ({"hook": "mlp_out"}, "last", "vectors are of mlp_out"),
     ],
@@ -218,7 +218,7 @@ def test_control_vector_of_several_pools_names_the_option(program, folder, tmp_p
     paths = ("--out", tmp_path / "d.safetensors", "--gguf", tmp_path / "d.gguf")
     code, _, errors = program("direction", folder, "--by", "label", *paths)
     assert code == 2
-    assert "a control vector is of one pool; there are: last, mean (--pools)" in errors
+    assert "a control vector holds one pool; choose one of: last, mean (--pools)" in errors
     assert not list(tmp_path.iterdir())
 
 

@@ -48,7 +48,7 @@ def test_vector_finds_its_nearest(rows):
 def test_few_documents_have_few_neighbors(rows):
     assert nearest(rows[:3], 5).places.shape == (3, 2)
     assert nearest_to(rows[0], rows[:3], 5).places.shape == (1, 3)
-    with pytest.raises(InvalidArgument, match="two documents or more, and there are 1"):
+    with pytest.raises(InvalidArgument, match="two documents or more, and the vectors are of 1"):
         nearest(rows[:1])
 
 
@@ -196,5 +196,5 @@ def test_zero_vectors_have_no_neighbors():
 
 
 def test_document_alone_has_no_neighbors():
-    with pytest.raises(InvalidArgument, match="two documents or more, and there are 1"):
+    with pytest.raises(InvalidArgument, match="two documents or more, and the vectors are of 1"):
         neighbors(stored(np.ones((1, 3, 2, 24), np.float32), ["a"]), "doc-0")

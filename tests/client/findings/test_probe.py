@@ -83,7 +83,7 @@ def test_whitened_vectors_are_read(material):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (["a"] * 9, "two labels or more apart, and there is 1"),
+        (["a"] * 9, "two labels or more, and these documents have 1"),
         (["a"] * 9 + ["b"] * 3, "4 documents of each label, and 'b' has 3"),
     ],
 )

@@ -176,7 +176,7 @@ def test_this_machine_alone_needs_nothing(host):
         (b"", "has no token"),
         (b"# nobody\n\n", "has no token"),
         (b"\xff\xfe", "not text in UTF-8"),
-        (b"two words\n", "printable ASCII characters without spaces"),
+        (b"two words\n", "spaces, or characters other than printable ASCII"),
     ],
 )
 def test_empty_token_file_is_refused(tmp_path, content, message):

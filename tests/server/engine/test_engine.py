@@ -225,11 +225,14 @@ def test_a_step_refuses_to_run_unpacked(neox_directory):
         engine.layer_states([random_ids(4), random_ids(6)])
 
 
-def test_the_check_covers_attention_by_blocks(neox_directory, monkeypatch):
+@pytest.mark.parametrize("way", ["_attend_heads", "_attend_by_head"])
+def test_the_check_covers_attention_by_blocks(way, tmp_path, monkeypatch):
+    directory = save_model(tmp_path, random_neox(hidden_size=128, num_attention_heads=2))
+
     def attend_to_nothing(_blocks, _query, _key, _value, out, **_):
         out.zero_()
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True})
-    monkeypatch.setattr(Blocks, "attend", attend_to_nothing)
+    monkeypatch.setattr(Blocks, way, attend_to_nothing)
     with pytest.raises(StartupError, match="its states differ from transformers'"):
-        load_engine(ModelOptions(model=str(neox_directory), dtype="float32", engine="packed"))
+        load_engine(ModelOptions(model=str(directory), dtype="float32", engine="packed"))

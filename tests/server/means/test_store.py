@@ -124,17 +124,17 @@ def test_merging_is_exact(store):
 
 def test_means_of_other_settings_do_not_merge(store):
     one = stored(store, "one")
-    with pytest.raises(MeanMismatchError, match="differ in model, layers or settings"):
+    with pytest.raises(MeanMismatchError, match="differ in layers; only"):
         store.merge([one, stored(store, "two", model=OTHER)], "both")
     without_bos = store.save(
         accumulated(seed=3), MeanRecord(name="no-bos", model=MODEL, prepend_bos=False)
     )
-    with pytest.raises(MeanMismatchError, match="differ in model, layers or settings"):
+    with pytest.raises(MeanMismatchError, match="differ in prepend_bos; only"):
         store.merge([one, without_bos], "both")
     kept_start = MeanRecord(
         name="start", model=MODEL, prepend_bos=True, truncation=Truncation.KEEP_START
     )
-    with pytest.raises(MeanMismatchError, match="differ in model, layers or settings"):
+    with pytest.raises(MeanMismatchError, match="differ in truncation; only"):
         store.merge([one, store.save(accumulated(seed=4), kept_start)], "both")
 
 

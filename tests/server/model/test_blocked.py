@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from actvec.server.model.packed.attention import MaskRule, Segments, packed_attention
-from actvec.server.model.packed.blocked import Blocks
+from actvec.server.model.packed.blocked import _GAINS, Blocks
 from tests.server.conftest import random_neox
 
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-2}
@@ -15,7 +15,7 @@ both_types = pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "bfloat
 
 def states(heads: int, tokens: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(heads, tokens, 32, generator=generator).to(dtype)
+    return torch.randn(heads, tokens, 64, generator=generator).to(dtype)
 
 
 def attended(blocks, query, key, value, **settings):
@@ -32,7 +32,7 @@ def threads():
 
 
 @both_types
-@pytest.mark.parametrize("tokens", [96, 128, 129, 300, 768])
+@pytest.mark.parametrize("tokens", [96, 128, 129, 300, 400, 501, 768])
 @pytest.mark.parametrize(
     ("key_heads", "scaling"), [(12, None), (4, 0.3), (1, None)], ids=["all", "grouped", "one"]
 )
@@ -52,7 +52,8 @@ def test_blocks_agree_with_float64(dtype, tokens, key_heads, scaling):
 @both_types
 def test_longest_document_fits_the_buffer(dtype):
     blocks = Blocks(dtype)
-    document = states(1, blocks.lengths[-1], dtype)
+    longest = max(way.lengths[-1] for way in _GAINS[dtype].ways)
+    document = states(1, longest, dtype)
     assert attended(blocks, document, document, document).isfinite().all()
 
 

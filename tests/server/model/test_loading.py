@@ -153,7 +153,7 @@ def test_missing_device_is_reported():
             "'clip_text_model' is not a causal language model",
         ),
         ({"model_type": "clip"}, "'clip' is not a causal language model"),
-        ({"model_type": "bloom"}, "does not name the tokens that a document may have"),
+        ({"model_type": "bloom"}, "does not name its context"),
     ],
 )
 def test_unsupported_model_is_refused(tmp_path, neox_directory, config, message):

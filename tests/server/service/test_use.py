@@ -158,8 +158,8 @@ async def upload(stub, content, **announced):
 @pytest.mark.parametrize(
     ("announced", "code", "complaint"),
     [
-        ({"sha256": "0" * 64}, grpc.StatusCode.INVALID_ARGUMENT, "another SHA-256"),
-        ({"size_bytes": 3}, grpc.StatusCode.INVALID_ARGUMENT, "goes beyond the 3 bytes"),
+        ({"sha256": "0" * 64}, grpc.StatusCode.INVALID_ARGUMENT, "does not have the SHA-256"),
+        ({"size_bytes": 3}, grpc.StatusCode.INVALID_ARGUMENT, "has more than the 3 bytes"),
         ({"size_bytes": 99}, grpc.StatusCode.INVALID_ARGUMENT, "ended after 7 of 99 bytes"),
         ({"size_bytes": 1 << 40}, grpc.StatusCode.RESOURCE_EXHAUSTED, "the limit is"),
         ({"name": "../up"}, grpc.StatusCode.INVALID_ARGUMENT, "upload.name: is '../up'"),

@@ -110,7 +110,8 @@ def read_tables(raw: str | Path, centered: str | Path) -> tuple[VectorTable, Vec
     one, other = read_table(raw), read_table(centered)
     if (other.labels, other.values.shape) != (one.labels, one.values.shape):
         raise InvalidArgument(
-            f"{raw} and {centered} have other documents or dimensions, or another order"
+            f"{raw} and {centered} differ in documents, their order, or dimensions; give two tables"
+            " that were written together"
         )
     return one, other
 

@@ -138,7 +138,7 @@ def verify_columns(
     pairs = zip(raw_table.labels, raw_table.values, centered_table.values, strict=True)
     for label, raw_vector, centered_vector in pairs:
         if label not in lengths:
-            raise InvalidArgument(f"the length of {label!a} is unknown")
+            raise InvalidArgument(f"{label!a} has no line in the table of lengths")
         try:
             found = check_identity(pools, raw_vector, centered_vector, mean, lengths[label])
         except ValueError as error:
@@ -159,7 +159,9 @@ def read_lengths(path: Path) -> dict[str, int]:
             if len(row) == 2 and row[1].strip().isdecimal():
                 lengths[read_label(row[0])] = int(row[1])
             elif number > 1:
-                raise InvalidArgument(f"{path}, line {number}: must be label,tokens")
+                raise InvalidArgument(
+                    f"{path}, line {number}: is not label,tokens, such as doc-7,128"
+                )
     return lengths
 
 

@@ -387,7 +387,7 @@ class AsyncClient:
             if not page.next_page_token:
                 return means
             if page.next_page_token == request.page_token:
-                raise ProtocolError("the server gives the same page of means again and again")
+                raise ProtocolError("the server repeats the same page of means")
             request.page_token = page.next_page_token
 
     async def get_mean(self, name: str) -> CorpusMean:

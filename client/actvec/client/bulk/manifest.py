@@ -61,7 +61,7 @@ class Manifest:
             if record.get("version") != _VERSION:
                 raise FailedPrecondition(
                     f"{path} is of version {record.get('version')!r}, and this actvec knows"
-                    f" {_VERSION}; take the actvec that wrote it"
+                    f" {_VERSION}; use the version of actvec that wrote it"
                 )
             return cls(**record)
         except FileNotFoundError:

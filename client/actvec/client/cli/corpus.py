@@ -33,7 +33,9 @@ def corpus() -> None:
 
 @corpus.command
 @click.option(
-    "--dataset", metavar="ID|FOLDER", help="A dataset of the hub, or a folder with the same layout."
+    "--dataset",
+    metavar="ID|FOLDER",
+    help="A dataset of the Hugging Face hub, or a folder with the same layout.",
 )
 @click.option("--config", help="The dataset's configuration, for example en.")
 @click.option("--split", help="The dataset's split.  [default: train]")
@@ -44,7 +46,7 @@ def corpus() -> None:
     multiple=True,
     help=(
         "Read these files instead: JSON lines (.json, .jsonl, also .gz) or "
-        "Parquet, by name or URL; quote wildcards. Repeat the option for more."
+        "Parquet, by name or URL. Quote wildcards; repeat the option for more files."
     ),
 )
 @click.option("--column", help="The column that holds the texts.  [default: text]")
@@ -65,7 +67,7 @@ def corpus() -> None:
         "The number of documents to write.  [default: all accepted ones; required with --dataset]"
     ),
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Selects the sample.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The seed of the sample.")
 @click.option(
     "--candidates",
     type=click.IntRange(min=1),

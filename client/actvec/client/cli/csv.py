@@ -65,7 +65,7 @@ def csv(
     vectors_errors.jsonl              the documents that failed, if any; the
                                       exit code is then 1
 
-    Tables of other vectors are not replaced.
+    The command fails rather than replace a table of other vectors.
     """  # noqa: D301 - click's mark of lines that stay as they are
     selection = _selection(source, columns, limit, samples=samples)
     out.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ from actvec.client.records.vectors import Document
     "--out",
     type=OutPath(),
     default=Path(),
-    show_default="here",
+    show_default="the current folder",
     help="The folder to write to; created if missing.",
 )
 @timeout_option("Give up if there is no answer after this long.")
@@ -58,8 +58,8 @@ def extract(
 
     Writes activation_vector_MODE_NAME.safetensors and activation_vector_MODE_NAME_metadata.json.
     NAME is the file's name without its suffix or, for a bare text, the first digits of its SHA-256.
-    If another text has the same NAME there, the command fails and replaces nothing. It also fails
-    while a job of `stream` writes to the folder.
+    If a file of another text has the same NAME, the command fails and replaces nothing. It also
+    fails while a job of `stream` writes to the folder.
     """
     document = _document(stdin, text, path)
     folder = VectorFolder(out)

@@ -146,7 +146,7 @@ def list_command(server: Connect, *, all_models: bool, as_json: bool) -> None:
 @json_option
 @talks_to_server
 def show(server: Connect, *, name: str, as_json: bool) -> None:
-    """Show one mean's record. NAME is an id, a name, or latest."""
+    """Show the record of a mean. NAME is an id, a name, or latest."""
     with server.connect() as client:
         found = client.get_mean(name)
     _show(found, as_json=as_json)
@@ -159,7 +159,7 @@ def show(server: Connect, *, name: str, as_json: bool) -> None:
 @json_option
 @talks_to_server
 def download(server: Connect, *, name: str, out: Path, timeout: float, as_json: bool) -> None:
-    """Write a mean's safetensors file. NAME is an id, a name, or latest."""
+    """Download a mean to a safetensors file. NAME is an id, a name, or latest."""
     with server.connect(timeout=timeout) as client:
         file = client.download_mean(name)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def download(server: Connect, *, name: str, out: Path, timeout: float, as_json: 
 @json_option
 @talks_to_server
 def upload(server: Connect, *, path: Path, name: str, timeout: float, as_json: bool) -> None:
-    """Store a mean's safetensors file, of this server's or made elsewhere."""
+    """Store a mean from a safetensors FILE, downloaded from a server or made elsewhere."""
     content = path.read_bytes()
     with server.connect(timeout=timeout) as client:
         try:
@@ -196,7 +196,7 @@ def upload(server: Connect, *, path: Path, name: str, timeout: float, as_json: b
 @json_option
 @talks_to_server
 def merge(server: Connect, *, means: tuple[str, ...], name: str, as_json: bool) -> None:
-    """Merge means of documents that do not overlap, exactly. NAME is an id or a name."""
+    """Merge means of different documents into one, exactly. NAME is an id or a name."""
     with server.connect() as client:
         merged = client.merge_means(means, name=name)
     _show(merged, as_json=as_json)

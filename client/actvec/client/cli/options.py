@@ -1,5 +1,6 @@
 """Options that several verbs have, and the way from them to a client."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -73,7 +74,9 @@ class Connect:
         pairs = [pair.partition("=") for pair in (self.headers or "").split(",") if pair.strip()]
         # Not the text itself: it may hold a secret.
         if not all(equals and name.strip() for name, equals, _ in pairs):
-            raise click.UsageError("--headers / ACTVEC_HEADERS is NAME=VALUE,NAME=VALUE")
+            raise click.UsageError(
+                "--headers / ACTVEC_HEADERS must have the form NAME=VALUE,NAME=VALUE"
+            )
         return {name.strip(): value.strip() for name, _, value in pairs}
 
     def _token(self) -> str | None:
@@ -104,7 +107,7 @@ _OPTIONS = {
     ),
     "wake-for": (
         "SECONDS",
-        "How long to wait for a server on Modal to wake up.  [default: "
+        "Give up a server on Modal that has not started after this long.  [default: "
         f"{Waking.seconds:.0f}; env: ACTVEC_WAKE_FOR]",
     ),
     "token": ("TOKEN", "The server's token, if it needs one.  [env: ACTVEC_TOKEN]"),
@@ -211,7 +214,7 @@ class OutPath(click.Path):
                 param,
                 ctx,
             )
-        return super().convert(value, param, ctx)
+        return super().convert(_local(self, value, param, ctx), param, ctx)
 
 
 class PathOrUrl(click.Path):
@@ -230,7 +233,23 @@ class PathOrUrl(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path or the URL that a text names."""
-        return value if is_remote(value) else super().convert(value, param, ctx)
+        if is_remote(value):
+            return value
+        return super().convert(_local(self, value, param, ctx), param, ctx)
+
+
+def _local(
+    kind: click.Path, value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> Any:
+    """A written path with a leading `~` as the home directory; an empty one is refused.
+
+    A shell does not replace `~` in `--out=~/vectors`, and `rm -r ~` would not remove a folder of
+    that name. The value of an unset variable is empty, and would stand for this folder. The home
+    of an unknown user stays as written.
+    """
+    if value == "":
+        kind.fail("it is empty; name a path, or . for this folder", param, ctx)
+    return os.path.expanduser(value)
 
 
 class _ShardType(click.ParamType[Shard]):

@@ -82,7 +82,7 @@ _WIDTH = 100
     type=click.IntRange(min=1),
     help=(
         "The longest document that the model takes, in tokens, BOS included.  "
-        "[default: the model's, 2048]"
+        "[default: the model's; 2048 if it is unknown here]"
     ),
 )
 @truncation_option

@@ -102,9 +102,9 @@ def report(
     """Write one HTML file to look at: which documents are alike, raw and (with --center) centered.
 
     It shows INPUT (a folder or file of documents, as for `stream`), one text, the sample corpus,
-    vectors on disk, or tables of `actvec csv`; the names of these tell their preset, unless you
-    give --mode. Columns that you --keep can color the map. The file needs no network. It contains
-    the text of the first document and the beginning of each.
+    vectors on disk, or tables of `actvec csv` (give --mode if you renamed them). Columns that you
+    --keep can color the map. The file needs no network. It contains the text of the first document
+    and the beginning of each.
     """
     if (
         sum(given is not None for given in (source, text, path, samples or None, tables, folder))

@@ -72,7 +72,7 @@ class Layers(click.ParamType[tuple[int, ...] | str]):
                 self.fail(f"{value!r} names no layers; write 8,12,16 or 0-23 or all", param, ctx)
             layers += range(first, last + 1)
         if len(set(layers)) < len(layers):
-            self.fail(f"{value!r} names a layer twice", param, ctx)
+            self.fail(f"{value!r} names a layer twice; name each once", param, ctx)
         return tuple(sorted(layers))
 
 
@@ -85,9 +85,9 @@ def _json_object(_ctx: click.Context, _param: click.Parameter, value: str | None
     try:
         given = json.loads(value or "{}")
     except ValueError as error:
-        raise click.BadParameter(f"this is no JSON: {error}") from None
+        raise click.BadParameter(f"it is not JSON: {error}") from None
     if not isinstance(given, dict):
-        raise click.BadParameter('a JSON object is wanted, as {"enable_thinking": false}')
+        raise click.BadParameter('it is not a JSON object such as {"enable_thinking": false}')
     return given
 
 
@@ -119,7 +119,7 @@ bos_option = grouped(
     VECTORS,
     "--bos/--no-bos",
     default=None,
-    help="Put the BOS token first in a text, or not.  [default: if the tokenizer has one]",
+    help="Begin a text with the BOS token, or not.  [default: --bos if the tokenizer has one]",
 )
 
 _STATE_OPTIONS = (
@@ -134,7 +134,7 @@ _STATE_OPTIONS = (
         VECTORS,
         "--separate",
         is_flag=True,
-        help="Keep each layer separate instead of averaging them.",
+        help="Keep the layers separate instead of averaging them.",
     ),
     grouped(
         VECTORS,
@@ -153,7 +153,7 @@ _STATE_OPTIONS = (
         VECTORS,
         "--add-generation-prompt",
         is_flag=True,
-        help="End the rendering of a chat with the beginning of an answer.",
+        help="End a chat with the tokens that begin an answer, as the chat template defines them.",
     ),
     grouped(
         VECTORS,
@@ -172,7 +172,8 @@ _POOLS_OPTION = grouped(
     help=(
         "Your own pools, separated by commas: last, mean, mean_no_bos, exp:0.1 "
         "(half-life 10% of the document), exp_tokens:8 (half-life 8 tokens), "
-        "position:0, span:answer, or a preset's pools by name."
+        "position:0 (the first token), span:answer (the tokens of a span), or a preset's pools by "
+        "name."
     ),
 )
 
@@ -222,7 +223,7 @@ def vector_options(
             chosen: Mode | None = kwargs.pop("mode", None)
             pools: tuple[str, ...] = kwargs.pop("pools")
             if chosen and pools:
-                raise click.UsageError("--mode names pools already; give it or --pools")
+                raise click.UsageError("--mode already names pools; give only one of them")
             mode = chosen or (None if pools else default)
             if not mode and not pools:
                 raise click.UsageError(

@@ -23,6 +23,7 @@ from actvec.client.cli.foreign import say
 from actvec.client.cli.options import (
     URLS,
     Connect,
+    PathOrUrl,
     json_option,
     kept_column_options,
     retry_for_option,
@@ -41,7 +42,7 @@ from actvec.client.documents import Columns, Shard, open_documents
 @vector_options()
 @click.option(
     "--out",
-    type=click.Path(),
+    type=PathOrUrl(),
     required=True,
     help=("The folder to write to; created if missing. For shards and parquet also " + URLS + "."),
 )
@@ -63,7 +64,7 @@ from actvec.client.documents import Columns, Shard, open_documents
     type=click.Choice(["float16", "float32"]),
     default=FILE_DTYPE,
     show_default=True,
-    help="The dtype of the numbers.",
+    help="The dtype of the stored numbers.",
 )
 @click.option(
     "--rows-per-file",
@@ -92,8 +93,8 @@ from actvec.client.documents import Columns, Shard, open_documents
     default=60.0,
     show_default=True,
     help=(
-        "Save an unfinished shard or Parquet file after this time, so that a kill costs no more; "
-        "on the hub, at most every 600 seconds."
+        "Save an unfinished shard or Parquet file this often, so that a kill costs no more work "
+        "than that; to the hub, at most every 600 seconds."
     ),
 )
 @click.option(
@@ -101,8 +102,9 @@ from actvec.client.documents import Columns, Shard, open_documents
     type=click.IntRange(min=1),
     metavar="DOCUMENTS",
     help=(
-        "Documents in flight; one of more than 16,384 characters, or with a vector of more than "
-        "256 KiB, counts as several.  [default: twice as many as the server takes in]"
+        "The most documents in flight: sent, and not yet answered. One of more than 16,384 "
+        "characters, or with a vector of more than 256 KiB, counts as several.  [default: twice as "
+        "many as the server accepts from one stream]"
     ),
 )
 @retry_for_option
@@ -113,7 +115,7 @@ def stream(
     *,
     source: Path,
     asked: Asked,
-    out: str,
+    out: Path | str,
     format_: Format,
     dtype: Dtype,
     rows_per_file: int | None,

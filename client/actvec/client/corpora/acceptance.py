@@ -79,8 +79,8 @@ class WordLimits:
     def __post_init__(self) -> None:
         if self.least < 1 or (self.most is not None and self.most < self.least):
             raise ValueError(
-                f"a text of at least {self.least} and at most {self.most} words cannot be; the"
-                " first is 1 or more, the second no smaller"
+                f"no text has at least {self.least} and at most {self.most} words: the first"
+                " must be 1 or more, and the second no smaller"
             )
 
 

@@ -158,7 +158,7 @@ def inspect_documents(
         ValueError: `context` without a tokenizer.
     """
     if context is not None and tokenizer is None:
-        raise ValueError("a context is a number of tokens, which only a tokenizer can count")
+        raise ValueError("a context is a number of tokens; give a tokenizer to count them")
     failures: list[Failure] = []
     digests: set[bytes] = set()
     ids: set[int] = set()

@@ -44,8 +44,8 @@ class Sample:
             self.documents is None or self.candidates < self.documents
         ):
             raise ValueError(
-                f"{self.candidates} candidates for {self.documents or 'all'} documents: give as"
-                " many as documents or more, or none"
+                f"{self.candidates} candidates for {self.documents or 'all'} documents: give at"
+                " least as many candidates as documents, or none"
             )
 
     @property

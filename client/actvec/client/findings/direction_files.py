@@ -101,7 +101,7 @@ def write_gguf(path: str | Path, found: Direction, pool: str | None = None) -> t
     names = [one.name for one in stamp.pools]
     if pool is None and len(names) > 1:
         raise InvalidArgument(
-            f"a control vector is of one pool; there are: {', '.join(names)}", setting="pools"
+            f"a control vector holds one pool; choose one of: {', '.join(names)}", setting="pools"
         )
     name = names[0] if pool is None else canonical_pool(pool)
     if name not in names:
@@ -120,7 +120,9 @@ def write_gguf(path: str | Path, found: Direction, pool: str | None = None) -> t
     rows = dict(zip(blocks, found.direction[:, names.index(name)], strict=True))
     kept = {block: row for block, row in rows.items() if block > 0}
     if not kept:
-        raise InvalidArgument("a control vector cannot be added to the output of block 0")
+        raise InvalidArgument(
+            "a control vector in GGUF cannot be added to the output of block 0; take later layers"
+        )
     path = Path(path)
     with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, "controlvector")

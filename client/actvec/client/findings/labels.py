@@ -64,7 +64,7 @@ def two_labels(
                 f"no document has the label {wanted!r}; there are: {_named(counts)}", setting=name
             )
     if len(counts) < 2:
-        raise InvalidArgument(f"two labels are compared, and there are: {_named(counts) or 'none'}")
+        raise InvalidArgument(f"two labels are needed; there are: {_named(counts) or 'none'}")
     if positive is None:
         others = sorted(set(counts) - {negative})
         if len(others) > 2 - (negative is not None):
@@ -74,7 +74,9 @@ def two_labels(
             )
         positive = others[-1]
     if positive == negative:
-        raise InvalidArgument(f"{positive!r} cannot be compared with itself", setting="negative")
+        raise InvalidArgument(
+            f"both labels are {positive!r}; name two different ones", setting="negative"
+        )
     rest = sorted(set(counts) - {positive})
     if negative is None and len(rest) == 1:
         negative = rest[0]

@@ -204,7 +204,9 @@ def label_agreement(rows: NDArray[np.floating], labels: Sequence[Any] | NDArray[
 
 def _check_several(count: int) -> None:
     if count < 2:
-        raise InvalidArgument(f"neighbors take two documents or more, and there are {count}")
+        raise InvalidArgument(
+            f"neighbors need two documents or more, and the vectors are of {count}"
+        )
 
 
 def _in_each_pool(

@@ -180,7 +180,9 @@ def probe_figure(found: Probe) -> Any:
 
 def _check(counts: Counter[str]) -> dict[str, int]:
     if len(counts) < 2:
-        raise InvalidArgument(f"a probe tells two labels or more apart, and there is {len(counts)}")
+        raise InvalidArgument(
+            f"a probe needs two labels or more, and these documents have {len(counts)}"
+        )
     rare = min(counts, key=lambda label: counts[label])
     if counts[rare] < _FEWEST:
         raise InvalidArgument(

@@ -114,7 +114,8 @@ def whiten(
     layers, pools, width = vectors.shape
     if components is not None and (method != "pca" or not 1 <= components <= width):
         raise InvalidArgument(
-            f"components are of pca, from 1 to the width of {width}, not {components} of {method}",
+            f"components are from 1 to the width, {width}, and only for pca; not {components} for"
+            f" {method}",
             setting="components",
         )
     kept = width if components is None else components

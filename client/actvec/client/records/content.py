@@ -134,7 +134,11 @@ def _whole(value: object, what: str) -> int:
     # Accepts NumPy's integers, but neither True nor 1.0.
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{what} is a whole number, not {value!r:.80}")
-    number = int(value.__index__())
+    try:
+        number = int(value.__index__())
+    except TypeError:
+        # An array or a tensor of several numbers: a row of a batch.
+        raise TypeError(f"{what} is a whole number, not {value!r:.80}; is it a batch?") from None
     if not 0 <= number <= _LARGEST:
         raise ValueError(f"{what} is from 0 to {_LARGEST}, not {number}")
     return number

@@ -1,6 +1,8 @@
 """Inputs that a program may pass instead of a `Document`."""
 
+import math
 from collections.abc import Iterable, Mapping, Sized
+from os import PathLike
 from typing import Any
 
 from actvec.client.records.columns import NO_COLUMNS, as_columns
@@ -9,7 +11,7 @@ from actvec.client.records.vectors import Document, Failure
 
 Streamable = Document | Failure | str | tuple[str, str] | Mapping[str, Any]
 """A document; a text; an id and a text; or a dict of the attributes of `Document`, such as a row of
-a data set, whose other keys are ignored.
+a data set, whose other keys are ignored. None or NaN among them is a document that fails.
 """
 
 _SOURCES = ("text", "messages", "token_ids")
@@ -24,8 +26,16 @@ def check_several(documents: object) -> None:
     Raises:
         TypeError: it is a single document, or a data frame.
     """
+    if isinstance(documents, PathLike):
+        raise TypeError(
+            f"a stream takes an iterable of documents, not {type(documents).__name__};"
+            " open_documents reads those of a file or a folder"
+        )
     if isinstance(documents, str | bytes | Document | Mapping):
-        raise TypeError("a stream takes an iterable of documents; extract takes a single one")
+        raise TypeError(
+            "a stream takes an iterable of documents; extract takes a single one, and"
+            " open_documents reads those of a file or a folder"
+        )
     if hasattr(documents, "iterrows"):
         raise TypeError(
             "a stream takes an iterable of documents, and a data frame iterates over its columns;"
@@ -34,7 +44,7 @@ def check_several(documents: object) -> None:
 
 
 def as_document(item: Streamable, number: int) -> Document | Failure:
-    """Convert an item to a document, or to the reason why a dict is not one.
+    """Convert an item to a document, or to the reason why a dict or a missing value is not one.
 
     Args:
         item: The item.
@@ -48,14 +58,16 @@ def as_document(item: Streamable, number: int) -> Document | Failure:
     if isinstance(item, str):
         return Document(str(number), item)
     if isinstance(item, tuple) and len(item) == 2:
-        return Document(*item)
+        return _pair(*item)
+    if _is_missing(item):
+        return _missing(str(number))
     if not isinstance(item, Mapping):
         raise TypeError(
-            "a document is a Document, a str, an (id, text) pair or a dict, not"
-            f" {type(item).__name__}"
+            f"document {number}: a document is a Document, a str, an (id, text) pair or a dict,"
+            f" not {type(item).__name__}"
         )
     given = item.get("id")
-    document_id = str(number) if given is None else str(given)
+    document_id = str(number) if _is_missing(given) else str(given)
     sources = {name: item[name] for name in _SOURCES if item.get(name) is not None}
     if not sources:
         message = (
@@ -63,6 +75,25 @@ def as_document(item: Streamable, number: int) -> Document | Failure:
         )
         return Failure(document_id, "INVALID_ARGUMENT", message, "text")
     return make_document(document_id, sources, item.get("spans"), item.get("columns"))
+
+
+def _pair(document_id: Any, text: Any) -> Document | Failure:
+    if hasattr(document_id, "__index__") and not isinstance(document_id, bool):
+        document_id = str(document_id)
+    if isinstance(document_id, str) and _is_missing(text):
+        return _missing(document_id)
+    return Document(document_id, text)
+
+
+def _is_missing(value: object) -> bool:
+    """Whether a value is None or one of pandas' marks of a missing value: NaN, NA, NaT."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in {"NAType", "NaTType"}
+
+
+def _missing(document_id: str) -> Failure:
+    return Failure(document_id, "INVALID_ARGUMENT", "the text is missing", "text")
 
 
 def make_document(

@@ -204,6 +204,11 @@ def check_known(name: str, value: object, known: tuple[str, ...]) -> None:
 
 
 def _layers(given: Iterable[int]) -> tuple[int, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"layers are a list of blocks' numbers, not {given!r:.80}; write layers=[8], range(9)"
+            " or client.info().layers_on_offer"
+        )
     layers = tuple(given)
     for layer in layers:
         if isinstance(layer, bool) or not hasattr(layer, "__index__"):
@@ -211,5 +216,5 @@ def _layers(given: Iterable[int]) -> tuple[int, ...]:
         if layer < 0:
             raise ValueError(f"layers are numbered from 0, not {layer}")
     if len(set(layers)) < len(layers):
-        raise ValueError(f"layers are each named once, not {', '.join(map(str, layers))}")
+        raise ValueError(f"each layer must be named once, not {', '.join(map(str, layers))}")
     return tuple(sorted(int(layer) for layer in layers))

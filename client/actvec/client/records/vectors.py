@@ -88,7 +88,7 @@ class Document:
         sources = {"text": text, "messages": messages, "token_ids": token_ids}
         given = [name for name, value in sources.items() if value is not None]
         if not given:
-            raise TypeError("a document has a text, messages or token_ids, and not None for each")
+            raise TypeError("a document needs a text, messages or token_ids; all are None")
         if len(given) > 1:
             raise ValueError(f"a document has one of {', '.join(sources)}, not {len(given)}")
         # A frozen dataclass can set its attributes only like this.

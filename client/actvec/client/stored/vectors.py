@@ -153,7 +153,9 @@ class StoredVectors:
                 f" {self.ids[0]!r}"
             )
         if len(found) > 1:
-            raise InvalidArgument(f"{len(found)} documents have the id {document_id!r}")
+            raise InvalidArgument(
+                f"{len(found)} documents have the id {document_id!r}; take one with a unique id"
+            )
         return found[0]
 
     def pick(

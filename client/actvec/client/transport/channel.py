@@ -91,17 +91,20 @@ def call_metadata(
     for name, value in metadata:
         if not _HEADER.fullmatch(name) or name.startswith("grpc-") or name.endswith("-bin"):
             raise InvalidArgument(
-                f"{name!r} is no header that can be given: use letters, digits, '.', '_' and '-',"
+                f"{name!r} cannot be the name of a header: use letters, digits, '.', '_' and '-',"
                 " and neither grpc-... nor ...-bin",
                 setting="headers",
             )
         if not (value.isascii() and value.isprintable()):
             raise InvalidArgument(
-                f"the header {name} consists of printable ASCII characters", setting="headers"
+                f"the value of header {name} has characters other than printable ASCII",
+                setting="headers",
             )
     token = (token or "").strip()
     if not (token.isascii() and token.isprintable()):
-        raise InvalidArgument("a token consists of printable ASCII characters")
+        raise InvalidArgument(
+            "the token has characters other than printable ASCII; was it copied whole?"
+        )
     if token:
         metadata.append(("authorization", f"Bearer {token}"))
     if metadata and target is not None and not (target.encrypted or target.is_loopback):

@@ -55,7 +55,9 @@ class Tokens:
         # All are compared, so that the time taken does not tell which one was near.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         if not any(matches):
-            raise UnauthenticatedError("this server does not know the token")
+            raise UnauthenticatedError(
+                "this server does not know the token; ask its operator for a valid one"
+            )
         return digest.hex()
 
     def _read(self) -> tuple[bytes, ...]:
@@ -83,7 +85,10 @@ class Tokens:
         for token in tokens:
             # A token that cannot travel in a header would lock its owner out without a reason.
             if not (token.isascii() and token.isprintable() and " " not in token):
-                raise StartupError("a token consists of printable ASCII characters without spaces")
+                raise StartupError(
+                    "a token has spaces, or characters other than printable ASCII; correct it in "
+                    "the token file, or in ACTVEC_TOKEN"
+                )
         return tuple(sorted(map(_digest, tokens)))
 
 

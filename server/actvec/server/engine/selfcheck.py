@@ -65,8 +65,8 @@ class SelfCheck:
     """The documents of the check, and the model's own states of them.
 
     Attributes:
-        documents: int64 ids `[T]`: the short one, the long one, one of a length that blocked
-            attention handles, if there is any here, and the short one again.
+        documents: int64 ids `[T]`: the short one, the long one, one for each way in which
+            blocked attention handles a length here, and the short one again.
         expected: Their states from transformers, one document at a time.
         longest: Tokens of the longest document that the check covers.
         tolerance: Relative L2 error allowed in a document's states.
@@ -102,8 +102,9 @@ class SelfCheck:
         pace = _PASSES * (time.monotonic() - began) / len(short)
         longest, length = _lengths(model.thresholds, longest, pace, seconds)
         lengths = [length]
-        if (blocks := Blocks.of(model.module)) and longest >= blocks.lengths.start:
-            lengths.append(min(longest, blocks.lengths.start + _SHORT))
+        if blocks := Blocks.of(model.module):
+            starts = [start for start in blocks.starts if start <= longest]
+            lengths += [min(longest, start + _SHORT) for start in starts]
         others = [random.integers(0, model.vocabulary, length) for length in lengths]
         documents = [short, *others, short]
         states = [first, *(plain.layer_states([ids], points) for ids in documents[1:])]
@@ -273,7 +274,7 @@ def _check_hidden_states(plain: PlainEngine, ids: Ids) -> None:
         for first in (1, 0)
     ):
         raise StartupError(
-            f"cannot serve {plain.card.model!r}: what its blocks return is not its residual stream"
+            f"cannot serve {plain.card.model!r}: its blocks do not return its residual stream"
         )
 
 

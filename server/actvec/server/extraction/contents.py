@@ -85,7 +85,7 @@ class ChatContent:
             InputError: there are none.
         """
         if not self.messages:
-            raise InputError("messages", "are none; a chat has at least one")
+            raise InputError("messages", "are empty; a chat needs at least one message")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ class IdsContent:
             InputError: there are none, or a span is outside.
         """
         if not len(self.ids):
-            raise InputError("token_ids", "are none; a document has at least one")
+            raise InputError("token_ids", "are empty; a document needs at least one")
         check_spans(self.spans, len(self.ids), "there are", "tokens")
 
 

@@ -220,7 +220,7 @@ class MeanJob:
         committed = await self.commit()
         if not committed.accumulator.documents:
             raise JobMismatchError(
-                f"job {self.settings.job} has no document in it: there is nothing to average"
+                f"job {self.settings.job} has no documents, so there is nothing to average"
                 f"{committed.first_reason()}"
             )
         record = self.settings.record_of(committed)

@@ -161,12 +161,16 @@ class Centerings:
             return f"has states of {record.d_model} numbers; this model has {self._d_model}"
         # A mean made elsewhere may name no model; then only its width can be checked.
         if record.model is None:
-            return "is of averaged layers; these are separate" if asked.separate_layers else ""
+            return (
+                "is of averaged layers; the requested vectors have separate ones"
+                if asked.separate_layers
+                else ""
+            )
         if not record.model.can_center(asked):
             return f"is of {record.model}; this server has {asked}"
         if record.prepend_bos != prepend_bos:
             return (
-                f"was made with prepend_bos {record.prepend_bos}, and these vectors are asked for "
-                f"with prepend_bos {prepend_bos}"
+                f"was made with prepend_bos {record.prepend_bos}, but the request has "
+                f"prepend_bos {prepend_bos}"
             )
         return ""

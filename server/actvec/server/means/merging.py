@@ -1,13 +1,13 @@
 """The exact merge of means of disjoint documents."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import MeanMismatchError
 from actvec.server.means.format import MOST_DOCUMENTS, MeanTensors
 from actvec.server.means.record import MeanRecord, SkippedDocuments, by_reason
-from actvec.server.model.stamp import ModelStamp, Truncation
 
 
 class Merge:
@@ -33,9 +33,10 @@ class Merge:
         """
         if self.total is None:
             self._first = record
-        elif _settings(record) != _settings(self._first):
+        elif differing := _differing(_settings(self._first), _settings(record)):
             raise MeanMismatchError(
-                f"means {self._first.name} and {record.name} differ in model, layers or settings"
+                f"means {self._first.name} and {record.name} differ in {', '.join(differing)}; "
+                "only means of the same model, layers and settings merge"
             )
         added = tensors.accumulator
         if added is None:
@@ -103,15 +104,17 @@ def merged(
     return merge.total, merge.record(name)
 
 
-def _settings(
-    record: MeanRecord,
-) -> tuple[ModelStamp | None, bool, Truncation | None, str, bool]:
-    """Return the settings in which means must agree to share a record."""
-    states = record.model and record.model.states()
-    return (
-        states,
-        record.prepend_bos,
-        record.truncation,
-        record.chat_template_kwargs,
-        record.add_generation_prompt,
-    )
+def _settings(record: MeanRecord) -> dict[str, Any]:
+    """The settings in which means must agree to share a record; of no model, without its own."""
+    states = {} if record.model is None else asdict(record.model.states())
+    return states | {
+        "prepend_bos": record.prepend_bos,
+        "truncation": record.truncation,
+        "chat_template_kwargs": record.chat_template_kwargs,
+        "add_generation_prompt": record.add_generation_prompt,
+    }
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The names of the settings that differ."""
+    return [name for name in {**one, **other} if one.get(name) != other.get(name)]

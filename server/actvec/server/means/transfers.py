@@ -161,7 +161,9 @@ class Arriving:
             StorageError: the disk is full or cannot be written.
         """
         if self.received + len(piece) > self.size:
-            raise InputError("file", f"goes beyond the {self.size} bytes")
+            raise InputError(
+                "file", f"has more than the {self.size} bytes that were announced; send it again"
+            )
         # Not "ab", which would make the file again that a cancelled call has removed.
         with storing(f"mean {self._name}"), self._path.open("r+b") as file:
             file.seek(self.received)
@@ -180,7 +182,7 @@ class Arriving:
                 "file", f"ended after {self.received} of {self.size} bytes; send it again"
             )
         if self._hash.hexdigest() != self._sha256:
-            raise InputError("file", "has another SHA-256 than was announced; send it again")
+            raise InputError("file", "does not have the SHA-256 that was announced; send it again")
 
     def content(self) -> bytes:
         """Read all of it.

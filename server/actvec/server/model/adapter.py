@@ -56,7 +56,7 @@ def find_adapter(adapter: str, revision: str | None = None) -> Adapter:
         return Adapter(adapter, snapshot.commit, snapshot.directory)
     if revision is not None:
         raise StartupError(
-            f"adapter {adapter!r} is not of the hub, and so has no revision {revision!r} to choose"
+            f"adapter {adapter!r} is not on the hub, so it has no revision {revision!r}; name none"
         )
     if not (path / ADAPTER.config).is_file():
         raise StartupError(f"{adapter!r} is not an adapter: it has no {ADAPTER.config}")

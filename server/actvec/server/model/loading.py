@@ -187,7 +187,8 @@ def _checked_highest(max_layer: int | None, layers: tuple[int, ...], n_layers: i
     _checked_layers((highest,), n_layers)
     if highest < layers[-1]:
         raise StartupError(
-            f"the last layer that can be asked of is {highest}, and {layers[-1]} is a target layer"
+            f"the highest layer on offer is {highest}, below {layers[-1]}, a layer that requests "
+            "use by default"
         )
     return highest
 
@@ -207,8 +208,8 @@ def _context(config: Any) -> int:
             return number
     raise StartupError(
         (
-            f"the config of this {config.model_type!r} model does not name the "
-            "tokens that a document may have"
+            f"the config of this {config.model_type!r} model does not name its context, the most "
+            "tokens of a document"
         ),
         setting="context",
     )

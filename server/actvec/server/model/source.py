@@ -57,7 +57,7 @@ def located(model: str, revision: str | None) -> Iterator[Source]:
         return
     if revision is not None:
         raise StartupError(
-            f"model {model!r} is not of the hub, and so has no revision {revision!r} to choose"
+            f"model {model!r} is not on the hub, so it has no revision {revision!r}; name none"
         )
     if model == "demo":
         with tempfile.TemporaryDirectory(prefix="actvec-demo-") as directory:

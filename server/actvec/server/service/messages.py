@@ -44,30 +44,34 @@ def truncation_message(truncation: Truncation | None) -> "vectors_pb2.Truncation
     return _TRUNCATION_NAMES[truncation]
 
 
-def document_vector(document: PooledDocument, encoding: Encoding) -> vectors_pb2.DocumentVector:
-    """Encode a document's vector.
+def fill_vector(
+    message: vectors_pb2.DocumentVector, document: PooledDocument, encoding: Encoding
+) -> None:
+    """Encode a document's vector into a message.
 
     Raises:
         EncodingRangeError: a number does not fit the encoding.
     """
-    return vectors_pb2.DocumentVector(
-        vector=encode_vector(document.values, encoding),
-        tokens=document.tokens,
-        tokens_used=document.tokens_used,
-        truncated=document.truncated,
-        smallest_count=document.smallest_count,
-        bos=document.bos,
-        source=_SOURCES[document.source],
-    )
+    message.tokens = document.tokens
+    message.tokens_used = document.tokens_used
+    message.truncated = document.truncated
+    message.smallest_count = document.smallest_count
+    message.bos = document.bos
+    message.source = _SOURCES[document.source]
+    _fill_numbers(message.vector, document.values, encoding)
 
 
-def encode_vector(values: NDArray[np.float32], encoding: Encoding) -> vectors_pb2.Vector:
+def _fill_numbers(
+    message: vectors_pb2.Vector, values: NDArray[np.float32], encoding: Encoding
+) -> None:
     """Encode a vector, float32 `[L, K, D]`.
 
     Raises:
         EncodingRangeError: a number does not fit float16.
     """
-    message = vectors_pb2.Vector(dimensions=values.size, encoding=encoding, shape=values.shape)
+    message.dimensions = values.size
+    message.encoding = encoding
+    message.shape.extend(values.shape)
     if encoding == VECTOR_ENCODING_VALUES:
         message.values.extend(values.reshape(-1).tolist())
     elif encoding == VECTOR_ENCODING_FLOAT16:
@@ -81,7 +85,6 @@ def encode_vector(values: NDArray[np.float32], encoding: Encoding) -> vectors_pb
         message.data = halves.tobytes()
     else:
         message.data = values.astype("<f4", copy=False).tobytes()
-    return message
 
 
 def pool_messages(pools: Sequence[Pool]) -> list[vectors_pb2.Pool]:

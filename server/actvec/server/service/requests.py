@@ -80,7 +80,7 @@ def parse_settings(
         raise VectorTooLargeError(
             "settings",
             f"ask for vectors of {target.rows} x {len(pools)} x {card.d_model} = {numbers} numbers "
-            f"(layers, pools, width); at most {limits.vector_numbers} are given. Ask for fewer "
+            f"(layers, pools, width); the limit is {limits.vector_numbers}. Ask for fewer "
             "layers or pools at a time",
         )
     return Settings(
@@ -116,7 +116,9 @@ def _parse_pools(message: vectors_pb2.VectorSettings) -> tuple[Pool, ...]:
             )
         return PRESETS[MODE_NAMES[message.mode]]
     if message.mode != MODE_UNSPECIFIED:
-        raise RequestError("settings.pools", "are named together with a mode; name only one")
+        raise RequestError(
+            "settings.pools", "are named together with a mode; give one or the other"
+        )
     if len(message.pools) > MOST_POOLS:
         raise RequestError(
             "settings.pools", f"are {len(message.pools)}; a vector has at most {MOST_POOLS}"
@@ -142,7 +144,7 @@ def parse_target(
     """
     layers, hook = tuple(message.layers), message.hook or card.hook
     if any(one >= other for one, other in pairwise(layers)):
-        raise RequestError(f"{prefix}layers", "are not ascending, each once")
+        raise RequestError(f"{prefix}layers", "must be ascending, each named once")
     offer = card.layers_on_offer
     if layers and layers[-1] not in offer:
         more = (
@@ -152,7 +154,7 @@ def parse_target(
         )
         raise RequestError(
             f"{prefix}layers",
-            f"name layer {layers[-1]}, and layers {offer[0]} to {offer[-1]} are loaded{more}",
+            f"name layer {layers[-1]}, but only layers {offer[0]} to {offer[-1]} are loaded{more}",
         )
     if hook not in card.hooks:
         raise RequestError(
@@ -234,7 +236,10 @@ class SentDocument:
 
 def parse_content(message: vectors_pb2.Document) -> Content | RequestError:
     """Parse a document; return an error if its content is unreadable."""
-    spans = tuple(Span(span.name, span.start, span.end) for span in message.spans)
+    # Only if there are any: to look at an empty list, protobuf takes a piece of memory, and after
+    # 10,000 that are freed it trims the heap, see `VectorsCall._finish`.
+    given = next((value for field, value in message.ListFields() if field.name == "spans"), ())
+    spans = tuple(Span(span.name, span.start, span.end) for span in given)
     kind = message.WhichOneof("content")
     if kind == "messages":
         if spans:

@@ -15,7 +15,7 @@ from actvec.server.rpc.idle import until_idle
 from actvec.server.service.mean_methods import MeanMethods
 from actvec.server.service.mean_stream import MeanCall
 from actvec.server.service.messages import (
-    document_vector,
+    fill_vector,
     mode_messages,
     stamp_message,
     vector_stamp,
@@ -61,10 +61,11 @@ class ActivationVectorService(MeanMethods):
             document = await self._extractor.extract(parse_request(request), recipe)
         except InputError as error:
             raise of_document(error) from None
-        return vectors_pb2.ExtractVectorResponse(
-            vector=document_vector(document, encoding),
-            stamp=vector_stamp(card, recipe, ACTVEC_VERSION),
+        response = vectors_pb2.ExtractVectorResponse(
+            stamp=vector_stamp(card, recipe, ACTVEC_VERSION)
         )
+        fill_vector(response.vector, document, encoding)
+        return response
 
     async def StreamVectors(
         self, requests: AsyncIterator[vectors_pb2.StreamVectorsRequest]

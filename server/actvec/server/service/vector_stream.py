@@ -3,16 +3,18 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import lru_cache
+from typing import NamedTuple
 
 from actvec.server.budget import purse
 from actvec.server.engine.pools import Pools
 from actvec.server.errors import DrainingError, InputError, RequestError
 from actvec.server.extraction.extractor import Extractor
-from actvec.server.extraction.recipe import Recipe
+from actvec.server.extraction.recipe import PooledDocument, Recipe
 from actvec.server.extraction.settings import Settings
 from actvec.server.model.text.tokenizer import TokenizedDocument
-from actvec.server.rpc.status import status_of
-from actvec.server.service.messages import document_vector, vector_stamp
+from actvec.server.rpc.status import Status, status_of
+from actvec.server.service.messages import fill_vector, vector_stamp
 from actvec.server.service.requests import (
     Encoding,
     SentDocument,
@@ -24,7 +26,6 @@ from actvec.v1.vectors_pb2 import (
     VECTOR_ENCODING_FLOAT32,
     DocumentError,
     DocumentResult,
-    DocumentVector,
     StreamVectorsRequest,
     StreamVectorsResponse,
 )
@@ -37,6 +38,13 @@ _ID_BYTES = 1024
 
 # Limit on the bytes of one stream's vectors inside the server at a time.
 _RESULT_BYTES = 128 << 20
+
+
+class _Name(NamedTuple):
+    """What names a document in its result."""
+
+    id: str
+    sequence: int
 
 
 class VectorsCall:
@@ -55,7 +63,8 @@ class VectorsCall:
         self._encoding: Encoding = VECTOR_ENCODING_FLOAT32
         self._window = asyncio.Semaphore(extractor.limits.stream_documents)
         self._inside = 0
-        self._results: deque[DocumentResult] = deque()
+        self._responses: deque[StreamVectorsResponse] = deque()
+        self._filled = 0
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._stopped: Exception | None = None
@@ -96,10 +105,13 @@ class VectorsCall:
         if self._stopped is not None:
             reader.cancel()
         try:
-            while results := await self._next_results(reader):
-                yield StreamVectorsResponse(results=results)
-                self._inside -= len(results)
-                for _ in results:
+            while (response := await self._next_response(reader)) is not None:
+                results = len(response.results)
+                yield response
+                # Not kept while the next one is awaited.
+                del response
+                self._inside -= results
+                for _ in range(results):
                     self._window.release()
         finally:
             reader.cancel()
@@ -151,63 +163,79 @@ class VectorsCall:
                 field = f"documents[{index}].id"
                 outcome = RequestError(field, f"is longer than {_ID_BYTES} bytes")
             # Without the text, which is no longer needed.
-            result = DocumentResult(id=document.id, sequence=document.sequence)
+            name = _Name(document.id, document.sequence)
             if isinstance(outcome, InputError):
-                self._finish(result, _document_error(outcome))
+                self._finish(name, outcome)
                 continue
             try:
                 step = recipe.step_document(outcome)
             except Exception as error:  # a pool that somebody registered may raise anything
-                self._finish(result, _document_error(error))
+                self._finish(name, error)
                 continue
             try:
-                await self._lane.put(step, step.tokens, self._answer(result, outcome, recipe))
+                await self._lane.put(step, step.tokens, self._answer(name, outcome, recipe))
             except BaseException:
                 # Not queued, so there will be no answer.
                 self._inside -= 1
                 raise
 
     def _answer(
-        self, result: DocumentResult, tokens: TokenizedDocument, recipe: Recipe
+        self, name: _Name, tokens: TokenizedDocument, recipe: Recipe
     ) -> Callable[[Pools | Exception], None]:
         """Return the callback for the engine's outcome of a document."""
 
         def answer(outcome: Pools | Exception) -> None:
             if isinstance(outcome, Exception):
-                self._finish(result, _document_error(outcome))
+                self._finish(name, outcome)
                 return
             try:
                 vector = recipe.vector(tokens, outcome)
-                self._finish(result, document_vector(vector, self._encoding))
             except Exception as error:
-                self._finish(result, _document_error(error))
+                self._finish(name, error)
+            else:
+                self._finish(name, vector)
 
         return answer
 
-    def _finish(self, result: DocumentResult, outcome: DocumentVector | DocumentError) -> None:
-        if isinstance(outcome, DocumentVector):
-            result.vector.CopyFrom(outcome)
+    def _finish(self, name: _Name, outcome: PooledDocument | Exception) -> None:
+        """Write a document's result into the last response, or a new one if that is full.
+
+        A message of its own for each result would be copied, and freed. After every 10,000 pieces
+        of memory that its messages free, protobuf returns all free memory of the heap to the
+        system: up to a tenth of a second per gigabyte, in which no other thread runs. Each message
+        is at least one piece, and so is each look at a submessage or list that is not set.
+        """
+        if not self._responses or self._filled >= _MESSAGE_BYTES:
+            self._responses.append(StreamVectorsResponse())
+            self._filled = 0
+        result = self._responses[-1].results.add(id=name.id, sequence=name.sequence)
+        if not isinstance(outcome, Exception):
+            try:
+                fill_vector(result.vector, outcome, self._encoding)
+            except Exception as error:
+                result.MergeFrom(_error_result(error))
         else:
-            result.error.CopyFrom(outcome)
-        self._results.append(result)
+            result.MergeFrom(_error_result(outcome))
+        self._filled += result.ByteSize()
         self._changed.set()
 
-    async def _next_results(self, reader: asyncio.Task[None]) -> list[DocumentResult]:
-        """Return ready results, at least one and about a full message; empty at the end."""
-        while not self._results:
+    async def _next_response(self, reader: asyncio.Task[None]) -> StreamVectorsResponse | None:
+        """Return ready results, at least one and about a full message; None at the end."""
+        while not self._responses:
             if reader.done() and not self._inside:
-                return []
+                return None
             self._changed.clear()
             await self._changed.wait()
-        results = [self._results.popleft()]
-        size = results[0].ByteSize()
-        while self._results and size < _MESSAGE_BYTES:
-            results.append(self._results.popleft())
-            size += results[-1].ByteSize()
-        return results
+        return self._responses.popleft()
 
 
-def _document_error(error: Exception) -> DocumentError:
-    """Encode why a document has no vector."""
-    status = status_of(of_document(error) if isinstance(error, InputError) else error)
-    return DocumentError(code=status.code.value[0], message=status.message, field=status.field)
+def _error_result(error: Exception) -> DocumentResult:
+    """Return the result that says why a document has no vector; without the document's name."""
+    return _result_of(status_of(of_document(error) if isinstance(error, InputError) else error))
+
+
+# A message of thousands of documents may have one error as many times.
+@lru_cache(maxsize=16)
+def _result_of(status: Status) -> DocumentResult:
+    error = DocumentError(code=status.code.value[0], message=status.message, field=status.field)
+    return DocumentResult(error=error)

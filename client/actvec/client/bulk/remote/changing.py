@@ -46,7 +46,7 @@ def change(
             if time.monotonic() + busy.seconds > ends:
                 raise
             time.sleep(busy.seconds)
-    raise OSError(f"others changed {store.url} during each of {_TRIES} attempts")
+    raise OSError(f"others changed {store.url} during each of {_TRIES} attempts; try again later")
 
 
 def read_file(url: str, setting: str) -> bytes:

@@ -29,10 +29,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Make the vectors of this many documents again.",
+    help="Compute the vectors of this many documents again.",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Another number selects other documents."
+    "--seed", type=int, default=0, show_default=True, help="The seed that selects these documents."
 )
 @click.option(
     "--tolerance",
@@ -54,12 +54,13 @@ def check(
     columns: Columns,
     as_json: bool,
 ) -> None:
-    """Check a folder of vectors: make some of them again, on any server.
+    """Check a folder of vectors: compute some of them again, on any server.
 
     `check` compares the files with their checksums, and the vectors of some documents with those
-    that the server makes now. INPUT is the corpus of FOLDER; a folder of `stream` knows its own. If
-    the stamp of FOLDER does not fit the server, `check` prints the field that differs, and the
-    command that starts the right server. The exit code is 1 if anything does not agree.
+    that the server computes now. INPUT is the corpus of FOLDER; by default the one that
+    the folder's manifest names. If the server has another model or other settings than the
+    stamp of FOLDER, `check` prints the field that differs, and the command that starts the right
+    server. The exit code is 1 if anything does not agree.
     """
     documents = open_documents(source or _source(vectors), columns=columns)
     with server.connect() as client:

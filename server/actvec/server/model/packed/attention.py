@@ -166,7 +166,7 @@ def _attend_each(
     window: int | None,
 ) -> torch.Tensor:
     """Call torch's attention once per document: on a CPU this loop costs less than any padding."""
-    _, heads, tokens, _ = query.shape
+    _, heads, tokens, d_head = query.shape
     out = query.new_empty(1, tokens, heads, value.shape[-1])
     blocks = segments.blocks
     start = 0
@@ -175,7 +175,7 @@ def _attend_each(
         start += length
         # If no document exceeds the window, this is plain causal attention.
         mask = _band(range(length), window, query.device) if window and length > window else None
-        if mask is None and blocks is not None and length in blocks.lengths:
+        if mask is None and blocks is not None and blocks.faster(length, d_head):
             document = (query[0, :, one], key[0, :, one], value[0, :, one])
             blocks.attend(*document, out[0, one], scaling=scaling)
             continue

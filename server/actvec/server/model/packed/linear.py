@@ -30,13 +30,22 @@ def has_kernels(dtype: torch.dtype) -> bool:
     )
 
 
+def multiply(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`x @ weight.T + bias` by oneDNN's kernels, for `x` `[..., in_features]`.
+
+    It calls the operator that torch.compile substitutes for a linear layer with frozen weights;
+    torch has no public name for it.
+    """
+    product = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return cast("torch.Tensor", product)
+
+
 class PackedLinear(nn.Module):
     """`x @ weight.T + bias`, with those of `linear`, for `x` `[..., in_features]`.
 
     Needs oneDNN's kernels for the weights' dtype (`has_kernels`).
-
-    It calls the operator that torch.compile substitutes for a linear layer with frozen weights;
-    torch has no public name for it.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -46,5 +55,4 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The product `[..., out_features]`."""
-        product = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
-        return cast("torch.Tensor", product)
+        return multiply(x, self._weight, self._bias)

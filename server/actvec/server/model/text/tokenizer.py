@@ -265,7 +265,7 @@ class Tokenizer:
             raise InputError(
                 source.value,
                 f"has the token {self._backend.id_to_token(largest)!r} (id {largest}), which this "
-                f"model does not know: its embedding has {self._vocabulary} ids; take it out of "
+                f"model does not know: its embedding has {self._vocabulary} ids; remove it from "
                 "the text",
             )
 
