@@ -113,12 +113,10 @@ def main() -> None:
         others = list(dict.fromkeys(tests for folder in near for tests in CORE[folder][1]))
         imported = import_everything(functions, [*near.values(), *others])
         covering = Covering(BUILD / "covering.json", imported)
-        for folder, tests in near.items():
+        # All of them first: a test that is among the quick ones is not tried as a slow one.
+        for tests in (*near.values(), *others):
             covering.collect(root, functions, tests)
-            of_folder = [mutant for mutant in sample if mutant.folder == folder]
-            try_all(of_folder, covering, answers, wide=False)
-        for tests in others:
-            covering.collect(root, functions, tests)
+        try_all(sample, covering, answers, wide=False)
         try_all(sample, covering, answers, wide=True)
         warm.close()
     survivors = answers.survivors(sample)

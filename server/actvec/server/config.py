@@ -81,7 +81,9 @@ class ModelOptions:
     ] = "auto"
     context: Annotated[
         int | None,
-        Setting("The model's context in tokens; needed only if its config does not name it."),
+        Setting(
+            "The model's context in tokens, instead of its config's; needed if that names none."
+        ),
     ] = None
     check_seconds: Annotated[
         float,

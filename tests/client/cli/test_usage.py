@@ -122,6 +122,33 @@ def test_folders_in_use_are_refused(actvec, tmp_path, monkeypatch, command):
     assert actvec(*command, "--out", tmp_path)[0] == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("extract", "--text", TEXT, "--mode", "short"), ("stream", "texts", "--mode", "short")],
+    ids=lambda command: command[0],
+)
+def test_paths_of_no_shell_are_read(actvec, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text(TEXT)
+    assert actvec(*command, "--out=~/vectors")[0] == 0
+    assert list(Path("home/vectors").glob("*.safetensors"))
+    code, _, errors = actvec(*command, "--out", "")
+    assert code == 2
+    assert "'--out': it is empty" in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "texts"]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("sream", "'stream'"), ("directions", "'direction'")]
+)
+def test_misspelled_verb_names_the_one_meant(actvec, written, meant):
+    code, _, errors = actvec(written)
+    assert code == 2
+    assert f"Did you mean {meant}" in errors
+
+
 def test_extract_reads_standard_input_by_default(demo_server, tmp_path):
     program = start(
         *("--target", demo_server.target, "extract", "-", "--mode", "short"),

@@ -69,6 +69,20 @@ def test_a_named_column_holds_any_source(tmp_path, name, write, value, document)
     assert list(open_documents(tmp_path / name, columns=Columns("mine"))) == [document]
 
 
+@FORMATS
+def test_fields_that_no_template_reads_are_ignored(tmp_path, name, write):
+    chat = [one | {"country": "NZ", "tool_calls": [], "name": None} for one in CHAT]
+    write(tmp_path / name, [{"messages": chat}])
+    assert list(open_documents(tmp_path / name)) == [Document("1", messages=CHAT)]
+
+
+@FORMATS
+def test_a_content_may_be_one_part_of_text(tmp_path, name, write):
+    chat = [one | {"content": [{"type": "text", "text": one["content"]}]} for one in CHAT]
+    write(tmp_path / name, [{"messages": chat}])
+    assert list(open_documents(tmp_path / name)) == [Document("1", messages=CHAT)]
+
+
 @pytest.mark.parametrize("name", ["c.jsonl", "c.parquet"])
 @pytest.mark.parametrize(
     ("record", "field", "reason"),

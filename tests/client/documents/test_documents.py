@@ -24,6 +24,7 @@ def test_folder_yields_texts_by_name(tmp_path):
     (tmp_path / "b.txt").write_text("second")
     (tmp_path / "a.txt").write_text("first")
     (tmp_path / "notes.md").write_text("no document")
+    (tmp_path / "._a.txt").write_bytes(b"\x00\x05\x16\x07 of a Mac")
     source = open_documents(tmp_path)
     assert source.count == 2
     assert list(source) == [Document("a", "first"), Document("b", "second")]

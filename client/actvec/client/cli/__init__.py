@@ -5,6 +5,7 @@ import io
 import re
 import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any
@@ -51,6 +52,21 @@ class _LazyGroup(Verbs):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return [*_VERBS, *(one.name for one in entry_points(group=_OTHERS))]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; an unknown one is an error that names those like it.
+
+        click names those of other groups itself, but knows none of this one.
+        """
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if like := get_close_matches(args[0], self.list_commands(ctx)):
+                meant = " or ".join(map(repr, like))
+                raise click.UsageError(f"{error.message} Did you mean {meant}?", ctx) from None
+            raise
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name in _VERBS:

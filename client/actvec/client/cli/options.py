@@ -1,5 +1,6 @@
 """Options that several verbs have, and the way from them to a client."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -213,7 +214,7 @@ class OutPath(click.Path):
                 param,
                 ctx,
             )
-        return super().convert(value, param, ctx)
+        return super().convert(_local(self, value, param, ctx), param, ctx)
 
 
 class PathOrUrl(click.Path):
@@ -232,7 +233,23 @@ class PathOrUrl(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path or the URL that a text names."""
-        return value if is_remote(value) else super().convert(value, param, ctx)
+        if is_remote(value):
+            return value
+        return super().convert(_local(self, value, param, ctx), param, ctx)
+
+
+def _local(
+    kind: click.Path, value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> Any:
+    """A written path with a leading `~` as the home directory; an empty one is refused.
+
+    A shell does not replace `~` in `--out=~/vectors`, and `rm -r ~` would not remove a folder of
+    that name. The value of an unset variable is empty, and would stand for this folder. The home
+    of an unknown user stays as written.
+    """
+    if value == "":
+        kind.fail("it is empty; name a path, or . for this folder", param, ctx)
+    return os.path.expanduser(value)
 
 
 class _ShardType(click.ParamType[Shard]):

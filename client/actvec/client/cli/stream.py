@@ -23,6 +23,7 @@ from actvec.client.cli.foreign import say
 from actvec.client.cli.options import (
     URLS,
     Connect,
+    PathOrUrl,
     json_option,
     kept_column_options,
     retry_for_option,
@@ -41,7 +42,7 @@ from actvec.client.documents import Columns, Shard, open_documents
 @vector_options()
 @click.option(
     "--out",
-    type=click.Path(),
+    type=PathOrUrl(),
     required=True,
     help=("The folder to write to; created if missing. For shards and parquet also " + URLS + "."),
 )
@@ -114,7 +115,7 @@ def stream(
     *,
     source: Path,
     asked: Asked,
-    out: str,
+    out: Path | str,
     format_: Format,
     dtype: Dtype,
     rows_per_file: int | None,

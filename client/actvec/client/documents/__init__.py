@@ -49,9 +49,9 @@ def open_documents(
 ) -> DocumentSource:
     """Open the documents of a folder of `.txt` files, of JSON lines or of a `.parquet` file.
 
-    The id of a text file is its name without `.txt`; files come in the order of their names. The id
-    of a line or row is its `id`, a string or an integer, or the number of the line or row from 1.
-    Blank lines are skipped.
+    The id of a text file is its name without `.txt`; files come in the order of their names, and
+    hidden ones (`._a.txt`) are no documents. The id of a line or row is its `id`, a string or an
+    integer, or the number of the line or row from 1. Blank lines are skipped.
 
     Args:
         path: The folder or the file: `.jsonl` or `.json`, also with `.gz` or `.zst`, or `.parquet`.
@@ -102,8 +102,13 @@ def _open(path: Path, columns: Columns) -> DocumentSource:
 def _open_folder(folder: Path, columns: Columns) -> DocumentSource:
     if columns != Columns():
         raise UnsupportedInput(f"{folder} is a folder; its text files have no columns to name")
-    # Names only: all of them must be sorted, and they are small beside the texts.
-    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() == ".txt")
+    # Names only: all of them must be sorted, and they are small beside the texts. Hidden files are
+    # those of systems and editors, such as `._a.txt` beside each `a.txt` of an archive from a Mac.
+    names = sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.suffix.lower() == ".txt" and not entry.name.startswith(".")
+    )
     if not names:
         raise UnsupportedInput(f"{folder} holds no .txt file; give {_SUPPORTED}")
     return FolderSource(folder, names)

@@ -1,6 +1,6 @@
 """Content of documents other than plain text: chats, token ids and spans."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,17 @@ Source = Literal["text", "messages", "token_ids"]
 
 # The contract's numbers are uint32.
 _LARGEST = (1 << 32) - 1
+
+# Fields of a message that chat templates read beside its role and content: without them, this would
+# be another chat. Other fields are a data set's own, such as a language or a time, and are ignored.
+_READ_BY_TEMPLATES = frozenset(
+    {
+        *("tool", "tools", "tool_calls", "tool_call_id", "tool_name", "tool_plan"),
+        *("tool_responses", "function_call", "name", "recipient", "channel", "metadata"),
+        *("reasoning", "reasoning_content", "thinking", "prefix", "partial"),
+        *("documents", "citations", "images", "videos", "audio", "audios"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +62,12 @@ SpanLike = Span | Mapping[str, object] | Sequence[object]
 def as_messages(given: Iterable[MessageLike]) -> tuple[Message, ...]:
     """Convert the messages of a chat: `{"role": ..., "content": ...}` or `(role, content)` each.
 
+    A content may also be a list of one part, `[{"type": "text", "text": ...}]`.
+
     Raises:
         TypeError: an item has another form.
-        ValueError: there is no message, or one has more than a role and a content.
+        ValueError: there is no message, or one has a field, such as `tool_calls`, that chat
+            templates read beside the role and the content.
     """
     messages = tuple(_message(one) for one in _items(given, "messages"))
     if not messages:
@@ -92,11 +106,13 @@ def _items(given: object, name: str) -> Iterable[object]:
 
 def _message(given: object) -> Message:
     if isinstance(given, Mapping):
-        role, content = given.get("role"), given.get("content")
-        # Refuse a tool call: without it, this would be another chat.
-        others = [str(key) for key, value in given.items() if value is not None]
-        if others := [name for name in others if name not in {"role", "content"}]:
-            raise ValueError(f"a message has a role and a content, and no {', '.join(others)}")
+        role, content = given.get("role"), _text(given.get("content"))
+        others = sorted(_READ_BY_TEMPLATES.intersection(given))
+        if others := [name for name in others if not _is_empty(given[name])]:
+            raise ValueError(
+                f"a message has a role and a content, and no {', '.join(others)}; chat templates"
+                " read this too, so the chat would be another one without it"
+            )
     elif isinstance(given, Message):
         role, content = given.role, given.content
     elif isinstance(given, Sequence) and not isinstance(given, str | bytes) and len(given) == 2:
@@ -106,6 +122,19 @@ def _message(given: object) -> Message:
     if not isinstance(role, str) or not isinstance(content, str):
         raise TypeError(f"a message is a role and a content, two strings, not {given!r:.80}")
     return Message(role, content)
+
+
+def _text(content: object) -> object:
+    """The text of a content that is a list of one part of text, as many APIs take it."""
+    if isinstance(content, Sequence) and not isinstance(content, str | bytes) and len(content) == 1:
+        (part,) = content
+        if isinstance(part, Mapping) and part.get("type") == "text":
+            return part.get("text")
+    return content
+
+
+def _is_empty(value: object) -> bool:
+    return not len(value) if isinstance(value, Sized) else not value
 
 
 def _span(given: object) -> Span:
