@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from actvec.server.engine.memory import keep_freed_memory
+from actvec.server.heap import keep_freed_memory
 from actvec.server.model.packed.blocked import Blocks
 
 # The fewest score computations of one measurement.

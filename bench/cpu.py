@@ -7,8 +7,9 @@ with the limit: the time that the fastest matrix products alone would take.
 import argparse
 from contextlib import ExitStack
 
-from actvec.server.engine.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.memory import DEFAULT_STEP_TOKENS
 from actvec.server.engine.packed import PackedEngine
+from actvec.server.heap import keep_freed_memory
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.peers import installed_peers
 from bench.profiling import print_profile

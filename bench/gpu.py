@@ -15,9 +15,10 @@ from transformers import GPTNeoXForCausalLM, PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 
 from actvec.server.config import ModelOptions
-from actvec.server.engine.memory import keep_freed_memory, token_bytes
+from actvec.server.engine.memory import token_bytes
 from actvec.server.engine.packed import PackedEngine
 from actvec.server.engine.step import StepDocument
+from actvec.server.heap import keep_freed_memory
 from actvec.server.model.card import ModelCard
 from actvec.server.model.loading import LoadedModel, default_layers, load_model
 from actvec.server.model.packed.attention import PACKED, register_packed_attention

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from actvec.client import Client
-from actvec.server.engine.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.memory import DEFAULT_STEP_TOKENS
 from actvec.server.engine.packed import PackedEngine
+from actvec.server.heap import keep_freed_memory
 from bench.contenders import Packed
 from bench.serving import serving
 from bench.timing import matrix_rates, timed

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from actvec.pooling import Pools, as_pools
-from actvec.server.engine.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.memory import DEFAULT_STEP_TOKENS
 from actvec.server.engine.packed import PackedEngine
 from actvec.server.engine.step import StepDocument
 from actvec.server.extraction.contents import Span, TextContent
 from actvec.server.extraction.reading import Reader
 from actvec.server.extraction.recipe import Recipe
 from actvec.server.extraction.settings import Settings
+from actvec.server.heap import keep_freed_memory
 from actvec.server.model.stamp import Truncation
 from actvec.server.model.target import Target
 from actvec.server.model.text.tokenizer import TokenizedDocument, Tokenizer

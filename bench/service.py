@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from actvec.client import AsyncClient, Client
-from actvec.server.engine.memory import DEFAULT_STEP_TOKENS, keep_freed_memory
+from actvec.server.engine.memory import DEFAULT_STEP_TOKENS
 from actvec.server.engine.packed import PackedEngine
 from actvec.server.engine.step import StepDocument
+from actvec.server.heap import keep_freed_memory
 from bench.serving import ServerProcess, serving
 from bench.timing import timed
 from bench.workload import SHAPES, Workload

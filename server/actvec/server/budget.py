@@ -4,18 +4,13 @@ A call takes bytes from its purse before it holds them: a message, a piece of a 
 not enough, the call is refused; when it ends, for any reason, its purse returns everything.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from actvec.server.config import Limits
 from actvec.server.errors import BusyError
-
-# Freed bytes after which the heap returns memory to the system: while calls hold memory, and once
-# none does. The objects made from a message, such as its tokens, are freed uncounted with it.
-_TIDY_BYTES, _TIDY_BYTES_IDLE = 64 << 20, 1 << 20
 
 
 class Budget:
@@ -23,16 +18,12 @@ class Budget:
 
     Args:
         limits: The limits per caller and in total.
-        tidy: Returns freed memory to the system. Called after much was freed, with whether calls
-            still hold memory.
     """
 
-    def __init__(self, limits: Limits, tidy: Callable[[bool], object] = lambda _: None) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._caller_bytes = limits.caller_bytes
         self._memory_bytes = limits.memory_bytes
-        self._tidy = tidy
         self._held = 0
-        self._given = 0
         self._of: Counter[str] = Counter()
 
     @property
@@ -73,44 +64,6 @@ class Budget:
         self._of[caller] -= size
         if not self._of[caller]:
             del self._of[caller]
-        self._given += size
-        busy = self._held > 0
-        if self._given >= (_TIDY_BYTES if busy else _TIDY_BYTES_IDLE):
-            self._tidy(busy)
-            if not busy:
-                self._given = 0
-
-
-class Tidying:
-    """Tidies on a thread some time after it is asked to, and not more often.
-
-    Args:
-        tidy: Called on a thread.
-        seconds: How long to wait while calls hold no memory; a new call may reuse it meanwhile.
-        busy_seconds: How long to wait while calls hold memory: tidying stops all of them, and they
-            take the memory from the system again.
-    """
-
-    def __init__(
-        self, tidy: Callable[[], None], seconds: float = 5.0, busy_seconds: float = 60.0
-    ) -> None:
-        self._tidy = tidy
-        self._seconds = {False: seconds, True: busy_seconds}
-        self._due: asyncio.TimerHandle | None = None
-
-    def __call__(self, busy: bool) -> None:
-        """Tidy soon, or later if calls hold memory. Called on the event loop."""
-        loop = asyncio.get_running_loop()
-        when = loop.time() + self._seconds[busy]
-        if self._due is not None:
-            if self._due.when() <= when:
-                return
-            self._due.cancel()
-        self._due = loop.call_at(when, self._begin)
-
-    def _begin(self) -> None:
-        self._due = None
-        asyncio.get_running_loop().run_in_executor(None, self._tidy)
 
 
 class Purse:

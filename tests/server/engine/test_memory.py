@@ -1,17 +1,12 @@
 """The memory of a step, and the server's limits from it."""
 
-import platform
-
 import numpy as np
-import psutil
 import pytest
 
 from actvec.server.config import ModelOptions
 from actvec.server.engine.memory import (
     _container_free,
     _LiveBytes,
-    give_back_memory,
-    keep_freed_memory,
     step_budget,
     token_bytes,
 )
@@ -65,21 +60,6 @@ def test_what_is_freed_is_not_counted():
         views = [tensor.view(10, 100).t() for tensor in kept]
     assert len(views) == 2
     assert live.peak == 2 * 4000
-
-
-def resident():
-    return psutil.Process().memory_info().rss
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators decide themselves")
-def test_freed_memory_is_kept_until_it_is_given_back():
-    keep_freed_memory()
-    before = resident()
-    block = np.ones(64 << 20, dtype=np.uint8)
-    del block
-    assert resident() - before > 32 << 20
-    give_back_memory()
-    assert resident() - before < 32 << 20
 
 
 def test_step_has_the_default_size(demo_engine):

@@ -1,13 +1,12 @@
 """Messages of any size: measured before they are parsed, and dropped after use."""
 
-import asyncio
 import gc
 import sys
 import threading
 
 import pytest
 
-from actvec.server.budget import Budget, Tidying, purse
+from actvec.server.budget import Budget, purse
 from actvec.server.config import Limits
 from actvec.server.errors import BusyError, MessageTooLargeError, RequestError
 from actvec.server.rpc import decoding, wire
@@ -170,66 +169,6 @@ async def test_bytes_are_bounded_per_caller_and_overall():
         # An item larger than everything is still accepted alone.
         alone.take(1000)
     assert not budget.held
-
-
-async def test_what_was_freed_is_given_back():
-    times = []
-    budget = Budget(Limits(), lambda _: times.append(budget.held))
-    with budget.of_call("a") as call:
-        for _ in range(5):
-            with call.holding(200 << 20):
-                pass
-    assert times == [0] * 5
-
-
-async def test_the_last_call_gives_everything_back():
-    """Even if less was freed than while others hold memory; a small call changes nothing."""
-    tidied = []
-    budget = Budget(Limits(), lambda _: tidied.append(budget.held))
-    with budget.of_call("a") as small, small.holding(1000):
-        pass
-    assert tidied == []
-    with budget.of_call("a") as other:
-        other.take(10)
-        with budget.of_call("a") as call, call.holding(2 << 20):
-            pass
-        assert tidied == []
-    assert tidied == [0]
-
-
-async def test_tidying_waits_and_is_not_repeated():
-    times, over = [], asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def tidy():
-        times.append(threading.current_thread() is threading.main_thread())
-        loop.call_soon_threadsafe(over.set)
-
-    tidying = Tidying(tidy, seconds=0.01)
-    for _ in range(5):
-        tidying(busy=False)
-    assert not times
-    await over.wait()
-    assert times == [False]
-    over.clear()
-    tidying(busy=False)
-    await over.wait()
-    assert times == [False, False]
-
-
-async def test_tidying_lets_busy_calls_finish():
-    """Nobody gets memory while it tidies: every call would stand still."""
-    over = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    tidying = Tidying(lambda: loop.call_soon_threadsafe(over.set), seconds=0.01, busy_seconds=1e9)
-    budget = Budget(Limits(), tidying)
-    with budget.of_call("a") as call:
-        call.take(1)
-        with budget.of_call("b") as other, other.holding(1 << 30):
-            pass
-        await asyncio.sleep(0.05)
-        assert not over.is_set()
-    await over.wait()
 
 
 async def test_stream_refuses_too_many_documents(serve):

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from actvec.server.engine.memory import give_back_memory
+from actvec.server.heap import give_back_memory
 from actvec.v1.vectors_pb2 import Document, ExtractVectorRequest, StreamVectorsRequest
 from tests.server.calling import SERVICE, SHORT, over
 

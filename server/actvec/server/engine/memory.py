@@ -5,7 +5,6 @@ they divide into documents: its attention never holds the scores of a whole docu
 step measures the bytes per token, which hold for all.
 """
 
-import ctypes
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,35 +30,6 @@ _USABLE = 0.8
 _COUNTED_TOKENS = 512
 
 _CGROUP = Path("/sys/fs/cgroup")
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep the memory freed by a step for the next one; elsewhere, do nothing.
-
-    By default it returns the tensors of a step, some megabytes each, to the system and takes them
-    again, cleared page by page: a few percent of the time on a CPU. Several arenas, one per thread,
-    do so even more often.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h
-    mallopt(arena_max, 1)
-    mallopt(trim_threshold, 1 << 30)
-    mallopt(mmap_threshold, 1 << 30)
-
-
-def give_back_memory() -> None:
-    """Make glibc return the free memory of its heap to the system; elsewhere, do nothing.
-
-    Takes up to a tenth of a second per gigabyte, during which no thread gets memory.
-    """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return
-    trim(0)
 
 
 def token_bytes(engine: PackedEngine) -> float:

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from actvec.server.access.access import Access
-from actvec.server.budget import Budget, Tidying
+from actvec.server.budget import Budget
 from actvec.server.config import ServerConfig
-from actvec.server.engine.memory import give_back_memory, keep_freed_memory
 from actvec.server.engine.runner import StepRunner
 from actvec.server.engine.watchdog import last_engine_lost
 from actvec.server.errors import CutShortError, EngineLostError, StartupError
 from actvec.server.extraction.extractor import Extractor
+from actvec.server.heap import Tidying, keep_freed_memory
 from actvec.server.jobs.registry import Jobs
 from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.store import MeanStore
@@ -58,6 +58,7 @@ class Server:
         service: ActivationVectorService,
         extractor: Extractor,
         *,
+        tidying: asyncio.Task[None],
         ownership: Ownership | None,
     ) -> None:
         self.port = endpoint.port
@@ -67,6 +68,7 @@ class Server:
         self._endpoint = endpoint
         self._service = service
         self._extractor = extractor
+        self._tidying = tidying
         self._ownership = ownership
 
     @classmethod
@@ -134,7 +136,7 @@ class Server:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
         jobs = Jobs(config.data_dir / "jobs", extractor, limits.lease_seconds, replica)
         service = ActivationVectorService(engine, extractor, store, jobs)
-        budget = Budget(limits, Tidying(give_back_memory))
+        budget = Budget(limits)
         interceptors = [
             CallInterceptor(access.tokens, limits, observation.listeners, AnswerCounter, budget),
             *observation.interceptors,
@@ -149,7 +151,9 @@ class Server:
             *(card.model, card.revision, ",".join(map(str, card.layers))),
             *(", ".join(extractor.devices), card.dtype, step_tokens, config.data_dir),
         )
-        return cls(access, observation, endpoint, service, extractor, ownership=ownership)
+        tidying = asyncio.create_task(Tidying(lambda: budget.held).run())
+        parts = (access, observation, endpoint, service, extractor)
+        return cls(*parts, tidying=tidying, ownership=ownership)
 
     @property
     def all_well(self) -> bool:
@@ -195,7 +199,6 @@ class Server:
                 "their last commit"
             ) from error
         finally:
-            self._observation.close()
             self._let_go()
 
     async def abandon(self) -> None:
@@ -203,10 +206,11 @@ class Server:
         await self._endpoint.retire()
         self._service.refuse()
         await self._endpoint.close(_WATCHERS_HEAR)
-        self._observation.close()
         self._let_go()
 
     def _let_go(self) -> None:
+        self._observation.close()
+        self._tidying.cancel()
         if self._ownership is not None:
             self._ownership.release()
 
