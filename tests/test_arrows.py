@@ -31,7 +31,7 @@ ENGINES = {"shards": set(), "modal": {"actvec.shards"}, "ray": {"actvec.shards"}
 ROOMS = {
     "server": [
         "config errors",
-        "access budget files model",
+        "access budget files heap model",
         "rpc engine",
         "means",
         "extraction",
@@ -60,7 +60,10 @@ CONTRACT = ("actvec.v1.",)
 UNKNOWN = {
     **dict.fromkeys(["access", "rpc", "telemetry"], CONTRACT),
     **dict.fromkeys(
-        ["config", "errors", "budget", "files", "model", "engine", "means", "extraction", "jobs"],
+        [
+            *("config", "errors", "budget", "files", "heap"),
+            *("model", "engine", "means", "extraction", "jobs"),
+        ],
         CONTRACT + GRPC,
     ),
 }

@@ -22,7 +22,7 @@ from actvec.server.engine.runner import StepRunner
 from actvec.server.errors import StartupError
 from actvec.server.model.loading import load_model
 from actvec.server.program.engines import load_engines
-from actvec.server.program.options import SectionedCommand, server_config, server_options
+from actvec.server.program.options import GroupedCommand, server_config, server_options
 from actvec.v1.model_pb2 import GetModelInfoRequest
 from actvec.v1.vectors_pb2 import MODE_SHORT, ExtractVectorRequest, VectorSettings
 
@@ -88,7 +88,7 @@ def serve_on(serve):
 
 def config_of(*arguments):
     """The configuration that these options give."""
-    command = server_options(SectionedCommand("actvec-server"))
+    command = server_options(GroupedCommand("actvec-server"))
     with command.make_context("actvec-server", list(arguments)) as context:
         return server_config(context.params)
 

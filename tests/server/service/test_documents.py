@@ -305,10 +305,10 @@ async def test_inseparable_template_gives_no_spans(serve, tmp_path):
 BAD = {
     "messages: are refused by this model's chat template": messages(("user", "refuse this")),
     "messages.messages[0].role: is 'bot', which": messages(("bot", "hi")),
-    "messages: are none": messages(),
+    "messages: are empty": messages(),
     "text: is empty or blank": Document(text=" "),
     "text: is empty": Document(),
-    "token_ids: are none": token_ids([]),
+    "token_ids: are empty": token_ids([]),
     "token_ids: have id 2048 at place 1; this model knows ids 0 to 2047": token_ids([1, 2048]),
     "token_ids: have id 4294967295 at place 0": token_ids([2**32 - 1]),
     "token_ids: has 51 tokens; 50 fit": token_ids([7] * 51),

@@ -112,11 +112,11 @@ def whiten(
     if shrinkage is not None and not 0 <= shrinkage <= 1:
         raise InvalidArgument(f"the shrinkage is from 0 to 1, not {shrinkage}", setting="shrinkage")
     layers, pools, width = vectors.shape
-    if components is not None and (method != "pca" or not 1 <= components <= width):
+    if components is not None and method != "pca":
+        raise InvalidArgument(f"{method} keeps all components; drop them", setting="components")
+    if components is not None and not 1 <= components <= width:
         raise InvalidArgument(
-            f"components are from 1 to the width, {width}, and only for pca; not {components} for"
-            f" {method}",
-            setting="components",
+            f"components are from 1 to the width of {width}, not {components}", setting="components"
         )
     kept = width if components is None else components
     mean = np.zeros((layers, pools, width))
