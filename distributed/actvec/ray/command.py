@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from actvec.client.cli.commands import Verbs
-from actvec.client.cli.options import PathOrUrl, column_options, json_option, kept_column_options
+from actvec.client.cli.options import column_options, json_option, kept_column_options
+from actvec.client.cli.paths import PathOrUrl
 from actvec.client.cli.settings import bos_option, truncation_option
 from actvec.client.documents import Columns, open_documents
 from actvec.client.errors import ActvecError

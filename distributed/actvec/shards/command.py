@@ -11,14 +11,8 @@ import click
 from actvec.client.bulk.layout import Format, Layout
 from actvec.client.bulk.remote import is_remote, read_file
 from actvec.client.cli.commands import Verbs
-from actvec.client.cli.options import (
-    URLS,
-    PathOrUrl,
-    column_options,
-    json_option,
-    kept_column_options,
-    shard_option,
-)
+from actvec.client.cli.options import column_options, json_option, kept_column_options, shard_option
+from actvec.client.cli.paths import URLS, PathOrUrl
 from actvec.client.cli.settings import bos_option, truncation_option
 from actvec.client.documents import Columns, Shard, open_documents
 from actvec.client.errors import ActvecError
@@ -45,7 +39,7 @@ def local() -> None:
 
 
 def _computing(command: Any) -> Any:
-    """The options of all that load a model."""
+    """Options of the verbs that load a model."""
     return shard_option(truncation_option(bos_option(model_options("max_layer")(command))))
 
 

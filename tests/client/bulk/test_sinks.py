@@ -22,22 +22,7 @@ from actvec.client.bulk import FileSink, Layout, ParquetSink, ShardSink
 from actvec.client.bulk.sinks import numbered_files
 from actvec.client.bulk.sinks.vector_folder import DuplicateNameError
 from actvec.client.errors import DataLoss, FailedPrecondition, MissingExtra, OutOfRange
-
-STAMP = Stamp(
-    model="demo",
-    revision="sha256:00",
-    tokenizer_sha256="11",
-    dtype="float32",
-    layers=(1, 2, 3),
-    hook="resid_post",
-    prepend_bos=True,
-    mode="long",
-    pools=(Pool("last", 0.0), Pool("exp_933", 0.067)),
-    truncation="end",
-    corpus_mean_id="",
-    corpus_mean_sha256="",
-    actvec_version="0.1.0",
-)
+from tests.client.bulk.stamp import STAMP
 
 NUMBERED = pytest.mark.parametrize("kind", [ShardSink, ParquetSink])
 

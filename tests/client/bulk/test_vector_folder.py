@@ -13,27 +13,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
-from actvec.client import OutOfRange, Pool, Stamp, Vector
+from actvec.client import OutOfRange, Stamp, Vector
 from actvec.client.bulk.sinks.vector_folder import DuplicateNameError, VectorFolder, file_name
 from actvec.client.files import write_atomic
+from tests.client.bulk.stamp import STAMP
 
 SHA = hashlib.sha256(b"text").hexdigest()
 OTHER_SHA = hashlib.sha256(b"another text").hexdigest()
-STAMP = Stamp(
-    model="demo",
-    revision="sha256:00",
-    tokenizer_sha256="11",
-    dtype="float32",
-    layers=(1, 2, 3),
-    hook="resid_post",
-    prepend_bos=True,
-    mode="long",
-    pools=(Pool("last", 0.0), Pool("exp_933", 0.067)),
-    truncation="error",
-    corpus_mean_id="",
-    corpus_mean_sha256="",
-    actvec_version="0.1.0",
-)
 
 
 def make_vector(values=(3.0, 0.0, 0.0, 4.0), document_id="doc", stamp=STAMP, text_sha256=SHA):

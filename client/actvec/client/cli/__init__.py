@@ -14,7 +14,7 @@ import click
 
 from actvec.client.cli.commands import Verbs
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import Connect, explained, server_options
+from actvec.client.cli.server import Connect, explained, server_options
 from actvec.client.errors import ActvecError
 
 # Verb -> the module that holds its command, under the same name. In the order of the work: from a

@@ -6,7 +6,8 @@ import click
 
 from actvec.client.cli.commands import Verbs
 from actvec.client.cli.foreign import say, shown
-from actvec.client.cli.options import OutPath, column_options, json_option
+from actvec.client.cli.options import column_options, json_option
+from actvec.client.cli.paths import OutPath
 from actvec.client.cli.progress import show_progress
 from actvec.client.cli.tables import print_json, print_rich
 from actvec.client.corpora import (

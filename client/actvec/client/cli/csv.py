@@ -10,15 +10,10 @@ from actvec.client.analysis.paired import PairedVectors, Selection, select
 from actvec.client.bulk.failures import write_failures
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import (
-    Connect,
-    OutPath,
-    json_option,
-    kept_column_options,
-    limit_option,
-    talks_to_server,
-)
+from actvec.client.cli.options import json_option, kept_column_options, limit_option
 from actvec.client.cli.pairs import documents_or_samples, failures_of, pair_up, tell_gaps
+from actvec.client.cli.paths import OutPath
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.cli.tables import print_json
 from actvec.client.documents import Columns

@@ -8,15 +8,10 @@ import click
 from actvec.client.bulk.sinks.vector_folder import VectorFolder
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import (
-    Connect,
-    OutPath,
-    json_option,
-    read_document,
-    talks_to_server,
-    timeout_option,
-)
+from actvec.client.cli.options import json_option, read_document, timeout_option
 from actvec.client.cli.pairs import tell_mean
+from actvec.client.cli.paths import OutPath
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.cli.tables import print_json
 from actvec.client.lock import visiting

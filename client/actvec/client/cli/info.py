@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import click
 
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.options import Connect, json_option, talks_to_server
+from actvec.client.cli.options import json_option
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.tables import print_facts, print_json
 from actvec.client.records.model import ModelInfo
 

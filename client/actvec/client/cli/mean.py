@@ -7,17 +7,16 @@ import click
 from actvec.client.cli.commands import Verbs
 from actvec.client.cli.foreign import say
 from actvec.client.cli.options import (
-    Connect,
     column_options,
     json_option,
     retry_for_option,
-    safetensors_option,
     shard_option,
-    talks_to_server,
     timeout_option,
 )
 from actvec.client.cli.pairs import warn_of_few
+from actvec.client.cli.paths import safetensors_option
 from actvec.client.cli.progress import mean_words, show_progress
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import AskedStates, state_options
 from actvec.client.cli.tables import print_facts, print_json
 from actvec.client.documents import Columns, Shard, open_documents

@@ -9,8 +9,8 @@ import click
 
 from actvec.client.analysis.paired import PairedVectors, Selection, paired_vectors
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import Connect
 from actvec.client.cli.progress import show_progress
+from actvec.client.cli.server import Connect
 from actvec.client.cli.settings import Asked
 from actvec.client.documents import Columns, open_documents
 from actvec.client.records.means import ENOUGH_DOCUMENTS, CorpusMean

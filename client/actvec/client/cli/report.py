@@ -16,14 +16,7 @@ from actvec.client.analysis.report import (
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import whiten_option
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import (
-    Connect,
-    OutPath,
-    kept_column_options,
-    limit_option,
-    read_document,
-    talks_to_server,
-)
+from actvec.client.cli.options import kept_column_options, limit_option, read_document
 from actvec.client.cli.pairs import (
     documents_or_samples,
     failures_of,
@@ -31,6 +24,8 @@ from actvec.client.cli.pairs import (
     refuse_columns,
     tell_gaps,
 )
+from actvec.client.cli.paths import OutPath
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.documents import Columns
 from actvec.client.extras import import_extra

@@ -15,15 +15,9 @@ from actvec.client.analysis.similarity import Similarity, extreme_pairs, similar
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import whiten_option
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import (
-    Connect,
-    column_options,
-    json_option,
-    limit_option,
-    read_document,
-    talks_to_server,
-)
+from actvec.client.cli.options import column_options, json_option, limit_option, read_document
 from actvec.client.cli.pairs import failures_of, pair_up, refuse_columns, tell_gaps
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.cli.tables import print_json, print_rows
 from actvec.client.documents import Columns, open_documents

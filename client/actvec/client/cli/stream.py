@@ -21,17 +21,15 @@ from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.foreign import say
 from actvec.client.cli.options import (
-    URLS,
-    Connect,
-    PathOrUrl,
     json_option,
     kept_column_options,
     retry_for_option,
     shard_option,
-    talks_to_server,
 )
 from actvec.client.cli.pairs import tell_mean, tell_shortened
+from actvec.client.cli.paths import URLS, PathOrUrl
 from actvec.client.cli.progress import describe, job_words, show_progress
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.cli.tables import print_json
 from actvec.client.documents import Columns, Shard, open_documents

@@ -19,8 +19,10 @@ from actvec.client.analysis.verify import (
 )
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import Connect, OutPath, column_options, json_option, talks_to_server
+from actvec.client.cli.options import column_options, json_option
 from actvec.client.cli.pairs import documents_or_samples, refuse_columns, tell_mean
+from actvec.client.cli.paths import OutPath
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.cli.tables import print_json, print_rows
 from actvec.client.documents import Columns

@@ -10,7 +10,8 @@ from actvec.client.bulk.manifest import Manifest
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import reads_vectors
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import Connect, column_options, json_option, talks_to_server
+from actvec.client.cli.options import column_options, json_option
+from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.tables import print_json, print_rows
 from actvec.client.documents import Columns, open_documents
 from actvec.client.findings import FolderCheck

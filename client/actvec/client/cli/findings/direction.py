@@ -10,7 +10,8 @@ from actvec.client.analysis.csv_cells import csv_header
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import by_option, reads_vectors
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import OutPath, json_option, safetensors_option
+from actvec.client.cli.options import json_option
+from actvec.client.cli.paths import OutPath, safetensors_option
 from actvec.client.cli.tables import print_by_layer, print_json
 from actvec.client.files import write_atomic
 from actvec.client.findings import Direction, project, write_direction, write_gguf

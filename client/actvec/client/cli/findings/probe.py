@@ -9,7 +9,8 @@ import click
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import by_option, reads_vectors, whiten_option
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import OutPath, json_option
+from actvec.client.cli.options import json_option
+from actvec.client.cli.paths import OutPath
 from actvec.client.cli.progress import show_progress
 from actvec.client.cli.tables import print_by_layer, print_json
 from actvec.client.extras import import_extra

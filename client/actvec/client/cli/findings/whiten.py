@@ -8,7 +8,7 @@ import click
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import reads_vectors
 from actvec.client.cli.foreign import say
-from actvec.client.cli.options import safetensors_option
+from actvec.client.cli.paths import safetensors_option
 from actvec.client.cli.tables import print_by_layer
 from actvec.client.findings import Method, write_whitening
 from actvec.client.findings import whiten as fit
