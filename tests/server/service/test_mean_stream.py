@@ -305,9 +305,9 @@ async def test_client_that_waits_for_the_server_is_not_idle(serve, held_engine, 
         await call.write(opening(explicit_finish=True))
         await call.write(documents(TEXTS[:3]))
         await held_engine.entered()
-        for _ in range(3):
-            # It tells of its progress in the same turn in which it looks for silence.
-            clock.advance(601)
+        for _ in range(8):
+            # In steps: an answer that is on its way may also take 600 seconds, and not more.
+            clock.advance(200)
             while not (await call.read()).HasField("progress"):
                 pass
         held_engine.release()
