@@ -76,7 +76,7 @@ def test_model_is_right_or_refused(name, engine, tmp_path):
 
 @pytest.mark.parametrize("name", ["gemma3", "gemma4-shared-keys", "jamba"])
 def test_reference_engine_keeps_what_the_config_says(name, tmp_path):
-    """Which keys a block shares, and where it has windows, may depend on the number of all blocks."""
+    """Windows, and the keys that blocks share, may depend on the number of all blocks."""
     entry = replace(ENTRIES[name], layers=(0, 1), given=lambda _: {"engine": "lens"})
     outcome = outcome_of(entry, tmp_path)
     assert (outcome.fault, outcome.engine) == (None, "lens"), outcome.refusal

@@ -192,8 +192,8 @@ def test_plain_refuses_blocks_without_a_residual_stream():
     with pytest.raises(StartupError) as error:
         engine.capture([np.arange(3)], [Point(1, RESID_POST)], lambda *_: None)
     assert str(error.value) == (
-        f"the model's block 1 gives states of shape (3, {2 * width}) for 3 tokens, where a residual "
-        f"stream has {width} numbers per token"
+        f"the model's block 1 gives states of shape (3, {2 * width}) for 3 tokens, where a "
+        f"residual stream has {width} numbers per token"
     )
 
 

@@ -111,8 +111,8 @@ class Decoder:
                 self.text(input_ids=ids, **self.without_cache(), **arguments)
         if odd := [point for point in points if seen[point] != 1]:
             raise StartupError(
-                f"the model runs its block {odd[0].layer} {seen[odd[0]]} times for a document, where "
-                "a residual stream passes each block once"
+                f"the model runs its block {odd[0].layer} {seen[odd[0]]} times for a document, "
+                "where a residual stream passes each block once"
             )
         return len(self.blocks) if whole else end[0] + (end[1] > 0)
 
