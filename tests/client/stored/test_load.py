@@ -135,6 +135,9 @@ def test_files_are_named_once(folders, layout):
     folder = folders / layout
     with pytest.raises(UnsupportedInput, match="is named twice"):
         load(folder, folder / ".." / layout)
+    last = max(path for ending in ("safetensors", "parquet") for path in folder.rglob(f"*.{ending}"))
+    with pytest.raises(UnsupportedInput, match="is named twice"):
+        load(folder, last)
 
 
 def test_picked_layers_and_pools_are_a_part(folders):
