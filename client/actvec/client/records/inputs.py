@@ -11,10 +11,14 @@ from actvec.client.records.vectors import Document, Failure
 
 Streamable = Document | Failure | str | tuple[str, str] | Mapping[str, Any]
 """A document; a text; an id and a text; or a dict of the attributes of `Document`, such as a row of
-a data set, whose other keys are ignored. None or NaN among them is a document that fails.
+a data set, whose other keys are ignored. Without them, `conversations` stands for `messages`. None
+or NaN among them is a document that fails.
 """
 
 _SOURCES = ("text", "messages", "token_ids")
+
+CONVERSATIONS = "conversations"
+"""ShareGPT's name of the messages of a chat."""
 
 
 def check_several(documents: object) -> None:
@@ -69,10 +73,11 @@ def as_document(item: Streamable, number: int) -> Document | Failure:
     given = item.get("id")
     document_id = str(number) if _is_missing(given) else str(given)
     sources = {name: item[name] for name in _SOURCES if item.get(name) is not None}
+    if not sources and item.get(CONVERSATIONS) is not None:
+        sources = {"messages": item[CONVERSATIONS]}
     if not sources:
-        message = (
-            f"no text, messages or token_ids; there are: {', '.join(map(str, item)) or 'none'}"
-        )
+        found = ", ".join(map(str, item)) or "none"
+        message = f"no text, messages, token_ids or {CONVERSATIONS}; there are: {found}"
         return Failure(document_id, "INVALID_ARGUMENT", message, "text")
     return make_document(document_id, sources, item.get("spans"), item.get("columns"))
 
@@ -132,6 +137,7 @@ def size_of(item: object) -> int:
     if isinstance(item, Mapping):
         text, ids = item.get("text"), item.get("token_ids")
         messages = item.get("messages")
+        messages = item.get(CONVERSATIONS) if messages is None else messages
         size = len(text) if isinstance(text, str) else 0
         size += 4 * len(ids) if isinstance(ids, Sized) else 0
         size += _size_of_columns(item.get("columns"))
@@ -150,7 +156,8 @@ def _size_of_chat(messages: Iterable[object]) -> int:
 
 def _content_of(message: object) -> object:
     if isinstance(message, Mapping):
-        return message.get("content")
+        content = message.get("content")
+        return message.get("value") if content is None else content
     if isinstance(message, Message):
         return message.content
     return message[-1] if isinstance(message, tuple | list) and message else None
