@@ -135,7 +135,7 @@ def test_files_are_named_once(folders, layout):
     folder = folders / layout
     with pytest.raises(UnsupportedInput, match="is named twice"):
         load(folder, folder / ".." / layout)
-    last = max(path for ending in ("safetensors", "parquet") for path in folder.rglob(f"*.{ending}"))
+    last = max(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".parquet"})
     with pytest.raises(UnsupportedInput, match="is named twice"):
         load(folder, last)
 
