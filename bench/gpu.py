@@ -22,7 +22,7 @@ from actvec.server.heap import keep_freed_memory
 from actvec.server.model.card import ModelCard
 from actvec.server.model.loading import LoadedModel, default_layers, load_model
 from actvec.server.model.packed.attention import PACKED, register_packed_attention
-from actvec.server.model.pruning import decoder_only
+from actvec.server.model.pruning import pruned
 from bench.arguments import add_rounds, add_shape, arguments
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.race import race
@@ -37,7 +37,7 @@ def truncated_model(shape: Shape, layers: tuple[int, ...], dtype: str, device: s
     """Make the blocks up to the last target, with random weights, on the device."""
     register_packed_attention()
     config = shape.config()
-    model = decoder_only(GPTNeoXForCausalLM, layers[-1] + 1)
+    model = pruned(GPTNeoXForCausalLM, layers[-1] + 1)
     with torch.device(device):
         module = model._from_config(config, dtype=getattr(torch, dtype), attn_implementation=PACKED)
     card = ModelCard(

@@ -71,7 +71,12 @@ class Ledger:
             opened.callback(self._checksums.close)
             self._sink = self._open_sink(resume=found is not None)
             self._errors = ErrorLog(options.errors, resume=found is not None)
-            self.progress = self._take_stock()
+            self.progress = progress = self._take_stock()
+            counts = self._manifest.vectors, self._manifest.failed
+            if counts != (progress.vectors, progress.failed):
+                # Documents are left to compute: a finished job that lost vectors, or retries
+                # failures, is not finished until `finish`, however this run ends.
+                self._manifest = replace(self._manifest, finished_at=None)
             self._manifest.save(options.folder)
             if not self.finished:
                 self._upload(first=True)
@@ -85,10 +90,7 @@ class Ledger:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        manifest = self._manifest
-        return manifest.finished_at is not None and (
-            (manifest.vectors, manifest.failed) == (self.progress.vectors, self.progress.failed)
-        )
+        return self._manifest.finished_at is not None
 
     @property
     def settings(self) -> VectorSettings:

@@ -117,7 +117,9 @@ def _check_different(parts: Sequence[Part]) -> None:
     Raises:
         UnsupportedInput: one is.
     """
-    counts = Counter(part.path.resolve() for part in parts)
+    if len(parts) == 1:
+        return
+    counts = Counter(path.resolve() for part in parts for path in part.paths)
     if twice := [path for path, count in counts.items() if count > 1]:
         raise UnsupportedInput(f"{twice[0]} is named twice; name each folder or file once")
 
@@ -133,14 +135,14 @@ def _one_stamp(parts: Sequence[Part]) -> Stamp:
         reasons = differences(Stamp.complete(first.stamp), Stamp.complete(other.stamp))
         if reasons:
             raise FailedPrecondition(
-                f"the vectors are of different stamps: between {first.path} (there) and"
-                f" {other.path} (here), {reasons}; load those of one stamp"
+                f"the vectors are of different stamps: between {first.paths[0]} (there) and"
+                f" {other.paths[0]} (here), {reasons}; load those of one stamp"
             )
     try:
         return Stamp.parse(first.stamp)
     except (TypeError, LookupError, ValueError) as error:
         raise UnsupportedInput(
-            f"the stamp in {first.path} is none that this version reads: {error}"
+            f"the stamp in {first.paths[0]} is none that this version reads: {error}"
         ) from error
 
 

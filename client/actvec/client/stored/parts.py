@@ -30,14 +30,14 @@ class Part:
     """One file of vectors, or the single files of a folder that have one stamp.
 
     Attributes:
-        path: The file, or the first of the single ones.
+        paths: The file, or the metadata of the single ones.
         facts: What the format tells of each document, with its `id`.
         columns: The columns of the corpus that were kept of each.
         stamp: The stamp, as it is written.
         read: Gives the numbers `[n, L * K * D]`; it raises DataLoss if they are damaged.
     """
 
-    path: Path
+    paths: Sequence[Path]
     facts: Sequence[Record]
     columns: Sequence[Record]
     stamp: Record
@@ -56,7 +56,7 @@ def read_shard(index: Path) -> Part:
         if not lines:
             raise ValueError("it has no rows")
         stamp = json.loads(_header(path)[0]["__metadata__"]["stamp"])
-        return Part(path, *_told(lines), stamp, partial(_read_rows, path, len(lines)))
+        return Part([path], *_told(lines), stamp, partial(_read_rows, path, len(lines)))
 
 
 def read_parquet(path: Path) -> Part:
@@ -81,7 +81,7 @@ def read_parquet(path: Path) -> Part:
             table = table.filter(table["error"].is_null()).drop_columns("error")
         facts = [name for name in table.column_names if name in _FACTS]
         return Part(
-            path,
+            [path],
             table.select(facts).to_pylist(),
             table.drop_columns(facts).to_pylist(),
             json.loads(stamp),
@@ -105,12 +105,11 @@ def read_single(paths: Sequence[Path]) -> list[Part]:
 
 
 def _single(metadata: Sequence[tuple[Path, Record]]) -> Part:
-    first, of_first = metadata[0]
-    with _damage(first):
+    with _damage(metadata[0][0]):
         ordered = sorted(metadata, key=lambda one: (one[1]["index"], one[0].name))
-        paths = [path.with_name(one["vector_file"]) for path, one in ordered]
-        told = _told([one for _, one in ordered])
-        return Part(first, *told, of_first["stamp"], partial(_read_files, paths))
+        paths, records = zip(*ordered, strict=True)
+        vectors = [path.with_name(one["vector_file"]) for path, one in ordered]
+        return Part(paths, *_told(records), records[0]["stamp"], partial(_read_files, vectors))
 
 
 def _told(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
