@@ -1,11 +1,11 @@
 """Reports of the programs that compute without a server: their output and exit code."""
 
-import json
 from typing import Any
 
 import click
 
-from actvec.client.cli.foreign import say
+from actvec.client.cli.foreign import note, say
+from actvec.client.cli.tables import print_json
 from actvec.client.records.means import CorpusMean
 
 
@@ -39,10 +39,9 @@ def report_mean(mean: CorpusMean, place: dict[str, str], text: str, *, as_json: 
     """
     _print(mean.to_dict() | place, text, as_json=as_json)
     for one in mean.skipped:
-        say(
+        note(
             f"skipped for {one.reason}: {one.documents:,}; the first is {one.first_id}:"
-            f" {one.first_message}",
-            err=True,
+            f" {one.first_message}"
         )
     if mean.skipped:
         raise click.exceptions.Exit(1)
@@ -50,6 +49,6 @@ def report_mean(mean: CorpusMean, place: dict[str, str], text: str, *, as_json: 
 
 def _print(report: dict[str, Any], text: str, *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(report))
+        print_json(report, indent=None)
     else:
         say(text)

@@ -1,7 +1,7 @@
 """Commands and their help: what a command is for first, and options in groups."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
@@ -79,20 +79,33 @@ def grouped(group: str, *declarations: str, **attributes: Any) -> Callable[[Comm
     return click.option(*declarations, cls=GroupedOption, group=group, **attributes)
 
 
-def add_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
-    """Give a command more options, which come before its own, in this order."""
-    for option in reversed(options):
-        command = option(command)
-    return command
+def takes(
+    argument: str, build: Callable[..., Any], *options: Callable[[Any], Any]
+) -> Callable[[Command], Callable[..., Any]]:
+    """Options that a verb takes as one argument.
 
+    Args:
+        argument: The argument's name.
+        build: Makes its value of those of the options, each under the option's own name.
+        options: The options or arguments, in the order of the help. One may stand for several.
+    """
 
-def wrap(
-    wrapper: Callable[..., Any],
-    command: Callable[..., Any],
-    options: Sequence[Callable[[Any], Any]] = (),
-) -> Callable[..., Any]:
-    """A wrapper with the name, the help and the options of a command, and more options."""
-    return add_options(functools.update_wrapper(wrapper, command), options)
+    def decorate(command: Command) -> Callable[..., Any]:
+        names: list[str] = []
+
+        def gather(*args: Any, **kwargs: Any) -> Any:
+            value = build(**{name: kwargs.pop(name) for name in names})
+            return command(*args, **{argument: value}, **kwargs)
+
+        gathering = functools.update_wrapper(gather, command)
+        later = len(getattr(command, "__click_params__", ()))
+        for option in reversed(options):
+            gathering = option(gathering)
+        # click has put those of this call behind the others.
+        names += [one.name for one in vars(gathering)["__click_params__"][later:]]
+        return gathering
+
+    return decorate
 
 
 def _format_options(

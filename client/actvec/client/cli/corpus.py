@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from actvec.client.cli.commands import Verbs
-from actvec.client.cli.foreign import say, shown
-from actvec.client.cli.options import column_options, json_option
+from actvec.client.cli.foreign import note, say, shown
+from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.paths import OutPath
 from actvec.client.cli.progress import show_progress
 from actvec.client.cli.tables import print_json, print_rich
@@ -20,11 +20,10 @@ from actvec.client.corpora import (
     TokenCounter,
     WordLimits,
     fetch_corpus,
-    inspect_corpus,
+    inspect_documents,
 )
 from actvec.client.corpora.display import inspection_table
 from actvec.client.corpora.sources import Source
-from actvec.client.documents import Columns
 
 
 @click.group(cls=Verbs)
@@ -137,7 +136,7 @@ def fetch(
 
 
 @corpus.command
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@reads_input()
 @click.option(
     "--tokenizer",
     metavar="FILE|FOLDER|ID",
@@ -152,15 +151,13 @@ def fetch(
     help="Count the documents that have more tokens than this; needs --tokenizer.",
 )
 @click.option("--no-bos", is_flag=True, help="Do not count a BOS token for each document.")
-@column_options
 @json_option
 def inspect(
     *,
-    source: Path,
+    source: Input,
     tokenizer: str | None,
     context: int | None,
     no_bos: bool,
-    columns: Columns,
     as_json: bool,
 ) -> None:
     """Count the documents of INPUT, their lengths, and empty, repeated and too long ones.
@@ -171,7 +168,7 @@ def inspect(
     if tokenizer is None and (context is not None or no_bos):
         raise click.UsageError("--context and --no-bos need a --tokenizer to count tokens with")
     counter = None if tokenizer is None else TokenCounter(tokenizer, prepend_bos=not no_bos)
-    inspection = inspect_corpus(source, tokenizer=counter, context=context, columns=columns)
+    inspection = inspect_documents(source.open(), tokenizer=counter, context=context)
     if as_json:
         print_json(inspection.to_dict())
     else:
@@ -183,18 +180,18 @@ def inspect(
 def _show_inspection(inspection: Inspection) -> None:
     print_rich(inspection_table(inspection, shown))
     for failure in inspection.failures:
-        say(f"{failure.id}: {failure.code}: {failure.message}", err=True)
+        note(f"{failure.id}: {failure.code}: {failure.message}")
     _tell_hidden(inspection.unreadable - len(inspection.failures))
     if inspection.tokenizer is None:
-        say("Words and bytes only; give --tokenizer to count tokens.", err=True)
+        note("Words and bytes only; give --tokenizer to count tokens.")
     elif inspection.prepend_bos:
-        say("Tokens include one BOS per document.", err=True)
+        note("Tokens include one BOS per document.")
 
 
 def _tell_hidden(count: int) -> None:
     """Report how many rows cannot be read beside those that were named."""
     if count:
-        say(f"and {count:,} more that cannot be read", err=True)
+        note(f"and {count:,} more that cannot be read")
 
 
 def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> None:
@@ -222,13 +219,12 @@ def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> Non
             f"{fetched.path}: {fetched.documents:,} documents",
         )
         for row, reason in fetched.failures.items():
-            say(f"{row}: {reason}", err=True)
+            note(f"{row}: {reason}")
         _tell_hidden(counts.unreadable - len(fetched.failures))
     if short:
-        say(
+        note(
             f"Error: the dataset ended; it holds {fetched.documents:,} accepted "
-            f"documents, and {wanted:,} were asked for",
-            err=True,
+            f"documents, and {wanted:,} were asked for"
         )
         raise click.exceptions.Exit(1)
 

@@ -15,6 +15,7 @@ from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.cli.tables import print_json
 from actvec.client.lock import visiting
+from actvec.client.records.settings import VectorSettings
 from actvec.client.records.vectors import Document
 
 
@@ -44,7 +45,7 @@ def extract(
     stdin: str | None,
     text: str | None,
     path: Path | None,
-    asked: Asked,
+    asked: Asked[VectorSettings],
     out: Path,
     timeout: float,
     as_json: bool,

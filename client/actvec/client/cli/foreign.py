@@ -19,6 +19,11 @@ def say(*lines: str, err: bool = False) -> None:
         click.echo(shown(line), err=err)
 
 
+def note(*lines: str) -> None:
+    """Print lines on standard error: what is not the result that was asked for."""
+    say(*lines, err=True)
+
+
 def shown(text: str, width: int | None = None) -> str:
     r"""Text that others wrote, fit for one line of a terminal.
 

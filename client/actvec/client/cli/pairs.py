@@ -1,47 +1,20 @@
 """What `similarity` and `csv` share: vectors raw and centered, and word of what is missing."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
-
-import click
 
 from actvec.client.analysis.paired import PairedVectors, Selection, paired_vectors
-from actvec.client.cli.foreign import say
+from actvec.client.cli.foreign import note
 from actvec.client.cli.progress import show_progress
 from actvec.client.cli.server import Connect
 from actvec.client.cli.settings import Asked
-from actvec.client.documents import Columns, open_documents
 from actvec.client.records.means import ENOUGH_DOCUMENTS, CorpusMean
-from actvec.client.records.vectors import Document, Failure, Result, Vector
-from actvec.client.samples import sample_corpus
+from actvec.client.records.settings import VectorSettings
+from actvec.client.records.vectors import Failure, Result, Vector
 
 
-def documents_or_samples(source: Path | None, columns: Columns) -> Iterable[Document | Failure]:
-    """The documents of INPUT, or the sample corpus if there is none.
-
-    Raises:
-        click.UsageError: columns are named, and there is no INPUT to have them.
-        UnsupportedInput: INPUT cannot be read, or does not have the columns.
-    """
-    if source is not None:
-        return open_documents(source, columns=columns)
-    refuse_columns(columns)
-    return sample_corpus()
-
-
-def refuse_columns(columns: Columns) -> None:
-    """See that no columns are named, if there is no INPUT to have them.
-
-    Raises:
-        click.UsageError: some are.
-    """
-    if columns != Columns():
-        raise click.UsageError("--column, --id-column and --keep are for an INPUT")
-
-
-def pair_up(server: Connect, selection: Selection, asked: Asked) -> PairedVectors:
+def pair_up(server: Connect, selection: Selection, asked: Asked[VectorSettings]) -> PairedVectors:
     """The vectors of a selection, with progress on standard error.
 
     Raises:
@@ -59,18 +32,17 @@ def pair_up(server: Connect, selection: Selection, asked: Asked) -> PairedVector
 
 def tell_mean(mean: CorpusMean) -> None:
     """Report on standard error which mean was subtracted, and if it is of too few documents."""
-    say(f"Centered by {mean}.", err=True)
+    note(f"Centered by {mean}.")
     warn_of_few(mean)
 
 
 def warn_of_few(mean: CorpusMean) -> None:
     """Warn on standard error if a mean is of too few documents."""
     if mean.is_sparse:
-        say(
+        note(
             f"Warning: {mean.name} has {mean.documents_per_position:.1f} documents per position."
             f" Below {ENOUGH_DOCUMENTS}, a mean follows its own few documents; use one of a larger"
-            " corpus.",
-            err=True,
+            " corpus."
         )
 
 
@@ -99,10 +71,9 @@ def failures_of(selection: Selection, pairs: PairedVectors) -> list[Failure]:
 def tell_gaps(selection: Selection, pairs: PairedVectors) -> None:
     """Report on standard error the skipped documents, the mean, and vectors of cut documents."""
     if selection.left_out:
-        say(
+        note(
             f"Took the first {len(selection.documents):,} documents and skipped "
-            f"{selection.left_out:,}; --limit takes more.",
-            err=True,
+            f"{selection.left_out:,}; --limit takes more."
         )
     if pairs.mean is not None:
         tell_mean(pairs.mean)
@@ -112,8 +83,7 @@ def tell_gaps(selection: Selection, pairs: PairedVectors) -> None:
 
 def tell_shortened(count: int, total: int, example: str = "") -> None:
     """Report on standard error how many documents are longer than the mean."""
-    say(
+    note(
         "Longer than the corpus mean, so centered over their last tokens only (tokens_used):"
-        f" {count:,} of {total:,} documents{example}",
-        err=True,
+        f" {count:,} of {total:,} documents{example}"
     )

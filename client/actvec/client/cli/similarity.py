@@ -14,15 +14,22 @@ from actvec.client.analysis.paired import PairedVectors, Selection, select
 from actvec.client.analysis.similarity import Similarity, extreme_pairs, similarities, spread
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import whiten_option
-from actvec.client.cli.foreign import say
-from actvec.client.cli.options import column_options, json_option, limit_option, read_document
-from actvec.client.cli.pairs import failures_of, pair_up, refuse_columns, tell_gaps
+from actvec.client.cli.foreign import note, say
+from actvec.client.cli.options import (
+    Input,
+    column_options,
+    json_option,
+    limit_option,
+    read_document,
+)
+from actvec.client.cli.pairs import failures_of, pair_up, tell_gaps
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.cli.tables import print_json, print_rows
-from actvec.client.documents import Columns, open_documents
+from actvec.client.documents import Columns
 from actvec.client.errors import InvalidArgument
 from actvec.client.findings import Whitening
+from actvec.client.records.settings import VectorSettings
 from actvec.client.records.vectors import Document, Failure
 
 # Of more documents than this the matrices would be most of what --json prints.
@@ -48,7 +55,7 @@ def similarity(
     server: Connect,
     *,
     inputs: tuple[str, ...],
-    asked: Asked,
+    asked: Asked[VectorSettings],
     top: int,
     whitening: Whitening | None,
     limit: int,
@@ -62,9 +69,9 @@ def similarity(
     """
     match inputs:
         case (source,):
-            selection = select(open_documents(Path(source), columns=columns), limit)
+            selection = select(Input(Path(source), columns).open(), limit)
         case (first, second):
-            refuse_columns(columns)
+            Input(None, columns).refuse_columns()
             selection = Selection((_document(first), _document(second)))
         case _:
             raise click.UsageError(
@@ -115,7 +122,7 @@ def _show(
     """
     failures = failures_of(selection, pairs)
     for failure in failures:
-        say(f"{failure.id}: {failure.code}: {failure.message}", err=True)
+        note(f"{failure.id}: {failure.code}: {failure.message}")
     if len(pairs.raw) < 2:
         raise InvalidArgument(
             f"a comparison needs two documents with a vector; there are {len(pairs.raw)}"
@@ -129,7 +136,7 @@ def _show(
         _print_all(pairs, tables, top)
     tell_gaps(selection, pairs)
     if not pairs.centered and not as_json:
-        say("Raw only; --center NAME adds the centered cosines.", err=True)
+        note("Raw only; --center NAME adds the centered cosines.")
     return not failures
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from actvec.client.analysis.csv_cells import csv_header
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import by_option, reads_vectors
-from actvec.client.cli.foreign import say
+from actvec.client.cli.foreign import note, say
 from actvec.client.cli.options import json_option
 from actvec.client.cli.paths import OutPath, safetensors_option
 from actvec.client.cli.tables import print_by_layer, print_json
@@ -108,7 +108,7 @@ def _print(vectors: StoredVectors, found: Direction) -> None:
     if found.separation.folds:
         say(f"d' and AUC: {found.separation.folds} folds, each held out once")
     else:
-        say("No d' and no AUC: to hold documents out takes at least 4 of each label.", err=True)
+        note("No d' and no AUC: to hold documents out takes at least 4 of each label.")
 
 
 def _number(value: float) -> str:
