@@ -125,7 +125,9 @@ def vectors(
 
 
 def _coordinator(tokens_per_second: float | None, price_per_hour: float | None) -> Any:
-    from actvec.modal.batch import Coordinator, Plan  # noqa: PLC0415 - in the container only
+    # In the container only.
+    from actvec.client.planning.estimate import Plan  # noqa: PLC0415
+    from actvec.modal.batch import Coordinator  # noqa: PLC0415
 
     def compute(shards: Sequence[str], arguments: Mapping[str, Any]) -> Any:
         return extractor().compute_shard.map(shards, kwargs=arguments, return_exceptions=True)

@@ -11,7 +11,7 @@ import click
 
 from actvec.client.cli.commands import VECTORS, Verbs, grouped, takes
 from actvec.client.cli.options import Input, json_option, reads_input
-from actvec.client.cli.paths import PathOrUrl
+from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.settings import own_mean_options, own_vector_options
 from actvec.client.errors import ActvecError
 from actvec.client.extras import import_extra
@@ -118,7 +118,7 @@ _cluster_options = takes(
 @own_vector_options
 @click.option(
     "--out",
-    type=PathOrUrl(file_okay=False),
+    type=AnyPath(url_okay=True, file_okay=False),
     required=True,
     help="The folder for the vectors; every worker reaches it under the same path. Or "
     "s3://BUCKET/PATH or gs://BUCKET/PATH.",
@@ -127,7 +127,7 @@ _cluster_options = takes(
     VECTORS,
     "--center",
     metavar="FILE",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=AnyPath(exists=True, dir_okay=False),
     help="The file of a corpus mean to subtract.  [default: none, raw vectors]",
 )
 @_cluster_options
@@ -171,7 +171,7 @@ def vectors(
 @own_mean_options
 @click.option(
     "--out",
-    type=PathOrUrl(dir_okay=False),
+    type=AnyPath(url_okay=True, dir_okay=False),
     required=True,
     help="The safetensors file to write, in a folder that every worker reaches; or its URL, "
     "s3://BUCKET/PATH or gs://BUCKET/PATH.",

@@ -13,7 +13,7 @@ from actvec.client.bulk.layout import Format, Layout
 from actvec.client.bulk.remote import is_remote, read_file
 from actvec.client.cli.commands import VECTORS, Verbs, grouped, takes
 from actvec.client.cli.options import Input, json_option, reads_input
-from actvec.client.cli.paths import URLS, PathOrUrl
+from actvec.client.cli.paths import URLS, AnyPath
 from actvec.client.cli.settings import own_mean_options, own_vector_options
 from actvec.client.documents import DocumentSource, Shard
 from actvec.client.errors import ActvecError
@@ -44,7 +44,7 @@ _model_options = takes("model", ModelOptions, model_options("max_layer"))
 @own_vector_options
 @click.option(
     "--out",
-    type=PathOrUrl(file_okay=False),
+    type=AnyPath(url_okay=True, file_okay=False),
     required=True,
     help="The folder for the vectors of all shards; each has a folder of its own in it. For shards "
     f"and parquet also {URLS}.",
@@ -61,7 +61,7 @@ _model_options = takes("model", ModelOptions, model_options("max_layer"))
     VECTORS,
     "--center",
     metavar="FILE",
-    type=PathOrUrl(exists=True, dir_okay=False),
+    type=AnyPath(url_okay=True, exists=True, dir_okay=False),
     help="The file of a corpus mean to subtract, or its URL.  [default: none, raw vectors]",
 )
 @_model_options
@@ -98,7 +98,7 @@ def vectors(
 @own_mean_options
 @click.option(
     "--out",
-    type=PathOrUrl(file_okay=False),
+    type=AnyPath(url_okay=True, file_okay=False),
     required=True,
     help=f"The folder for the sums of all shards, which `actvec local merge` takes; or {URLS}.",
 )
@@ -126,11 +126,11 @@ def mean(
 
 
 @local.command
-@click.argument("folder", metavar="OUT", type=PathOrUrl(exists=True, file_okay=False))
+@click.argument("folder", metavar="OUT", type=AnyPath(url_okay=True, exists=True, file_okay=False))
 @click.option("--name", required=True, help="The name that was given to `actvec local mean`.")
 @click.option(
     "--to",
-    type=PathOrUrl(dir_okay=False),
+    type=AnyPath(url_okay=True, dir_okay=False),
     required=True,
     help="The safetensors file to write, or its URL. `actvec mean upload` stores it on a server.",
 )

@@ -4,8 +4,7 @@ from typing import Any
 
 import click
 
-from actvec.client.cli.foreign import note, say
-from actvec.client.cli.tables import print_json
+from actvec.client.cli.printing import note, print_json, say
 from actvec.client.records.means import CorpusMean
 
 

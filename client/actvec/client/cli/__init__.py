@@ -12,7 +12,7 @@ from types import MappingProxyType
 import click
 
 from actvec.client.cli.commands import Verbs, takes
-from actvec.client.cli.foreign import note
+from actvec.client.cli.printing import note
 from actvec.client.cli.server import Connect, explained, server_options
 from actvec.client.errors import ActvecError
 

@@ -49,25 +49,29 @@ class Verb(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, with a heading for each group."""
-        _format_options(self, ctx, formatter)
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in _GROUPS}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                groups[getattr(param, "group", "Options")].append(record)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
 
 
-class Verbs(click.Group):
+class Verbs(Verb, click.Group):
     """A group of commands, whose help lists them before its options, with whole summaries."""
 
     command_class = Verb
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands, and then the options."""
-        self.format_commands(ctx, formatter)
-        _format_options(self, ctx, formatter)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands, in their order."""
+        """Write the commands, in their order, and then the options."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [(name, one.get_short_help_str(_WHOLE)) for name, one in commands if one is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+        super().format_options(ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names of the commands, in the order in which the module has them."""
@@ -106,17 +110,3 @@ def takes(
         return gathering
 
     return decorate
-
-
-def _format_options(
-    command: click.Command, ctx: click.Context, formatter: click.HelpFormatter
-) -> None:
-    groups: dict[str, list[tuple[str, str]]] = {name: [] for name in _GROUPS}
-    for param in command.get_params(ctx):
-        record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
-        if record is not None:
-            groups[getattr(param, "group", "Options")].append(record)
-    for name, records in groups.items():
-        if records:
-            with formatter.section(name):
-                formatter.write_dl(records)

@@ -5,11 +5,10 @@ from pathlib import Path
 import click
 
 from actvec.client.cli.commands import Verbs
-from actvec.client.cli.foreign import note, say, shown
 from actvec.client.cli.options import Input, json_option, reads_input
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, print_json, print_rich, say, shown
 from actvec.client.cli.progress import show_progress
-from actvec.client.cli.tables import print_json, print_rich
 from actvec.client.corpora import (
     Counts,
     DataFiles,
@@ -80,7 +79,7 @@ def corpus() -> None:
     "--save-local",
     "path",
     metavar="FILE",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     required=True,
     help="The file to write: .jsonl, .jsonl.gz or .parquet.",
 )
@@ -197,16 +196,8 @@ def _tell_hidden(count: int) -> None:
 def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> None:
     short = wanted is not None and fetched.documents < wanted
     if as_json:
-        summary = {
-            "path": str(fetched.path),
-            "manifest": str(fetched.manifest),
-            "documents": fetched.documents,
-            "cached": fetched.cached,
-            "resumed_at": fetched.resumed_at,
-            "exhausted": fetched.exhausted,
-            "counts": fetched.counts.to_dict(),
-            "failures": fetched.failures,
-        }
+        paths = {"path": str(fetched.path), "manifest": str(fetched.manifest)}
+        summary = vars(fetched) | paths | {"counts": fetched.counts.to_dict()}
         print_json(summary, indent=None)
     else:
         if fetched.cached:

@@ -9,13 +9,12 @@ from actvec.client.analysis.csv_tables import write_tables
 from actvec.client.analysis.paired import PairedVectors, Selection, select
 from actvec.client.bulk.failures import write_failures
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import note, say
 from actvec.client.cli.options import Input, json_option, limit_option, reads_input
 from actvec.client.cli.pairs import failures_of, pair_up, tell_gaps
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, print_json, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json
 from actvec.client.lock import visiting
 from actvec.client.records.settings import VectorSettings
 
@@ -26,7 +25,7 @@ from actvec.client.records.settings import VectorSettings
 @vector_options(default="long", presets=False)
 @click.option(
     "--out",
-    type=OutPath(),
+    type=AnyPath(),
     required=True,
     help="The folder to write to; created if missing.",
 )

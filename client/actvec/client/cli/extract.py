@@ -7,13 +7,12 @@ import click
 
 from actvec.client.bulk.sinks.vector_folder import VectorFolder
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import json_option, read_document, timeout_option
 from actvec.client.cli.pairs import tell_mean
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import print_json, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json
 from actvec.client.lock import visiting
 from actvec.client.records.settings import VectorSettings
 from actvec.client.records.vectors import Document
@@ -25,13 +24,13 @@ from actvec.client.records.vectors import Document
 @click.option(
     "--file",
     "path",
-    type=click.Path(path_type=Path),
+    type=AnyPath(),
     help="A file with the text in UTF-8; its name without the suffix becomes the document's id.",
 )
 @vector_options()
 @click.option(
     "--out",
-    type=OutPath(),
+    type=AnyPath(),
     default=Path(),
     show_default="the current folder",
     help="The folder to write to; created if missing.",

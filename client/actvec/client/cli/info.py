@@ -6,8 +6,8 @@ import click
 
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.options import json_option
+from actvec.client.cli.printing import print_facts, print_json
 from actvec.client.cli.server import Connect, talks_to_server
-from actvec.client.cli.tables import print_facts, print_json
 from actvec.client.records.model import ModelInfo
 
 

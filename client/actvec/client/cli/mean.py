@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from actvec.client.cli.commands import Verbs
-from actvec.client.cli.foreign import note, say
 from actvec.client.cli.options import (
     Input,
     json_option,
@@ -14,11 +13,11 @@ from actvec.client.cli.options import (
     timeout_option,
 )
 from actvec.client.cli.pairs import warn_of_few
-from actvec.client.cli.paths import safetensors_option
+from actvec.client.cli.paths import AnyPath, safetensors_option
+from actvec.client.cli.printing import note, print_facts, print_json, say
 from actvec.client.cli.progress import mean_words, show_progress
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, mean_options
-from actvec.client.cli.tables import print_facts, print_json
 from actvec.client.documents.reading import FollowedDocuments
 from actvec.client.errors import InvalidArgument
 from actvec.client.files import write_atomic
@@ -147,7 +146,7 @@ def download(server: Connect, *, name: str, out: Path, timeout: float, as_json: 
 
 
 @mean.command
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("path", metavar="FILE", type=AnyPath(dir_okay=False))
 @click.option("--name", required=True, help="The mean's name on the server.")
 @_timeout_option
 @json_option

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from actvec.client.cli.commands import INPUT, grouped, takes
+from actvec.client.cli.paths import AnyPath
 from actvec.client.documents import Columns, DocumentSource, Shard, open_documents, read_text
 from actvec.client.errors import InvalidArgument
 from actvec.client.records.vectors import Document, Failure
@@ -156,9 +157,7 @@ def reads_input(
         keep: Whether columns can be kept.
     """
     metavar = "INPUT" if required else "[INPUT]"
-    argument = click.argument(
-        "source", metavar=metavar, type=click.Path(path_type=Path), required=required
-    )
+    argument = click.argument("source", metavar=metavar, type=AnyPath(), required=required)
     parts = [argument, *[_shard_option] * shard, *[_keep_option] * keep, *_column_options]
     return takes("source", _input, *parts)
 

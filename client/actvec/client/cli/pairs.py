@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from actvec.client.analysis.paired import PairedVectors, Selection, paired_vectors
-from actvec.client.cli.foreign import note
+from actvec.client.cli.printing import note
 from actvec.client.cli.progress import show_progress
 from actvec.client.cli.server import Connect
 from actvec.client.cli.settings import Asked

@@ -7,11 +7,10 @@ from dataclasses import asdict, replace
 import click
 
 from actvec.client.cli.commands import Verb, takes
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import Input, json_option, reads_input
+from actvec.client.cli.printing import print_json, say
 from actvec.client.cli.progress import duration, show_progress
 from actvec.client.cli.settings import truncation_option
-from actvec.client.cli.tables import print_json
 from actvec.client.documents import DocumentSource
 from actvec.client.planning.estimate import FRACTION_OF_PEAK, Estimate, Figure, Plan
 from actvec.client.planning.prices import CARDS

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from actvec.client.bulk.progress import JobProgress
-from actvec.client.cli.foreign import note
+from actvec.client.cli.printing import note
 from actvec.client.documents.reading import Reading
 from actvec.client.records.means import MeanProgress
 

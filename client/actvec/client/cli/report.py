@@ -15,14 +15,14 @@ from actvec.client.analysis.report import (
 )
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import whiten_option
-from actvec.client.cli.foreign import note, say
 from actvec.client.cli.options import Input, limit_option, read_document, reads_input
 from actvec.client.cli.pairs import (
     failures_of,
     pair_up,
     tell_gaps,
 )
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.extras import import_extra
@@ -35,21 +35,21 @@ from actvec.client.stored.loading import load
 @click.command(cls=Verb)
 @reads_input(required=False, keep=True)
 @click.option("--text", help="Show this text.")
-@click.option("--file", "path", type=click.Path(path_type=Path), help="Show the text of this file.")
+@click.option("--file", "path", type=AnyPath(), help="Show the text of this file.")
 @click.option("--samples", is_flag=True, help="Show the sample corpus.")
 @click.option(
     "--csv",
     "tables",
     nargs=2,
     metavar="RAW.csv CENTERED.csv",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Read tables that `actvec csv` wrote, without a server.",
 )
 @click.option(
     "--vectors",
     "folder",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=AnyPath(),
     help="Read vectors that `stream` made, without a server; raw ones are centered by their own"
     " average. Color the map by the columns that `stream --keep` stored.",
 )
@@ -58,14 +58,14 @@ from actvec.client.stored.loading import load
 @limit_option
 @click.option(
     "--out",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     default=Path("report.html"),
     show_default=True,
     help="The HTML file to write.",
 )
 @click.option(
     "--png",
-    type=OutPath(),
+    type=AnyPath(),
     help="Also write the figures as PNG files to this folder.",
 )
 @click.option(

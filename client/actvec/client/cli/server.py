@@ -9,6 +9,7 @@ import click
 
 from actvec.client.api.client import Client
 from actvec.client.cli.commands import SERVER, grouped, takes
+from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.progress import waiting_lines
 from actvec.client.documents import read_text
 from actvec.client.errors import ActvecError
@@ -125,7 +126,7 @@ _OPTIONS = {
 
 
 _TYPES = {
-    "FILE": click.Path(path_type=Path),
+    "FILE": AnyPath(),
     "N": click.IntRange(min=1),
     "SECONDS": click.FloatRange(min=0),
 }

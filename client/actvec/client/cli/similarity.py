@@ -14,7 +14,6 @@ from actvec.client.analysis.paired import PairedVectors, Selection, select
 from actvec.client.analysis.similarity import Similarity, extreme_pairs, similarities, spread
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import whiten_option
-from actvec.client.cli.foreign import note, say
 from actvec.client.cli.options import (
     Input,
     column_options,
@@ -23,9 +22,10 @@ from actvec.client.cli.options import (
     read_document,
 )
 from actvec.client.cli.pairs import failures_of, pair_up, tell_gaps
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, print_json, print_rows, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json, print_rows
 from actvec.client.documents import Columns
 from actvec.client.errors import InvalidArgument
 from actvec.client.findings import Whitening
@@ -69,7 +69,7 @@ def similarity(
     """
     match inputs:
         case (source,):
-            selection = select(Input(Path(source), columns).open(), limit)
+            selection = select(Input(AnyPath().convert(source, None, None), columns).open(), limit)
         case (first, second):
             Input(None, columns).refuse_columns()
             selection = Selection((_document(first), _document(second)))

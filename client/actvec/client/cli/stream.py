@@ -19,7 +19,6 @@ from actvec.client.bulk import (
 from actvec.client.bulk.failures import first_failure
 from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import note, say
 from actvec.client.cli.options import (
     Input,
     json_option,
@@ -27,11 +26,11 @@ from actvec.client.cli.options import (
     retry_for_option,
 )
 from actvec.client.cli.pairs import tell_mean, tell_shortened
-from actvec.client.cli.paths import URLS, PathOrUrl
+from actvec.client.cli.paths import URLS, AnyPath
+from actvec.client.cli.printing import note, print_json, say
 from actvec.client.cli.progress import describe, job_words, show_progress
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json
 from actvec.client.records.settings import VectorSettings
 
 
@@ -40,7 +39,7 @@ from actvec.client.records.settings import VectorSettings
 @vector_options()
 @click.option(
     "--out",
-    type=PathOrUrl(),
+    type=AnyPath(url_okay=True),
     required=True,
     help=("The folder to write to; created if missing. For shards and parquet also " + URLS + "."),
 )

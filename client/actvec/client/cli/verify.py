@@ -18,13 +18,12 @@ from actvec.client.analysis.verify import (
     worst_error,
 )
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import note, say
 from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.pairs import tell_mean
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, print_json, print_rows, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json, print_rows
 from actvec.client.errors import ActvecError
 from actvec.client.files import write_atomic
 from actvec.client.records.means import read_mean
@@ -40,18 +39,18 @@ from actvec.client.records.vectors import Document, Failure
     "tables",
     nargs=2,
     metavar="RAW.csv CENTERED.csv",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Check files that `actvec csv` wrote, without a server.",
 )
 @click.option(
     "--mean",
     "mean_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="The mean's safetensors file, for --columns.",
 )
 @click.option(
     "--lengths",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="The tokens of each document, vectors_lengths.csv of `actvec csv`, for --columns.",
 )
 @click.option(
@@ -64,7 +63,7 @@ from actvec.client.records.vectors import Document, Failure
 @click.option(
     "--csv",
     "csv_path",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Also write the table to this CSV file.",
 )
 @json_option

@@ -9,10 +9,9 @@ import click
 from actvec.client.bulk.manifest import Manifest
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import reads_vectors
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import Input, json_option, reads_input
+from actvec.client.cli.printing import print_json, print_rows, say
 from actvec.client.cli.server import Connect, talks_to_server
-from actvec.client.cli.tables import print_json, print_rows
 from actvec.client.findings import FolderCheck
 from actvec.client.findings import check as check_folder
 from actvec.client.records.stamp import Stamp

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from actvec.client.cli.commands import takes
+from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.settings import Layers, split_pools
 from actvec.client.findings import read_whitening
 from actvec.client.stored.loading import load
@@ -36,7 +37,7 @@ def reads_vectors(*, several: bool = True) -> Callable[[Command], Callable[..., 
             metavar="FOLDER..." if several else "FOLDER",
             nargs=-1 if several else 1,
             required=True,
-            type=click.Path(path_type=Path),
+            type=AnyPath(),
         ),
         click.option(
             "--layers",
@@ -62,7 +63,7 @@ whiten_option = click.option(
     "--whiten",
     "whitening",
     metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     callback=_whitening,
     help="Also whiten the vectors, by a file that `actvec whiten` wrote.",
 )
