@@ -54,7 +54,6 @@ _model_options = takes("model", ModelOptions, model_options("max_layer"))
     "file_format",
     type=click.Choice(["files", "shards", "parquet"]),
     default="shards",
-    show_default=True,
     help="The files, as `actvec stream` writes them.",
 )
 @grouped(

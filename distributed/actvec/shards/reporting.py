@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from actvec.client.cli.printing import note, print_json, say
+from actvec.client.cli.printing import note, print_result
 from actvec.client.records.means import CorpusMean
 
 
@@ -19,7 +19,7 @@ def report_vectors(report: dict[str, Any], text: str, *, as_json: bool) -> None:
     Raises:
         click.exceptions.Exit: documents failed.
     """
-    _print(report, text, as_json=as_json)
+    print_result(report, text, as_json=as_json, indent=None)
     if report["failed"]:
         raise click.exceptions.Exit(1)
 
@@ -36,7 +36,7 @@ def report_mean(mean: CorpusMean, place: dict[str, str], text: str, *, as_json: 
     Raises:
         click.exceptions.Exit: documents were skipped.
     """
-    _print(mean.to_dict() | place, text, as_json=as_json)
+    print_result(mean.to_dict() | place, text, as_json=as_json, indent=None)
     for one in mean.skipped:
         note(
             f"skipped for {one.reason}: {one.documents:,}; the first is {one.first_id}:"
@@ -44,10 +44,3 @@ def report_mean(mean: CorpusMean, place: dict[str, str], text: str, *, as_json: 
         )
     if mean.skipped:
         raise click.exceptions.Exit(1)
-
-
-def _print(report: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json(report, indent=None)
-    else:
-        say(text)

@@ -78,7 +78,10 @@ class _LazyGroup(Verbs):
         return None
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(package_name="actvec", prog_name="actvec")
 @takes("server", Connect, *server_options(envvars=True))
 @click.pass_context

@@ -53,7 +53,6 @@ def corpus() -> None:
     "--min-words",
     type=click.IntRange(min=1),
     default=1,
-    show_default=True,
     help="Accept texts with at least this many words.",
 )
 @click.option(
@@ -66,7 +65,7 @@ def corpus() -> None:
         "The number of documents to write.  [default: all accepted ones; required with --dataset]"
     ),
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="The seed of the sample.")
+@click.option("--seed", type=int, default=0, help="The seed of the sample.")
 @click.option(
     "--candidates",
     type=click.IntRange(min=1),

@@ -10,7 +10,7 @@ from actvec.client.analysis.paired import PairedVectors, Selection, select
 from actvec.client.bulk.failures import write_failures
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.options import Input, json_option, limit_option, reads_input
-from actvec.client.cli.pairs import failures_of, pair_up, tell_gaps
+from actvec.client.cli.pairs import pair_up, tell_gaps
 from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.printing import note, print_json, say
 from actvec.client.cli.server import Connect, talks_to_server
@@ -65,13 +65,12 @@ def csv(
     with visiting(out):
         paths = write_tables(out, pairs) if pairs.raw else []
     tell_gaps(selection, pairs)
-    failures = failures_of(selection, pairs)
     # Not errors.jsonl: that is of a job of `stream`, which may have the same folder.
     errors = out / "vectors_errors.jsonl"
-    write_failures(errors, failures)
-    _show(pairs, paths, selection.left_out, len(failures), as_json=as_json)
-    if failures:
-        first = f"{failures[0].id!a}: {failures[0].message}"
+    write_failures(errors, pairs.failures)
+    _show(pairs, paths, selection.left_out, as_json=as_json)
+    if pairs.failures:
+        first = f"{pairs.failures[0].id!a}: {pairs.failures[0].message}"
         note(f"The documents that failed are listed in {errors}; the first is {first}")
         raise click.exceptions.Exit(1)
 
@@ -92,14 +91,12 @@ def _selection(source: Input, limit: int, *, samples: bool) -> Selection:
     return replace(selection, documents=tuple(documents))
 
 
-def _show(
-    pairs: PairedVectors, paths: list[Path], left_out: int, failed: int, *, as_json: bool
-) -> None:
+def _show(pairs: PairedVectors, paths: list[Path], left_out: int, *, as_json: bool) -> None:
     mean = pairs.mean
     if as_json:
         summary = {
             "documents": len(pairs.raw),
-            "failed": failed,
+            "failed": len(pairs.failures),
             "left_out": left_out,
             "corpus_mean": mean and mean.id,
             "files": [str(path) for path in paths],

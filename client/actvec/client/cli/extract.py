@@ -10,7 +10,7 @@ from actvec.client.cli.commands import Verb
 from actvec.client.cli.options import json_option, read_document, timeout_option
 from actvec.client.cli.pairs import tell_mean
 from actvec.client.cli.paths import AnyPath
-from actvec.client.cli.printing import print_json, say
+from actvec.client.cli.printing import print_result
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
 from actvec.client.lock import visiting
@@ -65,17 +65,13 @@ def extract(
         saved = folder.save(vector)
     if mean is not None:
         tell_mean(mean)
-    if as_json:
-        paths = {
-            "vector_path": str(saved.vector_path),
-            "metadata_path": str(saved.metadata_path),
-        }
-        print_json(saved.metadata | paths)
-        return
+    paths = {"vector_path": str(saved.vector_path), "metadata_path": str(saved.metadata_path)}
     cut = f" of {vector.tokens}" if vector.tokens_used < vector.tokens else ""
-    say(
+    print_result(
+        saved.metadata | paths,
         f"{saved.vector_path}: {len(vector.values)} numbers of {vector.tokens_used}{cut} tokens,"
-        f" norm {vector.norm:.2f}{', centered' if mean else ''}"
+        f" norm {vector.norm:.2f}{', centered' if mean else ''}",
+        as_json=as_json,
     )
 
 

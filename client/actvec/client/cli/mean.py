@@ -14,7 +14,7 @@ from actvec.client.cli.options import (
 )
 from actvec.client.cli.pairs import warn_of_few
 from actvec.client.cli.paths import AnyPath, safetensors_option
-from actvec.client.cli.printing import note, print_facts, print_json, say
+from actvec.client.cli.printing import fact_lines, note, print_json, print_result, print_rows
 from actvec.client.cli.progress import mean_words, show_progress
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, mean_options
@@ -82,7 +82,7 @@ def compute(
             advice = "" if documents.size is None else "; the same command continues after them"
             note(f"Stopped: {durable:,} documents are durable{advice}")
         raise
-    _show(made, as_json=as_json)
+    _show_mean(made, as_json=as_json)
     warn_of_few(made)
     if made.skipped:
         raise click.exceptions.Exit(1)
@@ -102,15 +102,15 @@ def list_command(server: Connect, *, all_models: bool, as_json: bool) -> None:
     if not means:
         note("no means; make one with `actvec mean compute INPUT --name NAME`")
         return
-    width = max(len(one.name) for one in means)
-    say(f"{'id':<16}  {'name':<{width}}  {'documents':>9}  {'tokens':>11}  finished (UTC)")
-    for one in means:
-        documents = f"{one.documents:,}" if one.has_counts else "?"
-        tokens = f"{one.tokens:,}" if one.has_counts else "?"
-        say(
-            f"{one.id:<16}  {one.name:<{width}}  {documents:>9}  {tokens:>11}"
-            f"  {one.created_at:%Y-%m-%d %H:%M}"
+    rows = [
+        (
+            *(one.id, one.name),
+            *((f"{one.documents:,}", f"{one.tokens:,}") if one.has_counts else ("?", "?")),
+            f"{one.created_at:%Y-%m-%d %H:%M}",
         )
+        for one in means
+    ]
+    print_rows(("id", "name", "documents", "tokens", "finished (UTC)"), rows, names=2)
 
 
 @mean.command
@@ -121,7 +121,7 @@ def show(server: Connect, *, name: str, as_json: bool) -> None:
     """Show the record of a mean. NAME is an id, a name, or latest."""
     with server.connect() as client:
         found = client.get_mean(name)
-    _show(found, as_json=as_json)
+    _show_mean(found, as_json=as_json)
 
 
 @mean.command
@@ -136,12 +136,11 @@ def download(server: Connect, *, name: str, out: Path, timeout: float, as_json: 
         file = client.download_mean(name)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, file.content)
-    if as_json:
-        print_json(file.record.to_dict() | {"path": str(out)})
-        return
-    say(
+    print_result(
+        file.record.to_dict() | {"path": str(out)},
         f"{out}: corpus_mean [{file.record.d_model}, {file.record.max_tokens}] float32,"
-        f" sha256 {file.record.sha256}"
+        f" sha256 {file.record.sha256}",
+        as_json=as_json,
     )
 
 
@@ -159,7 +158,7 @@ def upload(server: Connect, *, path: Path, name: str, timeout: float, as_json: b
             stored = client.upload_mean(content, name=name)
         except InvalidArgument as error:
             raise InvalidArgument(f"{path}: {error}", field=error.field) from error
-    _show(stored, as_json=as_json)
+    _show_mean(stored, as_json=as_json)
 
 
 @mean.command
@@ -171,7 +170,7 @@ def merge(server: Connect, *, means: tuple[str, ...], name: str, as_json: bool) 
     """Merge means of different documents into one, exactly. NAME is an id or a name."""
     with server.connect() as client:
         merged = client.merge_means(means, name=name)
-    _show(merged, as_json=as_json)
+    _show_mean(merged, as_json=as_json)
 
 
 @mean.command
@@ -182,16 +181,10 @@ def delete(server: Connect, *, name: str, as_json: bool) -> None:
     """Remove a mean. NAME is an id or a name."""
     with server.connect() as client:
         removed = client.delete_mean(name)
-    if as_json:
-        print_json(removed.to_dict())
-        return
-    say(f"removed {removed.id} ({removed.name})")
+    print_result(removed.to_dict(), f"removed {removed.id} ({removed.name})", as_json=as_json)
 
 
-def _show(one: CorpusMean, *, as_json: bool) -> None:
-    if as_json:
-        print_json(one.to_dict())
-        return
+def _show_mean(one: CorpusMean, *, as_json: bool) -> None:
     rows = [
         ("mean", f"{one.id} ({one.name})"),
         ("sha256", f"{one.sha256}, {one.size_bytes:,} bytes"),
@@ -214,4 +207,4 @@ def _show(one: CorpusMean, *, as_json: bool) -> None:
         )
         for skip in one.skipped
     ]
-    print_facts(rows)
+    print_result(one.to_dict(), *fact_lines(rows), as_json=as_json)

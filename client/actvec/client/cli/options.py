@@ -21,7 +21,6 @@ retry_for_option = click.option(
     metavar="SECONDS",
     type=click.FloatRange(min=0),
     default=300.0,
-    show_default=True,
     help="Give up a broken connection after this long without progress.",
 )
 
@@ -30,7 +29,6 @@ limit_option = grouped(
     "--limit",
     type=click.IntRange(min=1),
     default=2000,
-    show_default=True,
     help="Take at most this many documents of INPUT, and report how many were skipped.",
 )
 
@@ -46,7 +44,6 @@ def timeout_option(text: str) -> Callable[[Command], Command]:
         metavar="SECONDS",
         type=click.FloatRange(min=0, min_open=True),
         default=60.0,
-        show_default=True,
         help=text,
     )
 
@@ -92,7 +89,6 @@ def _column_option(name: str, default: str, holds: str) -> Callable[[Command], C
         name,
         metavar="NAME",
         default=default,
-        show_default=True,
         help=f"The field or column of INPUT that holds {holds}.",
     )
 

@@ -11,11 +11,14 @@ from actvec.client.cli.server import Connect
 from actvec.client.cli.settings import Asked
 from actvec.client.records.means import ENOUGH_DOCUMENTS, CorpusMean
 from actvec.client.records.settings import VectorSettings
-from actvec.client.records.vectors import Failure, Result, Vector
+from actvec.client.records.vectors import Result, Vector
 
 
 def pair_up(server: Connect, selection: Selection, asked: Asked[VectorSettings]) -> PairedVectors:
     """The vectors of a selection, with progress on standard error.
+
+    Its failures are all documents without a vector, with their numbers in the source: those that
+    could not be read, too.
 
     Raises:
         ActvecError: there is no such mean, no server answers, or it refused.
@@ -27,7 +30,11 @@ def pair_up(server: Connect, selection: Selection, asked: Asked[VectorSettings])
         if len(selection.documents) > 2:
             calls = 1 if asked.settings.center is None else 2
             on_result = stack.enter_context(_counting(calls * len(selection.documents)))
-        return paired_vectors(client, selection.documents, asked.of(client), on_result=on_result)
+        pairs = paired_vectors(client, selection.documents, asked.of(client), on_result=on_result)
+    indices = selection.indices
+    without = (replace(failure, index=indices[failure.index]) for failure in pairs.failures)
+    failures = sorted([*selection.failures, *without], key=lambda failure: failure.index)
+    return replace(pairs, failures=tuple(failures))
 
 
 def tell_mean(mean: CorpusMean) -> None:
@@ -59,13 +66,6 @@ def _counting(total: int) -> Iterator[Callable[[Result], None]]:
             progress.update(done, total, lambda: f"{done:,}/{total:,} vectors of {tokens:,} tokens")
 
         yield count
-
-
-def failures_of(selection: Selection, pairs: PairedVectors) -> list[Failure]:
-    """Documents that could not be read and those without a vector, in the order of the source."""
-    indices = selection.indices
-    without = (replace(failure, index=indices[failure.index]) for failure in pairs.failures)
-    return sorted([*selection.failures, *without], key=lambda failure: failure.index)
 
 
 def tell_gaps(selection: Selection, pairs: PairedVectors) -> None:

@@ -48,14 +48,12 @@ _WIDTH = 100
         metavar="N",
         type=click.IntRange(min=1),
         default=1,
-        show_default=True,
         help="The number of machines with such a card that share the corpus.",
     ),
     click.option(
         "--model",
         metavar="ID",
         default=Plan.model,
-        show_default=True,
         help="The model. The speed is estimated for Pythias; any other model needs"
         " --tokens-per-second.",
     ),
@@ -88,7 +86,6 @@ _WIDTH = 100
         metavar="SHARE",
         type=click.FloatRange(0, 1, min_open=True),
         default=FRACTION_OF_PEAK,
-        show_default=True,
         help="Without --tokens-per-second, assume this fraction of the card's peak.",
     ),
     click.option(

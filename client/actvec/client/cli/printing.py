@@ -121,11 +121,18 @@ def print_by_layer(
     print_rows(["pool", "layer", *columns], rows, names=2)
 
 
-def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Print a line for each name and value."""
+def fact_lines(facts: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each name and value."""
     width = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        say(f"{name:<{width}}  {value}")
+    return [f"{name:<{width}}  {value}" for name, value in facts]
+
+
+def print_result(record: Any, *lines: str, as_json: bool, indent: int | None = 2) -> None:
+    """Print a result, as JSON for programs or in lines for people."""
+    if as_json:
+        print_json(record, indent)
+    else:
+        say(*lines)
 
 
 def print_json(value: Any, indent: int | None = 2) -> None:

@@ -56,7 +56,8 @@ class ProgressDisplay:
 @contextmanager
 def show_progress() -> Iterator[ProgressDisplay]:
     """Progress on standard error."""
-    if not sys.stderr.isatty():
+    # None if it is closed.
+    if not (sys.stderr and sys.stderr.isatty()):
         yield ProgressDisplay(lambda _done, _total, words: note(words), _LINE_EVERY)
         return
     # rich takes longer to import than most calls take to be answered.

@@ -17,7 +17,6 @@ from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import whiten_option
 from actvec.client.cli.options import Input, limit_option, read_document, reads_input
 from actvec.client.cli.pairs import (
-    failures_of,
     pair_up,
     tell_gaps,
 )
@@ -60,7 +59,6 @@ from actvec.client.stored.loading import load
     "--out",
     type=AnyPath(dir_okay=False),
     default=Path("report.html"),
-    show_default=True,
     help="The HTML file to write.",
 )
 @click.option(
@@ -148,11 +146,10 @@ def _ask(
 ) -> tuple[Material, bool]:
     pairs = pair_up(server, selection, asked)
     tell_gaps(selection, pairs)
-    failures = failures_of(selection, pairs)
-    for failure in failures:
+    for failure in pairs.failures:
         note(f"{failure.id!a} is not in the report: {failure.message}")
     mean = None
     if pairs.centered:
         with server.connect() as client:
             mean = client.download_mean(pairs.centered[0].stamp.corpus_mean_id)
-    return gather(pairs, selection.documents, mean), bool(failures)
+    return gather(pairs, selection.documents, mean), bool(pairs.failures)

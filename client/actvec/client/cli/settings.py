@@ -111,7 +111,6 @@ def _center_option(default: str | None) -> Callable[[Command], Command]:
         metavar="NAME|ID|latest",
         callback=_check_center,
         default=default,
-        show_default=default is not None,
         help="The corpus mean to subtract." + ("" if default else "  [default: none, raw vectors]"),
     )
 
@@ -149,6 +148,7 @@ _hook_option = grouped(
     "--hook",
     metavar="HOOK",
     default="",
+    show_default=False,
     help=(
         "The states to take in each layer: resid_post (the residual stream after the "
         "block), resid_pre (before it), attn_out or mlp_out (what its attention or MLP "
@@ -161,7 +161,6 @@ truncation_option = grouped(
     "--truncation",
     type=click.Choice(get_args(Truncation)),
     default="error",
-    show_default=True,
     help=(
         "What to do with a document over the model's context: fail, or keep its start or its end."
     ),

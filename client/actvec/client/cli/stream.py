@@ -48,7 +48,6 @@ from actvec.client.records.settings import VectorSettings
     "format_",
     type=click.Choice(["files", "shards", "parquet"]),
     default="files",
-    show_default=True,
     help=(
         "files: one safetensors file per document, as `actvec extract` writes. "
         "shards: safetensors files of many rows with an index "
@@ -60,7 +59,6 @@ from actvec.client.records.settings import VectorSettings
     "--dtype",
     type=click.Choice(["float16", "float32"]),
     default=FILE_DTYPE,
-    show_default=True,
     help="The dtype of the stored numbers.",
 )
 @click.option(
@@ -86,7 +84,6 @@ from actvec.client.records.settings import VectorSettings
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     default=60.0,
-    show_default=True,
     help=(
         "Save an unfinished shard or Parquet file this often, so that a kill costs no more work "
         "than that; to the hub, at most every 600 seconds."

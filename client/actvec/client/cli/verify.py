@@ -57,7 +57,6 @@ from actvec.client.records.vectors import Document, Failure
     "--tolerance",
     type=click.FloatRange(min=0),
     default=1e-4,
-    show_default=True,
     help="The largest accepted error, as a fraction of the pooled mean's norm.",
 )
 @click.option(

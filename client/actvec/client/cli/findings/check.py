@@ -27,12 +27,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
     "--rows",
     type=click.IntRange(min=1),
     default=8,
-    show_default=True,
     help="Compute the vectors of this many documents again.",
 )
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="The seed that selects these documents."
-)
+@click.option("--seed", type=int, default=0, help="The seed that selects these documents.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),

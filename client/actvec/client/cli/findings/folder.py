@@ -44,7 +44,7 @@ def reads_vectors(*, several: bool = True) -> Callable[[Command], Callable[..., 
             metavar="8,12|0-23|all",
             type=Layers(),
             default="all",
-            help="Use these layers of the vectors.  [default: all]",
+            help="Use these layers of the vectors.",
         ),
         click.option(
             "--pools",

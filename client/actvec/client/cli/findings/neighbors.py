@@ -38,7 +38,6 @@ from actvec.client.stored.vectors import StoredVectors
     "--top",
     type=click.IntRange(min=1),
     default=5,
-    show_default=True,
     help="Show this many neighbors.",
 )
 @json_option

@@ -33,7 +33,6 @@ from actvec.client.stored.vectors import StoredVectors
     metavar="N",
     type=int,
     default=1,
-    show_default=True,
     help="Fit in this many processes; -1 for one per core.",
 )
 @json_option

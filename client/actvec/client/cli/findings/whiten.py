@@ -21,7 +21,6 @@ from actvec.client.stored.vectors import StoredVectors
     "--method",
     type=click.Choice(get_args(Method)),
     default="pca",
-    show_default=True,
     help="pca: the new dimensions are the principal components. zca: they are the old ones, changed"
     " as little as possible.",
 )
