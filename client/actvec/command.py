@@ -15,9 +15,10 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    output = sys.stdout
+    if isinstance(output, io.TextIOWrapper):
         # A character that the terminal does not have is escaped, as on standard error.
-        sys.stdout.reconfigure(errors="backslashreplace")
+        output.reconfigure(errors="backslashreplace")
     # gRPC's log in C++ repeats, in other words, what the errors of this program say.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from actvec.client.cli import main as run  # noqa: PLC0415 - see above

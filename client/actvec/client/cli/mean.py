@@ -14,7 +14,7 @@ from actvec.client.cli.options import (
 )
 from actvec.client.cli.pairs import warn_of_few
 from actvec.client.cli.paths import AnyPath, safetensors_option
-from actvec.client.cli.printing import fact_lines, note, print_json, print_result, print_rows
+from actvec.client.cli.printing import fact_lines, note, print_json, print_result, say
 from actvec.client.cli.progress import mean_words, show_progress
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, mean_options
@@ -102,15 +102,15 @@ def list_command(server: Connect, *, all_models: bool, as_json: bool) -> None:
     if not means:
         note("no means; make one with `actvec mean compute INPUT --name NAME`")
         return
-    rows = [
-        (
-            *(one.id, one.name),
-            *((f"{one.documents:,}", f"{one.tokens:,}") if one.has_counts else ("?", "?")),
-            f"{one.created_at:%Y-%m-%d %H:%M}",
+    width = max(len(one.name) for one in means)
+    say(f"{'id':<16}  {'name':<{width}}  {'documents':>9}  {'tokens':>11}  finished (UTC)")
+    for one in means:
+        documents = f"{one.documents:,}" if one.has_counts else "?"
+        tokens = f"{one.tokens:,}" if one.has_counts else "?"
+        say(
+            f"{one.id:<16}  {one.name:<{width}}  {documents:>9}  {tokens:>11}"
+            f"  {one.created_at:%Y-%m-%d %H:%M}"
         )
-        for one in means
-    ]
-    print_rows(("id", "name", "documents", "tokens", "finished (UTC)"), rows, names=2)
 
 
 @mean.command

@@ -19,19 +19,7 @@ from actvec.client.transport.channel import TlsFiles
 
 @dataclass(frozen=True)
 class Connect:
-    """Which server a verb talks to, and with which token; None if an option is not given.
-
-    Attributes:
-        target: HOST:PORT, https://HOST:PORT or modal://APP.
-        workers: Number of workers that an app on Modal should have.
-        wake_for: Seconds to wait for a sleeping server to start.
-        token: The server's token.
-        token_file: A file whose first token is the server's, if `token` is not given.
-        headers: `NAME=VALUE,NAME=VALUE`: headers to send with each call.
-        tls_ca: Authorities that may have signed the server's certificate.
-        tls_cert: This client's certificate chain.
-        tls_key: Its private key.
-    """
+    """Which server a verb talks to, and how: the values of `_OPTIONS`, None if not given."""
 
     target: str | None
     workers: int | None
