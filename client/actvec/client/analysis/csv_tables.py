@@ -81,7 +81,7 @@ def read_table(path: str | Path) -> VectorTable:
     try:
         with path.open("rb") as file:
             labels = _read_header(file)
-            if not file.peek(1):
+            if not file.peek(1).strip():
                 raise ValueError("it has no numbers below its labels")
             columns = np.loadtxt(file, dtype=np.float32, delimiter=",", comments=None, ndmin=2)
     except OSError as error:

@@ -25,7 +25,8 @@ OnProgress = Callable[[JobProgress], None]
 class VectorJob:
     """Turns the documents of a source into vectors in a folder, each document once.
 
-        job = VectorJob(open_documents("corpus.jsonl"), "vectors", mode="short", resume=True)
+        corpus = open_documents("corpus.jsonl")
+        job = VectorJob(corpus, "vectors", mode="short", resume=True)
         with Client("127.0.0.1:50051") as client:
             progress = job.run(client)
 
