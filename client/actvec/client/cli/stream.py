@@ -41,7 +41,7 @@ from actvec.client.records.settings import VectorSettings
     "--out",
     type=AnyPath(url_okay=True),
     required=True,
-    help=("The folder to write to; created if missing. For shards and parquet also " + URLS + "."),
+    help=f"The folder to write to; created if missing. For shards and parquet also {URLS}.",
 )
 @click.option(
     "--format",
