@@ -53,7 +53,7 @@ def make_vectors(count: int, width: int) -> list[Vector]:
 def write(layout: Layout, vectors: list[Vector], folder: Path) -> float:
     """Seconds until all vectors are durable."""
     started = time.perf_counter()
-    checksums = Checksums(folder / "checksums.jsonl", resume=False)
+    checksums = Checksums(folder / "checksums.jsonl")
     with layout.open(folder, run="bench", resume=False, checksums=checksums) as sink:
         for vector in vectors:
             sink.write(vector)

@@ -82,11 +82,11 @@ class VectorJob:
                 f"the vectors of a job travel as float32, not as {settings.encoding}; its layout"
                 " says how files store them"
             )
-        self._options = JobOptions.of(
+        self._options = JobOptions(
             source,
             folder,
             settings,
-            layout=layout or Layout(),
+            layout or Layout(),
             ordered=ordered,
             resume=resume,
             save_every=save_every,
