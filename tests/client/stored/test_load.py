@@ -260,7 +260,7 @@ def test_one_long_text_does_not_widen_all(tmp_path):
     assert (vectors.columns["kept"] == "short").sum() == 9
 
 
-def test_column_named_as_the_vectors_is_refused_in_tables(tmp_path):
+def test_column_named_vector_is_refused(tmp_path):
     write_shards(tmp_path, np.zeros((1, 3, 2, 24), np.float32), {"vector": np.array(["mine"])})
     vectors = load(tmp_path)
     assert vectors.columns["vector"].tolist() == ["mine"]
