@@ -135,6 +135,9 @@ def test_files_are_named_once(folders, layout):
     folder = folders / layout
     with pytest.raises(UnsupportedInput, match="is named twice"):
         load(folder, folder / ".." / layout)
+    last = max(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".parquet"})
+    with pytest.raises(UnsupportedInput, match="is named twice"):
+        load(folder, last)
 
 
 def test_picked_layers_and_pools_are_a_part(folders):
