@@ -271,8 +271,8 @@ def test_tables_alone_make_a_report(demo_server, tmp_path):
     with Client(demo_server.target) as client:
         pairs = paired_vectors(client, sample_corpus()[:3], mode="long")
     write_tables(tmp_path, pairs)
-    long = ("lin_16", "lin_160", "exp_933", "exp_10k")
-    for mode, names in (("short", ("exp_933",)), ("long", long)):
+    for mode in ("short", "long"):
+        names = tuple(pool.name for pool in pools(mode))
         material = gather_tables(tmp_path / f"vectors_{mode}_mode_raw.csv")
         assert material.pools == names
         assert material.kinds["raw"].shape == (3, 1, len(names), WIDTH)
