@@ -16,13 +16,16 @@ def columns_table(ids: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> An
     """A `pyarrow.Table` of `id` and the columns; a column of several types is strings.
 
     Raises:
-        InvalidArgument: a column has the name of the vectors' own.
+        InvalidArgument: a column has the name of the vectors' own, or is an `id` of other values.
     """
     pa = import_extra("pyarrow", "data")
-    if "vector" in columns:
+    taken = ["vector"] if "vector" in columns else []
+    if [str(one) for one in columns.get("id", ids)] != list(ids):
+        taken.append("id")
+    if taken:
         raise InvalidArgument(
-            "the column 'vector' of the corpus and the vectors' own column have one name; rename it"
-            " in the input, or take the arrays: `array`, `ids` and `columns`",
+            f"the column {taken[0]!r} of the corpus and the vectors' own column have one name;"
+            " rename it in the input, or take the arrays: `array`, `ids` and `columns`",
             setting="keep",
         )
     values = {"id": pa.array(ids, pa.string())}

@@ -15,7 +15,7 @@ from actvec.client.errors import FailedPrecondition, UnsupportedInput
 from actvec.client.files import given_path
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
-from actvec.client.stored.parts import Part, Record, read_parquet, read_shard, read_single
+from actvec.client.stored.parts import Part, Record, damage, read_parquet, read_shard, read_single
 from actvec.client.stored.shard_folders import check_disjoint, shard_names
 from actvec.client.stored.vectors import Parts, StoredVectors
 
@@ -149,8 +149,9 @@ def _one_stamp(parts: Sequence[Part]) -> Stamp:
 
 
 def _shaped(part: Part, stamp: Stamp) -> NDArray[Any]:
-    numbers = part.read()
-    return numbers.reshape(len(numbers), *stamp.shape, -1)
+    with damage(part.paths[0]):
+        numbers = part.read()
+        return numbers.reshape(len(numbers), *stamp.shape, -1)
 
 
 def _by_name(records: Sequence[Record]) -> dict[str, NDArray[Any]]:

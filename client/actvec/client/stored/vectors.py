@@ -202,7 +202,7 @@ class StoredVectors:
         or are integers beyond 64 bits, is strings.
 
         Raises:
-            InvalidArgument: a column of the corpus is named `vector`.
+            InvalidArgument: a column of the corpus is `vector`, or an `id` that differs from `ids`.
             MissingExtra: pyarrow is not installed.
         """
         table = frames.columns_table(self.ids, {**self.facts, **self.columns})

@@ -176,7 +176,7 @@ class NumberedSink(Sink, abc.ABC):
         """Get ready, before anything is read or written."""
 
     @property
-    def _facts(self) -> tuple[dict[str, Any], list[int]]:
+    def _stamp_and_shape(self) -> tuple[dict[str, Any], list[int]]:
         """The stamp of all vectors as JSON values, and L, K and D of each."""
         stamp = self._stamp or {}
         layers, pools = Stamp.parse(stamp).shape

@@ -97,7 +97,7 @@ class ParquetSink(NumberedSink):
         for name in self._types.types:
             kept = self._types.array(name, [row.columns.get(name) for row in rows])
             table = table.append_column(name, kept)
-        stamp, shape = self._facts
+        stamp, shape = self._stamp_and_shape
         table = table.append_column(VECTOR, numbers).replace_schema_metadata(
             {"actvec.stamp": json.dumps(stamp), "actvec.shape": json.dumps(shape)}
         )

@@ -25,7 +25,7 @@ class ShardSink(NumberedSink):
     _complete = re.compile(r"vectors-(\d{5,})\.jsonl")
 
     def _write(self, number: int, rows: list[Row], values: NDArray[Any]) -> None:
-        stamp, shape = self._facts
+        stamp, shape = self._stamp_and_shape
         # Only one entry: safetensors writes several in arbitrary order, and equal rows must give
         # equal bytes.
         data = save({"vec": values}, metadata={"stamp": json.dumps(stamp)})
