@@ -187,9 +187,10 @@ def _to_json(
         "pools": [
             {
                 "pool": table.pool,
-                "raw": _matrix_json(table.raw, with_matrix=with_matrices),
-                "centered": _matrix_json(table.centered, with_matrix=with_matrices),
-                "whitened": _matrix_json(table.whitened, with_matrix=with_matrices),
+                **{
+                    kind: _matrix_json(table.kinds.get(kind), with_matrix=with_matrices)
+                    for kind in ("raw", "centered", "whitened")
+                },
             }
             for table in tables
         ],
