@@ -183,11 +183,20 @@ def test_own_pools_of_separate_layers(corpus, demo_server):
     assert centered.array.shape == raw.array.shape
 
 
-@pytest.mark.parametrize("asked", [(), ("--mode", "short", "--pools", "mean")])
-def test_pools_are_named_once(corpus, asked):
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (
+            (),
+            "say which pools a vector has: --mode short (D numbers), --mode long (4 D), or --pools",
+        ),
+        (("--mode", "short", "--pools", "mean"), "--mode already names pools; give only one"),
+    ],
+)
+def test_pools_are_named_once(corpus, asked, reason):
     refused = run("local", "vectors", corpus, "--out", "out", *asked)
     assert refused.exit_code == 2
-    assert "--mode short, --mode long, or --pools" in refused.output
+    assert reason in refused.output
 
 
 def test_hostile_ids_reach_no_terminal(tmp_path):
@@ -260,5 +269,5 @@ def test_job_of_kubernetes_fits_its_schema():
 def test_task_of_skypilot_has_known_fields():
     """Its schema is in its package, which brings every cloud's."""
     assert SKYPILOT.keys() == {
-        *("name", "num_nodes", "resources", "file_mounts", "envs", "setup", "run")
+        *("name", "workdir", "num_nodes", "resources", "file_mounts", "envs", "setup", "run")
     }

@@ -13,6 +13,7 @@ from actvec.client.bulk.sinks.kept_columns import check_names
 from actvec.client.documents import DocumentSource
 from actvec.client.errors import FailedPrecondition
 from actvec.client.extras import import_extra
+from actvec.client.files import given_path
 from actvec.client.lock import locked
 from actvec.client.records.means import CorpusMean
 from actvec.client.records.vectors import Failure
@@ -96,7 +97,7 @@ def write_vectors(
     pool = {"num_gpus": gpus or None, "batch_format": "pyarrow"}
     if is_remote(out):
         return _write_far_vectors(source, str(out), workers, pool, options)
-    out = Path(out).absolute()
+    out = given_path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         begin_job(source, out, options)
@@ -156,7 +157,7 @@ def write_mean(
     pool = {"num_gpus": gpus or None, "batch_format": "pyarrow", "batch_size": 1}
     if is_remote(out):
         return _write_far_mean(source, str(out), workers, pool, {"name": name, **options})
-    out = Path(out).absolute()
+    out = given_path(out).absolute()
     folder = out.with_name(f".{out.name}.parts")
     sums = folder / "sums"
     sums.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actvec.client.bulk.remote import is_remote, write_file
 from actvec.client.extras import import_extra
-from actvec.client.files import write_atomic
+from actvec.client.files import given_path, write_atomic
 from actvec.client.records.means import CorpusMean
 from actvec.client.records.settings import MeanSettings, Truncation
 from actvec.client.records.vectors import Failure
@@ -226,5 +226,5 @@ def merge_parts(
     if is_remote(out):
         write_file(str(out), content, "out")
     else:
-        write_atomic(Path(out), content)
+        write_atomic(given_path(out), content)
     return decode_mean(mean_message(record))

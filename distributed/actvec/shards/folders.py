@@ -11,7 +11,7 @@ from typing import Any
 from actvec.client.bulk.remote import is_remote, write_file
 from actvec.client.documents import DocumentSource
 from actvec.client.errors import FailedPrecondition
-from actvec.client.files import write_atomic, write_json
+from actvec.client.files import given_path, write_atomic, write_json
 from actvec.client.messages.means import decode_mean
 from actvec.client.records.means import CorpusMean
 from actvec.client.records.settings import MeanSettings
@@ -103,7 +103,7 @@ def write_out(to: str | Path, content: bytes) -> None:
     if is_remote(to):
         write_file(str(to), content, "to")
         return
-    path = Path(to)
+    path = given_path(to)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, content)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from actvec.client.bulk.progress import JobProgress
-from actvec.client.cli.foreign import say
+from actvec.client.cli.printing import note
 from actvec.client.documents.reading import Reading
 from actvec.client.records.means import MeanProgress
 
@@ -56,8 +56,9 @@ class ProgressDisplay:
 @contextmanager
 def show_progress() -> Iterator[ProgressDisplay]:
     """Progress on standard error."""
-    if not sys.stderr.isatty():
-        yield ProgressDisplay(lambda _done, _total, words: say(words, err=True), _LINE_EVERY)
+    # None if it is closed.
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield ProgressDisplay(lambda _done, _total, words: note(words), _LINE_EVERY)
         return
     # rich takes longer to import than most calls take to be answered.
     from rich import console, progress  # noqa: PLC0415
@@ -82,7 +83,7 @@ def show_progress() -> Iterator[ProgressDisplay]:
 
 def waiting_lines() -> Callable[[float, str], None]:
     """Reports that a server is waited for, at once and then now and then; see `Waking`."""
-    progress = ProgressDisplay(lambda _done, _total, words: say(words, err=True), _LINE_EVERY, 0.0)
+    progress = ProgressDisplay(lambda _done, _total, words: note(words), _LINE_EVERY, 0.0)
     return lambda seconds, what: progress.update(0, None, lambda: f"{what} ({seconds:.0f} s)")
 
 
@@ -101,24 +102,22 @@ def describe(progress: JobProgress) -> str:
 
 def job_words(progress: JobProgress) -> str:
     """A job that runs, in words."""
-    done = "" if progress.fraction is None else f"{progress.fraction:.1%}: "
     failed = f", {progress.failed:,} failed" if progress.failed else ""
-    left = "" if (s := progress.seconds_left) is None else f"; {duration(s)} left"
-    return (
-        f"{done}{progress.documents:,} documents{failed}, {progress.tokens:,} tokens,"
-        f" {progress.tokens_per_second:,.0f} tokens/s{left}"
-    )
+    return _running(f"{progress.documents:,} documents{failed}", progress, progress)
 
 
 def mean_words(progress: MeanProgress, reading: Reading) -> str:
     """A mean that is computed, in words."""
+    documents = f"{progress.documents + progress.skipped:,} documents"
+    skipped = f"{progress.skipped:,} skipped, {progress.committed:,} durable"
+    return _running(f"{documents}, {skipped}", progress, reading)
+
+
+def _running(documents: str, progress: JobProgress | MeanProgress, reading: Reading) -> str:
     done = "" if reading.fraction is None else f"{reading.fraction:.1%}: "
     left = "" if (s := reading.seconds_left) is None else f"; {duration(s)} left"
-    return (
-        f"{done}{progress.documents + progress.skipped:,} documents, {progress.skipped:,} skipped,"
-        f" {progress.committed:,} durable, {progress.tokens:,} tokens,"
-        f" {progress.tokens_per_second:,.0f} tokens/s{left}"
-    )
+    rate = f"{progress.tokens_per_second:,.0f} tokens/s"
+    return f"{done}{documents}, {progress.tokens:,} tokens, {rate}{left}"
 
 
 def duration(seconds: float) -> str:

@@ -25,6 +25,7 @@ from actvec.client.documents.parquet import ParquetSource
 from actvec.client.documents.shard import Shard, ShardSource
 from actvec.client.documents.source import Columns, DocumentSource, Located
 from actvec.client.errors import UnsupportedInput
+from actvec.client.files import given_path
 
 __all__ = [
     "Columns",
@@ -76,7 +77,7 @@ def open_documents(
         >>> for document in open_documents("corpus.jsonl.zst", columns=Columns(text="body")):
         ...     print(document)
     """
-    source = _open(Path(path), columns or Columns())
+    source = _open(given_path(path), columns or Columns())
     source.check()
     return source if shard is None else ShardSource(source, shard)
 

@@ -115,10 +115,15 @@ class ParquetSource(DocumentSource):
         return identity and identity | self._columns.identity()
 
     def _parse(self, batch: "pa.RecordBatch", row: int, index: int) -> Document | Failure:
-        try:
-            record = {name: batch.column(name)[row].as_py() for name in self._names}
-        except UnicodeDecodeError as error:
-            return self._failure(index, f"not UTF-8: {error.reason} at byte {error.start}")
+        record = {}
+        for name in self._names:
+            try:
+                record[name] = batch.column(name)[row].as_py()
+            except UnicodeDecodeError as error:
+                return self._failure(index, f"not UTF-8: {error.reason} at byte {error.start}")
+            except (ValueError, OverflowError) as error:
+                # Arrow's range of dates is wider than Python's.
+                return self._failure(index, f"column {name!r}: {error}")
         where = f"{self._name}, row {index + 1}"
         return parse_document(record, self._columns, default_id=str(index + 1), where=where)
 

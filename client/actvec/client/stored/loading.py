@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.errors import FailedPrecondition, UnsupportedInput
+from actvec.client.files import given_path
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
-from actvec.client.stored.parts import Part, Record, read_parquet, read_shard, read_single
+from actvec.client.stored.parts import Part, Record, damage, read_parquet, read_shard, read_single
 from actvec.client.stored.shard_folders import check_disjoint, shard_names
 from actvec.client.stored.vectors import Parts, StoredVectors
 
@@ -48,7 +49,8 @@ def load(path: str | Path, *more: str | Path) -> StoredVectors:
         DataLoss: a file is damaged or missing.
         MissingExtra: the files are Parquet, and pyarrow is not installed.
     """
-    places = [place for one in (path, *more) for place in _places(Path(one))]
+    given = [given_path(one) for one in (path, *more)]
+    places = [place for one in given for place in _places(one)]
     # Ray leaves files in which all documents failed.
     parts = [part for place in places for part in _parts(place) if part.facts]
     if not parts:
@@ -64,7 +66,7 @@ def load(path: str | Path, *more: str | Path) -> StoredVectors:
         _by_name(columns),
         stamp,
         _by_name(facts),
-        Path(path),
+        given[0],
     )
 
 
@@ -147,8 +149,9 @@ def _one_stamp(parts: Sequence[Part]) -> Stamp:
 
 
 def _shaped(part: Part, stamp: Stamp) -> NDArray[Any]:
-    numbers = part.read()
-    return numbers.reshape(len(numbers), *stamp.shape, -1)
+    with damage(part.paths[0]):
+        numbers = part.read()
+        return numbers.reshape(len(numbers), *stamp.shape, -1)
 
 
 def _by_name(records: Sequence[Record]) -> dict[str, NDArray[Any]]:

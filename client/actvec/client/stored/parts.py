@@ -51,11 +51,14 @@ def read_shard(index: Path) -> Part:
         DataLoss: it is damaged, or its vectors are missing.
     """
     path = index.with_suffix(".safetensors")
-    with _damage(index):
+    with damage(index):
         lines = [json.loads(line) for line in index.read_bytes().splitlines()]
         if not lines:
             raise ValueError("it has no rows")
-        stamp = json.loads(_header(path)[0]["__metadata__"]["stamp"])
+        header, _ = _header(path)
+        stamp, written = json.loads(header["__metadata__"]["stamp"]), header["vec"]["shape"][0]
+        if written < len(lines):
+            raise ValueError(f"it has {len(lines)} rows, and its vectors {written}")
         return Part([path], *_told(lines), stamp, partial(_read_rows, path, len(lines)))
 
 
@@ -68,7 +71,7 @@ def read_parquet(path: Path) -> Part:
         DataLoss: it is damaged.
     """
     pq = import_extra("pyarrow.parquet", "data")
-    with _damage(path), pq.ParquetFile(path, memory_map=True) as file:
+    with damage(path), pq.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
         stamp = (schema.metadata or {}).get(b"actvec.stamp")
         if stamp is None or not {"id", "vector"} <= set(schema.names):
@@ -97,7 +100,7 @@ def read_single(paths: Sequence[Path]) -> list[Part]:
     """
     by_stamp: dict[str, list[tuple[Path, Record]]] = {}
     for path in paths:
-        with _damage(path):
+        with damage(path):
             metadata = json.loads(path.read_bytes())
             stamp = json.dumps(metadata["stamp"], sort_keys=True)
             by_stamp.setdefault(stamp, []).append((path, metadata))
@@ -105,7 +108,7 @@ def read_single(paths: Sequence[Path]) -> list[Part]:
 
 
 def _single(metadata: Sequence[tuple[Path, Record]]) -> Part:
-    with _damage(metadata[0][0]):
+    with damage(metadata[0][0]):
         ordered = sorted(metadata, key=lambda one: (one[1]["index"], one[0].name))
         paths, records = zip(*ordered, strict=True)
         vectors = [path.with_name(one["vector_file"]) for path, one in ordered]
@@ -127,17 +130,14 @@ def _map(path: Path) -> NDArray[Any]:
 
 
 def _read_rows(path: Path, rows: int) -> NDArray[Any]:
-    with _damage(path):
-        numbers = _map(path)
-        if len(numbers) < rows:
-            raise ValueError(f"its index has {rows} rows, and it {len(numbers)}")
+    with damage(path):
         # A kill can leave more of them than the index has.
-        return numbers[:rows]
+        return _map(path)[:rows]
 
 
 def _read_column(path: Path) -> NDArray[Any]:
     pq = import_extra("pyarrow.parquet", "data")
-    with _damage(path):
+    with damage(path):
         vectors = pq.read_table(path, columns=["vector"])["vector"].drop_null()
         numbers: NDArray[Any] = vectors.combine_chunks().flatten().to_numpy()
         return numbers.reshape(len(vectors), -1)
@@ -146,23 +146,32 @@ def _read_column(path: Path) -> NDArray[Any]:
 def _read_files(paths: Sequence[Path]) -> NDArray[Any]:
     rows = []
     for path in paths:
-        with _damage(path):
+        with damage(path):
             rows.append(_map(path))
     return np.stack(rows)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and where the numbers begin."""
+    """The header of a safetensors file with one tensor, `vec`, and where its numbers begin."""
+    there = path.stat().st_size
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        if start > there:
             raise ValueError("its header is not all there")
-        return json.loads(file.read(size)), 8 + size
+        header = json.loads(file.read(start - 8))
+    end = start + header["vec"]["data_offsets"][1]
+    if end != there:
+        raise ValueError(f"it has {there:,} bytes, not {end:,}")
+    return header, start
 
 
 @contextlib.contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Name the file in errors of what cannot be read."""
+def damage(path: Path) -> Iterator[None]:
+    """Name the file in errors of what cannot be read.
+
+    Raises:
+        DataLoss: what the body raises, unless it is an error of ours.
+    """
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -108,8 +108,8 @@ def _check_quantization(config: Any) -> None:
         known = False
     if not known:
         raise StartupError(
-            f"the weights are quantized by {quantization.get('quant_method')!r}, which transformers "
-            f"does not know; it knows {', '.join(sorted(AUTO_QUANTIZER_MAPPING))}"
+            f"the weights are quantized by {quantization.get('quant_method')!r}, which "
+            f"transformers does not know; it knows {', '.join(sorted(AUTO_QUANTIZER_MAPPING))}"
         )
 
 
