@@ -13,20 +13,18 @@ import kubernetes_validate
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 from numpy.testing import assert_allclose
 from safetensors.numpy import load_file
 
 from actvec.client import Client, load
 from actvec.client.errors import ActvecError, FailedPrecondition
-from actvec.shards.command import local
 from actvec.shards.host import ModelHost
+from tests.shards.conftest import TEXTS, run_local, write_corpus
 
 SCRIPTS = Path(__file__).parents[2] / "deploy" / "batch"
 KUBERNETES = yaml.safe_load((SCRIPTS / "kubernetes.yaml").read_text())
 SKYPILOT = yaml.safe_load((SCRIPTS / "skypilot.yaml").read_text())
 CONTAINER = KUBERNETES["spec"]["template"]["spec"]["containers"][0]
-TEXTS = [f"In {year} the bridge was closed for repairs." for year in range(1700, 1760)]
 
 # What a task of each system runs, and the variables that the system gives task I of 3, from 0.
 TASKS = {
@@ -48,11 +46,7 @@ TASKS = {
 @pytest.fixture
 def corpus(tmp_path):
     """Sixty documents, one of them blank."""
-    path = tmp_path / "corpus.jsonl"
-    texts = [*TEXTS[:5], " ", *TEXTS[6:]]
-    lines = [json.dumps({"id": f"doc-{i}", "text": text}) for i, text in enumerate(texts)]
-    path.write_text("\n".join(lines))
-    return path
+    return write_corpus(tmp_path / "corpus.jsonl", 60)
 
 
 @pytest.fixture(autouse=True)
@@ -108,14 +102,10 @@ def commands(start):
     return commands
 
 
-def run(*arguments):
+def run(group, *rest):
     """Run `actvec` in this process, on documents with one to skip."""
-    group, *rest = (str(argument) for argument in arguments)
     assert group == "local"
-    ran = CliRunner().invoke(local, rest)
-    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
-        raise ran.exception
-    return ran
+    return run_local(*rest)
 
 
 def test_tasks_make_what_one_process_makes(corpus, start, commands):

@@ -11,7 +11,6 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
 from numpy.testing import assert_allclose
 from safetensors.numpy import load, load_file
@@ -19,10 +18,10 @@ from safetensors.numpy import load, load_file
 from actvec.client import Client
 from actvec.client import load as load_vectors
 from actvec.client.errors import Aborted, ActvecError, FailedPrecondition, InvalidArgument, NotFound
-from actvec.shards.command import local
 from actvec.shards.host import ModelHost
+from tests.shards.conftest import TEXTS, write_corpus
+from tests.shards.conftest import run_local as run
 
-TEXTS = [f"In {year} the bridge was closed for repairs." for year in range(1700, 1730)]
 STORE = "memory://shards"
 
 
@@ -47,19 +46,7 @@ def loaded_once(monkeypatch, host):
 @pytest.fixture
 def corpus(tmp_path):
     """Thirty documents, one of them blank."""
-    path = tmp_path / "corpus.jsonl"
-    texts = [*TEXTS[:5], " ", *TEXTS[6:]]
-    lines = [json.dumps({"id": f"doc-{i}", "text": text}) for i, text in enumerate(texts)]
-    path.write_text("\n".join(lines))
-    return path
-
-
-def run(*arguments):
-    """Run `actvec local` in this process."""
-    ran = CliRunner().invoke(local, [str(argument) for argument in arguments])
-    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
-        raise ran.exception
-    return ran
+    return write_corpus(tmp_path / "corpus.jsonl", 30)
 
 
 @pytest.fixture

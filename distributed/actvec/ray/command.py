@@ -11,15 +11,13 @@ import click
 from actvec.client.cli.commands import Verbs
 from actvec.client.cli.options import column_options, json_option, kept_column_options
 from actvec.client.cli.paths import PathOrUrl
-from actvec.client.cli.settings import bos_option, truncation_option
 from actvec.client.documents import Columns, open_documents
 from actvec.client.errors import ActvecError
 from actvec.client.extras import import_extra
-from actvec.client.records.settings import Truncation
-from actvec.ray.jobs import SPARE_CPUS, write_mean, write_vectors
+from actvec.ray.jobs import write_mean, write_vectors
 from actvec.server.errors import PicklableError, first_line
 from actvec.server.program.options import model_options
-from actvec.shards.options import given, pool_options, separate_option
+from actvec.shards.options import given, mean_options, vector_options
 from actvec.shards.reporting import report_mean, report_vectors
 
 
@@ -62,7 +60,7 @@ def _cluster_options(command: Any) -> Any:
 
 @ray.command
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@pool_options
+@vector_options
 @click.option(
     "--out",
     type=PathOrUrl(file_okay=False),
@@ -76,19 +74,15 @@ def _cluster_options(command: Any) -> Any:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The file of a corpus mean to subtract.  [default: none, raw vectors]",
 )
-@truncation_option
-@bos_option
 @kept_column_options
 @_cluster_options
 @json_option
 def vectors(
     *,
     source: Path,
-    pooling: dict[str, Any],
+    asked: dict[str, Any],
     out: str | Path,
     center: Path | None,
-    truncation: Truncation,
-    bos: bool | None,
     columns: Columns,
     address: str | None,
     workers: int,
@@ -109,10 +103,8 @@ def vectors(
             out,
             workers=workers,
             gpus=gpus,
-            **pooling,
             center=None if center is None else str(center.absolute()),
-            truncation=truncation,
-            prepend_bos=bos,
+            **asked,
             **_model(gpus, **model),
         )
     text = (
@@ -124,7 +116,7 @@ def vectors(
 
 @ray.command
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="The mean's name.")
+@mean_options
 @click.option(
     "--out",
     type=PathOrUrl(dir_okay=False),
@@ -132,22 +124,14 @@ def vectors(
     help="The safetensors file to write, in a folder that every worker reaches; or its URL, "
     "s3://BUCKET/PATH or gs://BUCKET/PATH.",
 )
-@click.option("--variance", is_flag=True, help="Also store second moments, to standardize by.")
-@separate_option
-@truncation_option
-@bos_option
 @column_options
 @_cluster_options
 @json_option
 def mean(
     *,
     source: Path,
-    name: str,
+    asked: dict[str, Any],
     out: str | Path,
-    variance: bool,
-    separate: bool,
-    truncation: Truncation,
-    bos: bool | None,
     columns: Columns,
     address: str | None,
     workers: int,
@@ -163,20 +147,9 @@ def mean(
     """
     documents = open_documents(source, None, columns)
     _start(address, workers)
-    if isinstance(out, Path):
-        out.parent.mkdir(parents=True, exist_ok=True)
     with _explained():
         made = write_mean(
-            documents,
-            out,
-            name=name,
-            workers=workers,
-            gpus=gpus,
-            variance=variance,
-            separate=separate,
-            truncation=truncation,
-            prepend_bos=bos,
-            **_model(gpus, **model),
+            documents, out, workers=workers, gpus=gpus, **asked, **_model(gpus, **model)
         )
     text = f"{out}: {made.documents:,} documents of {made.tokens:,} tokens"
     report_mean(made, {"path": str(out)}, text, as_json=as_json)
@@ -193,7 +166,7 @@ def _start(address: str | None, workers: int) -> None:
     if not library.is_initialized():
         if address is None and "RAY_ADDRESS" not in os.environ:
             # Ray counts these CPUs, whatever the machine has, and workers wait for those they need.
-            cpus = max(os.cpu_count() or 1, workers + SPARE_CPUS)
+            cpus = max(os.cpu_count() or 1, workers)
             library.init(num_cpus=cpus, log_to_driver=False, include_dashboard=False)
         else:
             library.init(address=address)

@@ -13,14 +13,13 @@ from actvec.client.bulk.remote import is_remote, read_file
 from actvec.client.cli.commands import Verbs
 from actvec.client.cli.options import column_options, json_option, kept_column_options, shard_option
 from actvec.client.cli.paths import URLS, PathOrUrl
-from actvec.client.cli.settings import bos_option, truncation_option
 from actvec.client.documents import Columns, Shard, open_documents
 from actvec.client.errors import ActvecError
-from actvec.client.records.settings import MeanSettings, Truncation, VectorSettings
+from actvec.client.records.settings import MeanSettings, VectorSettings
 from actvec.server.config import ModelOptions
 from actvec.server.errors import PicklableError
 from actvec.server.program.options import model_options
-from actvec.shards.options import pool_options, separate_option
+from actvec.shards.options import mean_options, vector_options
 from actvec.shards.reporting import report_mean, report_vectors
 
 if TYPE_CHECKING:
@@ -40,12 +39,12 @@ def local() -> None:
 
 def _computing(command: Any) -> Any:
     """Options of the verbs that load a model."""
-    return shard_option(truncation_option(bos_option(model_options("max_layer")(command))))
+    return shard_option(model_options("max_layer")(command))
 
 
 @local.command
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@pool_options
+@vector_options
 @click.option(
     "--out",
     type=PathOrUrl(file_okay=False),
@@ -73,13 +72,11 @@ def _computing(command: Any) -> Any:
 def vectors(
     *,
     source: Path,
-    pooling: dict[str, Any],
+    asked: dict[str, Any],
     out: str | Path,
     file_format: Format,
     center: str | Path | None,
     shard: Shard | None,
-    truncation: Truncation,
-    bos: bool | None,
     columns: Columns,
     as_json: bool,
     **model: Any,
@@ -95,12 +92,8 @@ def vectors(
     with _loaded(model) as host:
         from actvec.shards.vectors import write_vectors  # noqa: PLC0415 - torch, as in `_loaded`
 
-        settings = VectorSettings(
-            **pooling,
-            center=host.add_mean("mean", _content(center)) if center else None,
-            truncation=truncation,
-            prepend_bos=bos,
-        )
+        mean_id = host.add_mean("mean", _content(center)) if center else None
+        settings = VectorSettings(**asked, center=mean_id)
         made = write_vectors(host, documents, folder, settings, Layout(file_format))
     report = {"vectors": made.vectors, "failed": made.failed, "folder": str(folder)}
     text = f"{made.vectors:,} vectors in {folder}; {made.failed:,} documents failed"
@@ -109,28 +102,22 @@ def vectors(
 
 @local.command
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="The mean's name.")
+@mean_options
 @click.option(
     "--out",
     type=PathOrUrl(file_okay=False),
     required=True,
     help=f"The folder for the sums of all shards, which `actvec local merge` takes; or {URLS}.",
 )
-@click.option("--variance", is_flag=True, help="Also store second moments, to standardize by.")
-@separate_option
 @column_options
 @_computing
 @json_option
 def mean(
     *,
     source: Path,
-    name: str,
+    asked: dict[str, Any],
     out: str | Path,
-    variance: bool,
-    separate: bool,
     shard: Shard | None,
-    truncation: Truncation,
-    bos: bool | None,
     columns: Columns,
     as_json: bool,
     **model: Any,
@@ -142,18 +129,13 @@ def mean(
     shard = shard or _WHOLE
     documents = open_documents(source, shard, columns)
     folder = _folder(out, shard)
-    settings = MeanSettings(
-        job=name,
-        name=name,
-        truncation=truncation,
-        prepend_bos=bos,
-        variance=variance,
-        separate=separate,
-    )
+    settings = MeanSettings(job=asked["name"], **asked)
     with _loaded(model) as host:
         from actvec.shards.folders import sum_shard  # noqa: PLC0415 - torch, as in `_loaded`
+        from actvec.shards.places import opened  # noqa: PLC0415 - as above
 
-        record = sum_shard(host, documents, settings, folder)
+        with opened(folder) as place:
+            record = sum_shard(host, documents, settings, place)
     text = f"{record.documents:,} documents of {record.tokens:,} tokens in {folder}"
     report_mean(record, {"folder": str(folder)}, text, as_json=as_json)
 
