@@ -4,7 +4,6 @@ Measures the CPU time of one thread, which a busy machine disturbs least, and th
 both against the same attention in float64.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from actvec.server.heap import keep_freed_memory
 from actvec.server.model.packed.blocked import Blocks
+from bench.arguments import add_rounds, arguments
 
 # The fewest score computations of one measurement.
 _LEAST = 1 << 18
@@ -61,13 +61,17 @@ def compare(
 
 def main() -> None:
     """Measure and print a Markdown table per dtype."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments("attention", __doc__)
     parser.add_argument(
-        "--lengths", type=int, nargs="+", default=[64, 96, 128, 192, 256, 512, 1024, 2048]
+        "--lengths",
+        type=int,
+        nargs="+",
+        default=[64, 96, 128, 192, 256, 512, 1024, 2048],
+        help="tokens of a document, each measured",
     )
-    parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--heads", type=int, default=8, help="heads of the attention")
+    parser.add_argument("--width", type=int, default=64, help="width of a head")
+    add_rounds(parser, 21)
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -4,12 +4,12 @@ It races other programs (the peers) with the same weights and documents, and com
 with the limit: the time that the fastest matrix products alone would take.
 """
 
-import argparse
 from contextlib import ExitStack
 
 from actvec.server.engine.memory import DEFAULT_STEP_TOKENS
 from actvec.server.engine.packed import PackedEngine
 from actvec.server.heap import keep_freed_memory
+from bench.arguments import add_rounds, add_shape, arguments
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.peers import installed_peers
 from bench.profiling import print_profile
@@ -21,24 +21,16 @@ from bench.workload import SHAPES, Workload
 
 def main() -> None:
     """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.cpu",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "--shape", choices=["tiny", "70m", "160m"], default="70m", help="a Pythia of this size"
-    )
+    parser = arguments("cpu", __doc__)
+    add_shape(parser, ["tiny", "70m", "160m"])
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16"],
         default="float32",
-        help="of the weights",
+        help="of the weights and of the arithmetic",
     )
     parser.add_argument("--documents", type=int, default=48, help="documents per round")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="interleaved rounds; the median counts"
-    )
+    add_rounds(parser, 3)
     parser.add_argument(
         "--step-tokens",
         type=int,
@@ -46,11 +38,7 @@ def main() -> None:
         help="tokens of one packed forward pass",
     )
     parser.add_argument("--only-packed", action="store_true", help="skip the peers")
-    parser.add_argument(
-        "--vllm",
-        metavar="PYTHON",
-        help="also measure vLLM, with this interpreter",
-    )
+    parser.add_argument("--vllm", metavar="PYTHON", help="also measure vLLM, with this interpreter")
     parser.add_argument(
         "--profile", action="store_true", help="only print where a step's time goes"
     )

@@ -3,11 +3,11 @@
 Each serves the same documents through one StreamVectors call, in turn.
 """
 
-import argparse
 import statistics
 
 import torch
 
+from bench.arguments import add_rounds, add_shape, arguments
 from bench.contenders import Served
 from bench.serving import serving
 from bench.timing import timed
@@ -16,11 +16,13 @@ from bench.workload import SHAPES, Workload
 
 def main() -> None:
     """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=["tiny", "70m", "160m"], default="70m")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--documents", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = arguments("devices", __doc__)
+    add_shape(parser, ["tiny", "70m", "160m"])
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="of the weights"
+    )
+    parser.add_argument("--documents", type=int, default=48, help="documents per round")
+    add_rounds(parser, 5)
     options = parser.parse_args()
     workload = Workload(SHAPES[options.shape], options.documents)
     tokens = sum(map(len, workload.documents))

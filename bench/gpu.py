@@ -22,7 +22,8 @@ from actvec.server.heap import keep_freed_memory
 from actvec.server.model.card import ModelCard
 from actvec.server.model.loading import LoadedModel, default_layers, load_model
 from actvec.server.model.packed.attention import PACKED, register_packed_attention
-from actvec.server.model.pruning import decoder_only
+from actvec.server.model.pruning import pruned
+from bench.arguments import add_rounds, add_shape, arguments
 from bench.contenders import Contender, Lens, Packed, Padded, Served
 from bench.race import race
 from bench.serving import serving
@@ -36,7 +37,7 @@ def truncated_model(shape: Shape, layers: tuple[int, ...], dtype: str, device: s
     """Make the blocks up to the last target, with random weights, on the device."""
     register_packed_attention()
     config = shape.config()
-    model = decoder_only(GPTNeoXForCausalLM, layers[-1] + 1)
+    model = pruned(GPTNeoXForCausalLM, layers[-1] + 1)
     with torch.device(device):
         module = model._from_config(config, dtype=getattr(torch, dtype), attn_implementation=PACKED)
     card = ModelCard(
@@ -185,12 +186,8 @@ def measure(shape: Shape, dtype: str, options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Measure and print Markdown tables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.gpu",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--shape", choices=SHAPES, default="12b", help="a Pythia of this size")
+    parser = arguments("gpu", __doc__)
+    add_shape(parser, SHAPES, default="12b")
     parser.add_argument("--device", default="cuda:0", help="the device to measure")
     parser.add_argument(
         "--dtype", nargs="+", default=["bfloat16", "float16"], help="of the weights, each in turn"
@@ -204,9 +201,7 @@ def main() -> None:
         help="tokens of a packed step, each measured; the first for all else",
     )
     parser.add_argument("--batch", type=int, default=8, help="documents of a peer's padded batch")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="interleaved rounds; the median counts"
-    )
+    add_rounds(parser, 3)
     parser.add_argument("--only-packed", action="store_true", help="skip the peers")
     parser.add_argument("--vllm", metavar="PYTHON", help="also measure vLLM, with this interpreter")
     parser.add_argument("--served", action="store_true", help="also measure a server")

@@ -1,6 +1,5 @@
 """`python -m bench.growth`: does speed hold for more documents, and for longer ones?"""
 
-import argparse
 import statistics
 
 import numpy as np
@@ -10,6 +9,7 @@ from actvec.client import Client
 from actvec.server.engine.memory import DEFAULT_STEP_TOKENS
 from actvec.server.engine.packed import PackedEngine
 from actvec.server.heap import keep_freed_memory
+from bench.arguments import add_rounds, add_shape, arguments
 from bench.contenders import Packed
 from bench.serving import serving
 from bench.timing import matrix_rates, timed
@@ -70,14 +70,26 @@ def by_count(shape: Shape, counts: list[int], rounds: int) -> None:
 
 def main() -> None:
     """Measure and print Markdown tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="70m")
+    parser = arguments("growth", __doc__)
+    add_shape(parser, SHAPES)
     parser.add_argument(
-        "--lengths", type=int, nargs="+", default=[32, 64, 128, 256, 512, 1024, 2048]
+        "--lengths",
+        type=int,
+        nargs="+",
+        default=[32, 64, 128, 256, 512, 1024, 2048],
+        help="tokens of a document, each measured",
     )
-    parser.add_argument("--counts", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--tokens", type=int, default=16_384)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--tokens", type=int, default=16_384, help="tokens of all documents of one length"
+    )
+    parser.add_argument(
+        "--counts",
+        type=int,
+        nargs="+",
+        default=[100, 1000, 10_000],
+        help="documents of a stream, each measured",
+    )
+    add_rounds(parser, 3)
     options = parser.parse_args()
     keep_freed_memory()
     by_length(SHAPES[options.shape], options.lengths, options.tokens, options.rounds)

@@ -1,6 +1,5 @@
 """`python -m bench.memory`: does memory grow with the corpus, on either side?"""
 
-import argparse
 import asyncio
 import os
 import statistics
@@ -12,6 +11,7 @@ import grpc.aio
 from actvec.client import Client, Document
 from actvec.v1 import vectors_pb2
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
+from bench.arguments import arguments
 from bench.serving import serving
 from bench.workload import SHAPES, Workload
 
@@ -83,8 +83,10 @@ async def stalled(target: str, server: int, seconds: float) -> None:
 
 def main() -> None:
     """Measure and print Markdown tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=int, default=200_000)
+    parser = arguments("memory", __doc__)
+    parser.add_argument(
+        "--documents", type=int, default=200_000, help="documents of each job, a few tokens long"
+    )
     options = parser.parse_args()
     workload = Workload(SHAPES["tiny"], 1)
     with serving(workload.directory) as server, Client(server.target) as client:

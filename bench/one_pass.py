@@ -4,7 +4,6 @@ Ratios of CPU time of one thread, of work done in turn: another program on the m
 little.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from actvec.server.heap import keep_freed_memory
 from actvec.server.model.stamp import Truncation
 from actvec.server.model.target import Target
 from actvec.server.model.text.tokenizer import TokenizedDocument, Tokenizer
+from bench.arguments import add_rounds, add_shape, arguments
 from bench.workload import SHAPES, Ids, Workload, random_documents
 
 FOUR_POOLS = ("last", "mean", "exp:0.1", "exp_933")
@@ -135,9 +135,9 @@ def _tokens(document: Ids | StepDocument) -> int:
 
 def main() -> None:
     """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=["tiny", "70m", "160m"], default="70m")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = arguments("one_pass", __doc__)
+    add_shape(parser, ["tiny", "70m", "160m"])
+    add_rounds(parser, 7)
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -1,6 +1,5 @@
 """`python -m bench.service`: the overhead of the service over the engine, and how it shares it."""
 
-import argparse
 import asyncio
 import statistics
 import threading
@@ -15,6 +14,7 @@ from actvec.server.engine.memory import DEFAULT_STEP_TOKENS
 from actvec.server.engine.packed import PackedEngine
 from actvec.server.engine.step import StepDocument
 from actvec.server.heap import keep_freed_memory
+from bench.arguments import add_shape, arguments
 from bench.serving import ServerProcess, serving
 from bench.timing import timed
 from bench.workload import SHAPES, Workload
@@ -93,12 +93,12 @@ async def shared(server: ServerProcess, streams: int, documents: int) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="70m")
-    parser.add_argument("--calls", type=int, default=200)
-    parser.add_argument("--streams", type=int, default=500)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
+    parser = arguments("service", __doc__)
+    add_shape(parser, SHAPES)
+    parser.add_argument("--calls", type=int, default=200, help="calls of ExtractVector")
+    parser.add_argument("--streams", type=int, default=500, help="streams at once")
+    parser.add_argument("--device", default="cpu", help="the device to measure")
+    parser.add_argument("--dtype", default="float32", help="of the weights")
     options = parser.parse_args()
     keep_freed_memory()
     device, dtype = options.device, options.dtype

@@ -1,6 +1,5 @@
 """`python -m bench.sinks`: the cost of writing vectors to disk, in each format."""
 
-import argparse
 import hashlib
 import statistics
 import tempfile
@@ -13,6 +12,7 @@ import numpy as np
 from actvec.client import Pool, Stamp, Vector
 from actvec.client.bulk import Format, Layout
 from actvec.client.bulk.checksums import Checksums
+from bench.arguments import add_rounds, arguments
 
 STAMP = Stamp(
     model="bench",
@@ -53,7 +53,7 @@ def make_vectors(count: int, width: int) -> list[Vector]:
 def write(layout: Layout, vectors: list[Vector], folder: Path) -> float:
     """Seconds until all vectors are durable."""
     started = time.perf_counter()
-    checksums = Checksums(folder / "checksums.jsonl", resume=False)
+    checksums = Checksums(folder / "checksums.jsonl")
     with layout.open(folder, run="bench", resume=False, checksums=checksums) as sink:
         for vector in vectors:
             sink.write(vector)
@@ -62,10 +62,10 @@ def write(layout: Layout, vectors: list[Vector], folder: Path) -> float:
 
 def main() -> None:
     """Measure and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vectors", type=int, default=2000)
-    parser.add_argument("--width", type=int, default=5120)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = arguments("sinks", __doc__)
+    parser.add_argument("--vectors", type=int, default=2000, help="vectors per round")
+    parser.add_argument("--width", type=int, default=5120, help="numbers of a vector")
+    add_rounds(parser, 3)
     options = parser.parse_args()
 
     vectors = make_vectors(options.vectors, options.width)

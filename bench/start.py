@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.arguments import add_rounds, arguments
 from bench.serving import READY, serving
 from bench.timing import timed
-
-ROUNDS = 5
 
 
 def ready(data: Path) -> float:
@@ -38,6 +37,9 @@ def program(*code: str) -> float:
 
 def main() -> None:
     """Measure and print a Markdown table."""
+    parser = arguments("start", __doc__)
+    add_rounds(parser, 5)
+    options = parser.parse_args()
     actvec = "from actvec.client.cli import main; main()"
     with tempfile.TemporaryDirectory() as directory, serving(None) as server:
         contenders: dict[str, Callable[[], float]] = {
@@ -50,7 +52,7 @@ def main() -> None:
             "python -c 'import grpc, numpy'": lambda: program("-c", "import grpc, numpy"),
         }
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(ROUNDS):
+        for _ in range(options.rounds):
             for name, measure in contenders.items():
                 seconds[name].append(measure())
     medians = [statistics.median(times) for times in seconds.values()]

@@ -16,11 +16,11 @@ import numpy as np
 def main() -> None:
     """Answer until the requests end."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory")
-    parser.add_argument("--dtype", required=True)
-    parser.add_argument("--context", type=int, required=True)
-    parser.add_argument("--step-tokens", type=int, required=True)
-    parser.add_argument("--cache-bytes", type=int, required=True)
+    parser.add_argument("directory", help="of the model, as transformers saves it")
+    parser.add_argument("--dtype", required=True, help="of the weights")
+    parser.add_argument("--context", type=int, required=True, help="tokens of the longest document")
+    parser.add_argument("--step-tokens", type=int, required=True, help="tokens of a forward pass")
+    parser.add_argument("--cache-bytes", type=int, required=True, help="of keys and values")
     options = parser.parse_args()
     # vLLM and its libraries print what they like on the standard output.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -50,7 +50,8 @@ def contract_page() -> str:
     lines = [
         "# The contract",
         "",
-        "Package `actvec.v1`, generated from the comments of `proto/`.",
+        "Package `actvec.v1`, generated from the comments of `proto/`."
+        " [Without our client](../grpc.md) shows calls.",
         "",
     ]
     for file in ours:
@@ -68,12 +69,11 @@ def _file(file: dict[str, Any]) -> list[str]:
     # The numbers are descriptor.proto's: service 6, message 4, enum 5; method, field, value 2.
     for index, service in enumerate(file.get("service", [])):
         lines += _heading(service["name"], comments.get((6, index)))
-        lines += ["| rpc | takes | gives | |", "| --- | --- | --- | --- |"]
         for number, method in enumerate(service["method"]):
             takes = _stream(method, "client") + _type(method["inputType"])
             gives = _stream(method, "server") + _type(method["outputType"])
-            comment = _cell(comments.get((6, index, 2, number)))
-            lines.append(f"| `{method['name']}` | {takes} | {gives} | {comment} |")
+            lines += [f"### {method['name']}", "", f"Takes {takes}, gives {gives}.", ""]
+            lines += [comments.get((6, index, 2, number), ""), ""]
     for index, message in enumerate(file.get("messageType", [])):
         lines += _heading(message["name"], comments.get((4, index)))
         if message.get("field"):
@@ -101,7 +101,7 @@ def _cell(comment: str | None) -> str:
 
 
 def _stream(method: dict[str, Any], side: str) -> str:
-    return "stream of " if method.get(f"{side}Streaming") else ""
+    return "a stream of " if method.get(f"{side}Streaming") else ""
 
 
 def _type(name: str) -> str:

@@ -109,7 +109,7 @@ def demo_server() -> Iterator[str]:
     """Start a server of the demo model on a free port of this machine; yield its HOST:PORT."""
     with tempfile.TemporaryDirectory() as scratch, Path(scratch, "log").open("w") as log:
         command = [sys.executable, "-m", "actvec.server.program.main", "--model=demo", "--port=0"]
-        server = subprocess.Popen(  # noqa: S603 - no input of anybody's in it
+        server = subprocess.Popen(  # noqa: S603 - our own program
             [*command, f"--data-dir={scratch}/data"], stdout=subprocess.PIPE, stderr=log, text=True
         )
         try:

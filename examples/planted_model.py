@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,10 @@ def serve(folder: str | Path) -> str:
     """
     if target := os.environ.get("ACTVEC_TARGET"):
         return target
+    # A notebook's path may lack the programs of its environment.
+    program = [sys.executable, "-m", "actvec.server.program.main"]
     server = subprocess.Popen(  # noqa: S603 - our own program
-        ["actvec-server", f"--model={folder}", "--max-layer=last", "--port=0"],  # noqa: S607
+        [*program, f"--model={folder}", "--max-layer=last", "--port=0"],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -3,8 +3,10 @@
 It stands beside the package `actvec.client`, whose own import takes gRPC and most of the start.
 """
 
+import io
 import os
 import signal
+import sys
 
 
 def main() -> None:
@@ -13,6 +15,10 @@ def main() -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    output = sys.stdout
+    if isinstance(output, io.TextIOWrapper):
+        # A character that the terminal does not have is escaped, as on standard error.
+        output.reconfigure(errors="backslashreplace")
     # gRPC's log in C++ repeats, in other words, what the errors of this program say.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from actvec.client.cli import main as run  # noqa: PLC0415 - see above

@@ -1,5 +1,7 @@
 """The site builds without a warning, with only the environment's programs."""
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -40,6 +42,28 @@ def test_reference_lists_every_public_name(site):
     contract = (site / "reference/contract.html").read_text()
     assert "StreamCorpusMean" in contract
     assert 'id="vectorsettings"' in contract
+    assert 'id="streamcorpusmean"' in contract
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [
+        ("bulk", "actvec.client.bulk"),
+        ("bulk", "actvec.client.documents"),
+        ("research", "actvec.client.findings"),
+        ("research", "actvec.client.corpora"),
+        ("pooling", "actvec.pooling"),
+    ],
+)
+def test_reference_lists_classes_and_functions(site, page, module):
+    shown = (site / f"reference/{page}.html").read_text()
+    public = importlib.import_module(module)
+    names = {
+        name
+        for name in public.__all__
+        if inspect.isclass(getattr(public, name)) or inspect.isfunction(getattr(public, name))
+    }
+    assert names - set(re.findall(rf'id="{re.escape(module)}\.(\w+)"', shown)) == set()
 
 
 @needs_browser

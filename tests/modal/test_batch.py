@@ -6,8 +6,9 @@ import re
 import pytest
 
 from actvec.client.errors import InvalidArgument, UnsupportedInput
+from actvec.client.planning.estimate import Plan
 from actvec.client.planning.prices import CARDS
-from actvec.modal.batch import Coordinator, Figures
+from actvec.modal.batch import Coordinator
 from actvec.server.errors import RequestError
 from tests.modal.containers import TEXTS, Containers
 
@@ -32,12 +33,12 @@ def compute(modal):
 def coordinator(modal, compute):
     """The coordinator, and its output for people."""
     seen = []
-    figures = Figures("demo", "L4", tokens_per_second=1000.0, price_per_hour=0.9)
+    plan = Plan("L4", "demo", tokens_per_second=1000.0, price_per_hour=0.9)
 
     def mean_id(name):
         return modal.worker(modal.site()).find_corpus_mean(name)
 
-    return Coordinator(modal.site(), compute, mean_id, figures, seen.append), seen
+    return Coordinator(modal.site(), compute, mean_id, plan, seen.append), seen
 
 
 def test_mean_is_planned_merged_and_priced(coordinator, demo_model):
@@ -131,7 +132,7 @@ def test_shards_never_outnumber_documents(coordinator, modal):
 def test_no_estimate_is_no_obstacle(modal, compute):
     """As with the demo model, unknown to `actvec plan`, on any card."""
     seen = []
-    trial = Coordinator(modal.site(), compute, pytest.fail, Figures("demo", "TPU"), seen.append)
+    trial = Coordinator(modal.site(), compute, pytest.fail, Plan("TPU", "demo"), seen.append)
     assert trial.mean("bridges.jsonl", "bridges", 2, {}).documents == 59
     assert seen[0] == (
         "plan: 60 documents; no estimate is available: the price of TPU is unknown, only those of"
@@ -143,16 +144,14 @@ def test_no_estimate_is_no_obstacle(modal, compute):
 
 def test_demo_model_needs_only_a_speed(modal, compute):
     seen = []
-    figures = Figures("demo", "L4", tokens_per_second=1000.0)
-    Coordinator(modal.site(), compute, pytest.fail, figures, seen.append).vectors(
+    plan = Plan("L4", "demo", tokens_per_second=1000.0)
+    Coordinator(modal.site(), compute, pytest.fail, plan, seen.append).vectors(
         "bridges.jsonl", "trial", 2, {"mode": "short"}
     )
     assert "2 x L4 at 1,000 tokens/s (given)" in seen[0]
 
 
 def test_model_beyond_its_card_is_refused(modal):
-    large = Coordinator(
-        modal.site(), pytest.fail, pytest.fail, Figures("EleutherAI/pythia-12b", "T4")
-    )
+    large = Coordinator(modal.site(), pytest.fail, pytest.fail, Plan("T4", "EleutherAI/pythia-12b"))
     with pytest.raises(InvalidArgument, match="does not fit a T4"):
         large.mean("bridges.jsonl", "bridges", 2, {})

@@ -250,5 +250,5 @@ def test_job_of_kubernetes_fits_its_schema():
 def test_task_of_skypilot_has_known_fields():
     """Its schema is in its package, which brings every cloud's."""
     assert SKYPILOT.keys() == {
-        *("name", "num_nodes", "resources", "file_mounts", "envs", "setup", "run")
+        *("name", "workdir", "num_nodes", "resources", "file_mounts", "envs", "setup", "run")
     }

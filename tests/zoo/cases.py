@@ -167,7 +167,11 @@ _COMPOSITE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen3_5": ("text and images, linear attention", {}),
     "qwen3_5_moe": ("text and images, linear attention, experts", {}),
 }
-_COMPOSITES = tuple(Entry(kind, kind, what, config) for kind, (what, config) in _COMPOSITE.items())
+_COMPOSITES = (
+    *(Entry(kind, kind, what, config) for kind, (what, config) in _COMPOSITE.items()),
+    # Without an image, a block that attends to images does not run.
+    Entry("mllama", "mllama", "text and images, blocks for images alone", must="refuse"),
+)
 
 _FILES = (
     Entry("llama-sharded", "llama", "several files", save=saving.sharded),

@@ -74,6 +74,14 @@ def test_model_is_right_or_refused(name, engine, tmp_path):
         assert "\n" not in outcome.refusal
 
 
+@pytest.mark.parametrize("name", ["gemma3", "gemma4-shared-keys", "jamba"])
+def test_reference_engine_keeps_what_the_config_says(name, tmp_path):
+    """Windows, and the keys that blocks share, may depend on the number of all blocks."""
+    entry = replace(ENTRIES[name], layers=(0, 1), given=lambda _: {"engine": "lens"})
+    outcome = outcome_of(entry, tmp_path)
+    assert (outcome.fault, outcome.engine) == (None, "lens"), outcome.refusal
+
+
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v3", "gpt_oss"])
 def test_experts_do_not_depend_on_the_step(name, tmp_path):
     outcome = outcome_of(ENTRIES[name], tmp_path)
@@ -93,11 +101,39 @@ def test_packed_engine_refuses_what_it_cannot_run(tmp_path):
         load_engine(ModelOptions(model=options.model, engine="packed"))
 
 
-def test_fallback_names_its_reason(tmp_path, caplog):
-    engine, loaded = load_engine(saved("llama-not-causal", tmp_path))
+def test_reference_engine_refuses_what_it_computes_otherwise(tmp_path):
+    """TransformerLens' attention is causal, whatever the config says."""
+    options = replace(saved("llama-not-causal", tmp_path), engine="lens")
+    with pytest.raises(StartupError, match=r"TransformerLens cannot run .*: its states differ"):
+        load_engine(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("llama-not-causal", "packed attention is causal, and the model's is not"),
+        ("falcon-alibi", "transformers' FalconModel cannot compute several documents in one row"),
+        ("bart", "BartLearnedPositionalEmbedding cannot compute several documents in one row"),
+        ("jamba", "the packed attention ran 2 times for 4 blocks"),
+    ],
+)
+def test_fallback_names_its_reason(name, reason, tmp_path, caplog):
+    engine, loaded = load_engine(saved(name, tmp_path))
     assert engine.name == "plain"
-    assert "packed attention is causal, and the model's is not" in loaded.card.engine_note
-    assert "runs one document at a time, which is slower" in caplog.text
+    assert reason in loaded.card.engine_note
+    assert f"runs one document at a time, which is slower: {loaded.card.engine_note}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("gemma3n_text", r"the model's block 0 gives states of shape \(1, 40, 64\) for 40 tokens"),
+        ("mllama", "the model runs its block 3 0 times for a document"),
+    ],
+)
+def test_model_without_one_stream_is_refused(name, reason, tmp_path):
+    with pytest.raises(StartupError, match=f"^{reason}"):
+        load_engine(saved(name, tmp_path))
 
 
 def test_check_notices_a_missing_window(tmp_path, monkeypatch):

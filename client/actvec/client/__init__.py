@@ -3,10 +3,12 @@
     from actvec.client import Client
 
     with Client("127.0.0.1:50051") as client:
-        vector = client.extract("Some text.", layers=[1, 2], separate=True, pools=["mean", "last"])
-        vector.array                   # float32 [L, K, D]; vector.values is the same, flat
-        vector.pools["mean"]           # float32 [L, D], or [D] of the layers' mean
-        vector.stamp                   # what it depends on beside the text
+        vector = client.extract(
+            "Some text.", layers=[1, 2], separate=True, pools=["mean", "last"]
+        )
+        vector.array  # float32 [L, K, D]; vector.values is the same, flat
+        vector.pools["mean"]  # float32 [L, D], or [D] of the layers' mean
+        vector.stamp  # what it depends on besides the text
 
 Light: it needs gRPC and numpy, and neither torch nor transformers.
 """

@@ -36,6 +36,15 @@ class Content:
             return cls(file.tell(), digest)
 
 
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """The path that a program names, with a leading `~` as the home directory.
+
+    Otherwise a job in `~/vectors` would create a folder named `~`, and `rm -r ~` would not remove
+    that one. The home of an unknown user stays as written.
+    """
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A new file beside `path`, for somebody else to write, that becomes `path` at the end.

@@ -3,27 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, TypedDict
 
-from actvec.client.corpora.tokenizing import TokenCounter
-from actvec.client.documents import Columns, open_documents
+from actvec.client.cli.progress import duration
+from actvec.client.documents import open_documents
 from actvec.client.errors import InvalidArgument, UnsupportedInput
-from actvec.client.planning.estimate import (
-    FRACTION_OF_PEAK,
-    Estimate,
-    Figure,
-    context_figure,
-    known_for_rate,
-    measure_load,
-    price_figure,
-    rate_figure,
-    start_figure,
-)
-from actvec.client.planning.prices import card_name
-from actvec.client.records.settings import Truncation
+from actvec.client.planning.estimate import Estimate, Plan
 from actvec.modal.sharding import columns_of, merge_means, run_shards, shards_of
 from actvec.modal.volume import Site
 from actvec.server.errors import RequestError
@@ -46,65 +33,6 @@ class ShardArguments(TypedDict):
 Compute = Callable[[Sequence[str], ShardArguments], Iterable[dict[str, Any] | BaseException]]
 
 
-@dataclass(frozen=True)
-class Figures:
-    """The numbers behind an estimate; None for those in the tables of `actvec plan`.
-
-    Attributes:
-        model: The model whose tokenizer counts.
-        gpu: The card of a worker.
-        tokens_per_second: The measured rate of one worker, if known.
-        price_per_hour: Dollars per hour of one worker.
-    """
-
-    model: str
-    gpu: str
-    tokens_per_second: float | None = None
-    price_per_hour: float | None = None
-
-    @property
-    def card(self) -> str:
-        """The card, by its name in the table of prices."""
-        return card_name(self.gpu)
-
-    def price(self) -> Figure | None:
-        """Dollars per hour of a worker; None if the card is in no table."""
-        try:
-            return price_figure(self.card, self.price_per_hour)
-        except InvalidArgument:
-            return None
-
-    def plan(
-        self, corpus: Path, columns: Columns, workers: int, truncation: Truncation
-    ) -> Estimate:
-        """Measure a corpus, and estimate its time and cost with a number of workers.
-
-        Raises:
-            InvalidArgument: a number is in no table, or the model does not fit the card.
-            UnsupportedInput: the corpus or the tokenizer cannot be read.
-        """
-        gpu = self.card
-        price = price_figure(gpu, self.price_per_hour)
-        if self.tokens_per_second is None:
-            # Checked first: to count a large corpus takes a while.
-            known_for_rate(gpu, self.model)
-        load = measure_load(
-            open_documents(corpus, columns=columns),
-            TokenCounter(_tokenizer_of(self.model)),
-            context=int(context_figure(self.model, None).value),
-            truncation=truncation,
-        )
-        rate = rate_figure(
-            gpu, self.model, load, given=self.tokens_per_second, fraction=FRACTION_OF_PEAK
-        )
-        return Estimate(load, workers, rate, price, start_figure(None))
-
-
-def _tokenizer_of(model: str) -> str:
-    # The demo model's tokenizer is not on the hub.
-    return str(files("actvec.server") / "model/demo") if model == "demo" else model
-
-
 class Coordinator:
     """Plans a job, runs its shards, merges the results, and reports the cost.
 
@@ -112,7 +40,7 @@ class Coordinator:
         site: The files of this machine.
         compute: Runs shards on workers.
         mean_id: Asks a worker for the present id of the mean with a name, or of `latest`.
-        figures: The numbers behind the estimate.
+        plan: The model, the card, and the figures that are known of them.
         echo: Called with each line of output for people.
     """
 
@@ -121,13 +49,16 @@ class Coordinator:
         site: Site,
         compute: Compute,
         mean_id: Callable[[str], str],
-        figures: Figures,
+        plan: Plan,
         echo: Callable[[str], None] = print,
     ) -> None:
         self._site = site
         self._compute = compute
         self._mean_id = mean_id
-        self._figures = figures
+        if plan.model == "demo":
+            # The demo model's tokenizer is not on the hub.
+            plan = replace(plan, tokenizer=str(files("actvec.server") / "model/demo"))
+        self._planned = plan
         self._echo = echo
 
     def mean(self, corpus: str, name: str, shards: int, options: Mapping[str, Any]) -> MeanRecord:
@@ -211,28 +142,30 @@ class Coordinator:
         shards_of(shards)
         path, columns = self._site.corpus(corpus), columns_of(options)
         try:
-            truncation = options.get("truncation", "error")
-            plan = self._figures.plan(path, columns, shards, truncation)
+            plan = replace(
+                self._planned, workers=shards, truncation=options.get("truncation", "error")
+            )
+            estimate = plan.estimate(open_documents(path, columns=columns))
         except (InvalidArgument, UnsupportedInput) as error:
             if error.setting == "gpu":
                 raise
             documents = sum(1 for _ in open_documents(path, columns=columns))
             self._echo(f"plan: {documents:,} documents; no estimate is available: {error}")
         else:
-            documents = plan.load.documents
-            self._report(plan)
+            documents = estimate.load.documents
+            self._report(estimate)
         if not documents:
             raise RequestError("corpus", f"{corpus!r} holds no document")
         sys.stdout.flush()
         return documents
 
-    def _report(self, plan: Estimate) -> None:
-        load, rate, price = plan.load, plan.tokens_per_second, plan.price_per_hour
+    def _report(self, found: Estimate) -> None:
+        load, rate, price = found.load, found.tokens_per_second, found.price_per_hour
         self._echo(
             f"plan: {load.documents:,} documents, {load.tokens:,} tokens;"
-            f" {plan.workers} x {self._figures.card} at {rate.value:,.0f} tokens/s"
+            f" {found.workers} x {self._planned.card} at {rate.value:,.0f} tokens/s"
             f" ({'given' if rate.given else 'assumed'}) and ${price.value:.2f} an hour:"
-            f" {_duration(plan.seconds)}, ${plan.dollars:.2f} for GPUs"
+            f" {duration(found.seconds)}, ${found.dollars:.2f} for GPUs"
         )
         if load.unreadable or load.over_context:
             self._echo(
@@ -251,21 +184,17 @@ class Coordinator:
             "options": dict(options),
         }
         done = run_shards(parts, lambda left: self._compute(left, arguments))
-        self._echo(f"{len(parts)} shards in {_duration(time.monotonic() - began)}")
+        self._echo(f"{len(parts)} shards in {duration(time.monotonic() - began)}")
         return done
 
     def _price(self, done: Sequence[Mapping[str, Any]]) -> None:
         seconds = sum(part["worker_seconds"] for part in done)
-        price = self._figures.price()
-        cost = ""
-        if price is not None:
-            cost = f": ${seconds / 3600 * price.value:.2f} at ${price.value:.2f} an hour"
+        try:
+            price = self._planned.price().value
+            cost = f": ${seconds / 3600 * price:.2f} at ${price:.2f} an hour"
+        except InvalidArgument:
+            cost = ""
         self._echo(
-            f"workers computed for {_duration(seconds)} together{cost}; starts, idle time and"
+            f"workers computed for {duration(seconds)} together{cost}; starts, idle time and"
             " attempts that failed come on top"
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

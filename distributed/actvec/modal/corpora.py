@@ -125,10 +125,9 @@ def vectors(
 
 
 def _coordinator(tokens_per_second: float | None, price_per_hour: float | None) -> Any:
-    from actvec.modal.batch import (  # noqa: PLC0415 - in the container only
-        Coordinator,
-        Figures,
-    )
+    # In the container only.
+    from actvec.client.planning.estimate import Plan  # noqa: PLC0415
+    from actvec.modal.batch import Coordinator  # noqa: PLC0415
 
     def compute(shards: Sequence[str], arguments: Mapping[str, Any]) -> Any:
         return extractor().compute_shard.map(shards, kwargs=arguments, return_exceptions=True)
@@ -137,8 +136,8 @@ def _coordinator(tokens_per_second: float | None, price_per_hour: float | None) 
         return str(extractor().find_corpus_mean.remote(name))
 
     log_to_modal()
-    figures = Figures(MODEL, GPU, tokens_per_second, price_per_hour)
-    return Coordinator(site(), compute, mean_id, figures)
+    plan = Plan(GPU, MODEL, tokens_per_second=tokens_per_second, price_per_hour=price_per_hour)
+    return Coordinator(site(), compute, mean_id, plan)
 
 
 def _fields(column: str, id_column: str, keep: str = "") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from actvec.client.bulk.remote import RemoteFolder, is_remote, open_store
 from actvec.client.documents import DocumentSource
 from actvec.client.errors import InvalidArgument
 from actvec.client.extras import import_extra
-from actvec.client.files import atomic_file
+from actvec.client.files import atomic_file, given_path
 from actvec.client.lock import locked
 from actvec.client.records.vectors import Failure
 from actvec.ray.documents import UNREADABLE, begin_job, keep_documents
@@ -146,7 +146,7 @@ def open_job(
         OSError: the folder cannot be read or written to.
     """
     if not is_remote(place):
-        folder = Path(place).absolute()
+        folder = given_path(place).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             begin_job(source, folder, options)

@@ -12,6 +12,7 @@ from actvec.client.bulk.sinks.kept_columns import check_names
 from actvec.client.documents import DocumentSource
 from actvec.client.errors import FailedPrecondition, StampChanged
 from actvec.client.extras import import_extra
+from actvec.client.files import given_path
 from actvec.client.records.means import CorpusMean
 from actvec.client.records.vectors import Failure
 from actvec.ray.documents import CONTENT, SOURCE_COLUMNS, unreadable
@@ -135,7 +136,7 @@ def write_mean(
         OSError: a file cannot be written.
     """
     _connect(workers)
-    out = str(out) if is_remote(out) else str(Path(out).absolute())
+    out = str(out) if is_remote(out) else str(given_path(out).absolute())
     folder, file = split_url(out, "out")
     options = {"name": name, **options}
     with open_job(source, f"{folder}/.{file}.parts", options) as job:

@@ -2,30 +2,29 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from actvec.client.bulk.layout import Format, Layout
 from actvec.client.bulk.remote import is_remote, read_file
-from actvec.client.cli.commands import Verbs
-from actvec.client.cli.options import column_options, json_option, kept_column_options, shard_option
-from actvec.client.cli.paths import URLS, PathOrUrl
-from actvec.client.documents import Columns, Shard, open_documents
+from actvec.client.cli.commands import VECTORS, Verbs, grouped, takes
+from actvec.client.cli.options import Input, json_option, reads_input
+from actvec.client.cli.paths import URLS, AnyPath
+from actvec.client.cli.settings import own_mean_options, own_vector_options
+from actvec.client.documents import DocumentSource, Shard
 from actvec.client.errors import ActvecError
 from actvec.client.records.settings import MeanSettings, VectorSettings
 from actvec.server.config import ModelOptions
 from actvec.server.errors import PicklableError
 from actvec.server.program.options import model_options
-from actvec.shards.options import mean_options, vector_options
 from actvec.shards.reporting import report_mean, report_vectors
 
 if TYPE_CHECKING:
     from actvec.shards.host import ModelHost
-
-_WHOLE = Shard(1, 1)
 
 
 @click.group(cls=Verbs)
@@ -37,17 +36,15 @@ def local() -> None:
     """
 
 
-def _computing(command: Any) -> Any:
-    """Options of the verbs that load a model."""
-    return shard_option(model_options("max_layer")(command))
+_model_options = takes("model", ModelOptions, model_options("max_layer"))
 
 
 @local.command
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@vector_options
+@reads_input(shard=True, keep=True)
+@own_vector_options
 @click.option(
     "--out",
-    type=PathOrUrl(file_okay=False),
+    type=AnyPath(url_okay=True, file_okay=False),
     required=True,
     help="The folder for the vectors of all shards; each has a folder of its own in it. For shards "
     f"and parquet also {URLS}.",
@@ -57,43 +54,38 @@ def _computing(command: Any) -> Any:
     "file_format",
     type=click.Choice(["files", "shards", "parquet"]),
     default="shards",
-    show_default=True,
     help="The files, as `actvec stream` writes them.",
 )
-@click.option(
+@grouped(
+    VECTORS,
     "--center",
     metavar="FILE",
-    type=PathOrUrl(exists=True, dir_okay=False),
+    type=AnyPath(url_okay=True, exists=True, dir_okay=False),
     help="The file of a corpus mean to subtract, or its URL.  [default: none, raw vectors]",
 )
-@kept_column_options
-@_computing
+@_model_options
 @json_option
 def vectors(
     *,
-    source: Path,
-    asked: dict[str, Any],
+    source: Input,
+    settings: VectorSettings,
     out: str | Path,
     file_format: Format,
     center: str | Path | None,
-    shard: Shard | None,
-    columns: Columns,
+    model: ModelOptions,
     as_json: bool,
-    **model: Any,
 ) -> None:
     """Turn a shard of INPUT into vectors, in OUT/I-of-N.
 
     INPUT and the files are those of `actvec stream`. If documents fail, errors.jsonl in the folder
     lists them, and the exit code is 1.
     """
-    shard = shard or _WHOLE
-    documents = open_documents(source, shard, columns)
-    folder = _folder(out, shard)
+    documents, folder = _open_shard(source, out)
     with _loaded(model) as host:
         from actvec.shards.vectors import write_vectors  # noqa: PLC0415 - torch, as in `_loaded`
 
-        mean_id = host.add_mean("mean", _content(center)) if center else None
-        settings = VectorSettings(**asked, center=mean_id)
+        if center is not None:
+            settings = replace(settings, center=host.add_mean("mean", _content(center)))
         made = write_vectors(host, documents, folder, settings, Layout(file_format))
     report = {"vectors": made.vectors, "failed": made.failed, "folder": str(folder)}
     text = f"{made.vectors:,} vectors in {folder}; {made.failed:,} documents failed"
@@ -101,35 +93,29 @@ def vectors(
 
 
 @local.command
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@mean_options
+@reads_input(shard=True)
+@own_mean_options
 @click.option(
     "--out",
-    type=PathOrUrl(file_okay=False),
+    type=AnyPath(url_okay=True, file_okay=False),
     required=True,
     help=f"The folder for the sums of all shards, which `actvec local merge` takes; or {URLS}.",
 )
-@column_options
-@_computing
+@_model_options
 @json_option
 def mean(
     *,
-    source: Path,
-    asked: dict[str, Any],
+    source: Input,
+    settings: MeanSettings,
     out: str | Path,
-    shard: Shard | None,
-    columns: Columns,
+    model: ModelOptions,
     as_json: bool,
-    **model: Any,
 ) -> None:
     """Sum the states of a shard of INPUT by distance from the end, in OUT/I-of-N.
 
     The sums are committed every few seconds. The exit code is 1 if documents were skipped.
     """
-    shard = shard or _WHOLE
-    documents = open_documents(source, shard, columns)
-    folder = _folder(out, shard)
-    settings = MeanSettings(job=asked["name"], **asked)
+    documents, folder = _open_shard(source, out)
     with _loaded(model) as host:
         from actvec.shards.folders import sum_shard  # noqa: PLC0415 - torch, as in `_loaded`
         from actvec.shards.places import opened  # noqa: PLC0415 - as above
@@ -141,11 +127,11 @@ def mean(
 
 
 @local.command
-@click.argument("folder", metavar="OUT", type=PathOrUrl(exists=True, file_okay=False))
+@click.argument("folder", metavar="OUT", type=AnyPath(url_okay=True, exists=True, file_okay=False))
 @click.option("--name", required=True, help="The name that was given to `actvec local mean`.")
 @click.option(
     "--to",
-    type=PathOrUrl(dir_okay=False),
+    type=AnyPath(url_okay=True, dir_okay=False),
     required=True,
     help="The safetensors file to write, or its URL. `actvec mean upload` stores it on a server.",
 )
@@ -164,9 +150,12 @@ def merge(*, folder: str | Path, name: str, to: str | Path, as_json: bool) -> No
     report_mean(record, {"path": str(to)}, text, as_json=as_json)
 
 
-def _folder(out: str | Path, shard: Shard) -> str | Path:
+def _open_shard(source: Input, out: str | Path) -> tuple[DocumentSource, str | Path]:
+    """The documents of a shard, and its folder in OUT."""
+    shard = source.shard or Shard(1, 1)
     name = str(shard).replace("/", "-of-")
-    return f"{str(out).rstrip('/')}/{name}" if is_remote(out) else Path(out, name)
+    folder = f"{str(out).rstrip('/')}/{name}" if is_remote(out) else Path(out, name)
+    return replace(source, shard=shard).open(), folder
 
 
 def _content(file: str | Path) -> bytes:
@@ -174,12 +163,12 @@ def _content(file: str | Path) -> bytes:
 
 
 @contextmanager
-def _loaded(model: dict[str, Any]) -> Iterator["ModelHost"]:
+def _loaded(model: ModelOptions) -> Iterator["ModelHost"]:
     """The model, with a folder for the mean that it centers by."""
     from actvec.shards.host import ModelHost  # noqa: PLC0415 - torch: `--help` needs none
 
     with _explained(), TemporaryDirectory(prefix="actvec-") as data:
-        yield ModelHost.load(ModelOptions(**model), Path(data))
+        yield ModelHost.load(model, Path(data))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from actvec.client.bulk.remote import is_remote, write_file
-from actvec.client.files import write_atomic
+from actvec.client.files import given_path, write_atomic
 from actvec.client.messages.means import decode_mean
 from actvec.client.records.means import CorpusMean
 from actvec.pooling import MeanAccumulator
@@ -94,8 +94,9 @@ class PartMerger:
         if is_remote(to):
             write_file(str(to), content, setting)
         else:
-            Path(to).parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(Path(to), content)
+            path = given_path(to)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, content)
         return decode_mean(mean_message(record))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from actvec.client.bulk.remote import RemoteFolder, is_remote, naming_store, open_store
 from actvec.client.errors import FailedPrecondition
-from actvec.client.files import Content
+from actvec.client.files import Content, given_path
 from actvec.client.lock import locked
 from actvec.client.stored.shard_folders import shard_names
 from actvec.server.means.replica import NO_REPLICA, Replica
@@ -47,7 +47,7 @@ def opened(folder: str | Path) -> Iterator[Place]:
         OSError: it cannot be read or written to.
     """
     if not is_remote(folder):
-        folder = Path(folder)
+        folder = given_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             yield Place(folder, NO_REPLICA)
@@ -77,7 +77,7 @@ def finished_shards(folder: str | Path) -> Iterator[tuple[str, Path]]:
         OSError: the store cannot be read.
     """
     if not is_remote(folder):
-        folder = Path(folder)
+        folder = given_path(folder)
         for name in _all(folder, (path.name for path in folder.iterdir() if path.is_dir())):
             yield str(folder / name), folder / name
         return

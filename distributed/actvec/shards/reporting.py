@@ -1,11 +1,10 @@
 """Reports of the programs that compute without a server: their output and exit code."""
 
-import json
 from typing import Any
 
 import click
 
-from actvec.client.cli.foreign import say
+from actvec.client.cli.printing import note, print_result
 from actvec.client.records.means import CorpusMean
 
 
@@ -20,7 +19,7 @@ def report_vectors(report: dict[str, Any], text: str, *, as_json: bool) -> None:
     Raises:
         click.exceptions.Exit: documents failed.
     """
-    _print(report, text, as_json=as_json)
+    print_result(report, text, as_json=as_json, indent=None)
     if report["failed"]:
         raise click.exceptions.Exit(1)
 
@@ -37,19 +36,11 @@ def report_mean(mean: CorpusMean, place: dict[str, str], text: str, *, as_json: 
     Raises:
         click.exceptions.Exit: documents were skipped.
     """
-    _print(mean.to_dict() | place, text, as_json=as_json)
+    print_result(mean.to_dict() | place, text, as_json=as_json, indent=None)
     for one in mean.skipped:
-        say(
+        note(
             f"skipped for {one.reason}: {one.documents:,}; the first is {one.first_id}:"
-            f" {one.first_message}",
-            err=True,
+            f" {one.first_message}"
         )
     if mean.skipped:
         raise click.exceptions.Exit(1)
-
-
-def _print(report: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(report))
-    else:
-        say(text)

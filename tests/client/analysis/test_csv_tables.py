@@ -138,6 +138,7 @@ def test_what_is_no_table_is_not_written(tmp_path, labels, vectors):
     [
         ("", "no header"),
         ("a,b\n", "no numbers"),
+        ("a,b\n\n", "no numbers"),
         ("a,b\n1,2,3\n", "2 labels above rows of 3"),
         ("a,b\n1,2\n3\n", "columns"),
         ("a,b\n1,x\n", "not a table"),
@@ -285,3 +286,22 @@ def test_csv_wants_one_input(actvec, tmp_path, arguments, monkeypatch):
     code, output, errors = actvec("csv", *arguments, "--out", "out")
     assert (code, output) == (2, "")
     assert "Error" in errors
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"label,tokens\na,3\n\n'=b,4\n", {"a": 3, "=b": 4}),
+        (b"a,3\ncaf\xe9,4\n", "not a table of lengths"),
+        (b"a,3\nb,x\n", "line 2: is not label,tokens"),
+    ],
+    ids=["blank", "latin-1", "word"],
+)
+def test_lengths_are_read_or_refused(tmp_path, content, expected):
+    path = tmp_path / "lengths.csv"
+    path.write_bytes(content)
+    if isinstance(expected, dict):
+        assert read_lengths(path) == expected
+        return
+    with pytest.raises(InvalidArgument, match=expected):
+        read_lengths(path)

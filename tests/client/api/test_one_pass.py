@@ -83,7 +83,7 @@ def test_a_stream_takes_rows_and_pairs(client):
         assert_array_equal(results[number].values, results[4].values)
     missing, bad = results[5:]
     assert isinstance(missing, Failure)
-    assert missing.message == "no text, messages or token_ids; there are: label"
+    assert missing.message == "no text, messages, token_ids or conversations; there are: label"
     assert (bad.code, bad.field) == ("INVALID_ARGUMENT", "spans")
 
 

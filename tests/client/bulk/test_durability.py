@@ -20,7 +20,7 @@ NAMES = {
 def opened(kind, folder, *, resume=False):
     """A sink with three rows per file that keeps checksums."""
     folder.mkdir(exist_ok=True)
-    checksums = Checksums(folder / "checksums.jsonl", resume=resume)
+    checksums = Checksums(folder / "checksums.jsonl")
     return kind(folder, rows_per_file=3, resume=resume, checksums=checksums)
 
 

@@ -204,6 +204,18 @@ def test_second_job_here_is_refused(demo_server, corpus, store):
             job(corpus, store).run(client, on_progress=begin_another)
 
 
+def test_linked_copy_is_not_emptied(demo_server, corpus, store, tmp_path):
+    """Anybody may leave a link among the temporary files, and its name is no secret."""
+    papers = tmp_path / "papers"
+    papers.mkdir()
+    (papers / "thesis.tex").write_text("A thesis.")
+    linked = job(corpus, store)
+    linked.folder.symlink_to(papers)
+    with Client(demo_server.target) as client, pytest.raises(PermissionError, match="is a link"):
+        linked.run(client)
+    assert (papers / "thesis.tex").read_text() == "A thesis."
+
+
 def test_replaced_owner_stops(demo_server, corpus, store):
     def replace_owner(_):
         write(store, "owner.json", b'{"token": "another"}')

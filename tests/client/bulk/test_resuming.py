@@ -237,6 +237,37 @@ def test_resumed_job_keeps_repeated_ids(client, tmp_path):
     assert failures_of(out) == []
 
 
+def retry_a_failure(out):
+    """Let a failure of a finished job be one that may have passed."""
+    errors = (out / "errors.jsonl").read_text()
+    (out / "errors.jsonl").write_text(errors.replace("INVALID_ARGUMENT", "UNAVAILABLE", 1))
+
+
+def lose_a_vector(out):
+    (out / "activation_vector_short_doc-7_metadata.json").unlink()
+
+
+@pytest.mark.parametrize("left", [retry_a_failure, lose_a_vector])
+def test_broken_resumption_leaves_its_documents(client, corpus, tmp_path, check_complete, left):
+    """A finished job that has documents to compute again is no finished job any more."""
+    out = tmp_path / "out"
+    job(corpus, out, "files").run(client)
+    left(out)
+    with Client("127.0.0.1:1") as nobody, pytest.raises(ServerUnavailable):
+        job(corpus, out, "files", resume=True).run(nobody)
+    job(corpus, out, "files", resume=True).run(client)
+    check_complete(out, "files")
+
+
+def test_template_arguments_may_be_tuples(client, corpus, tmp_path, check_complete):
+    """The manifest has them as JSON, which has lists only."""
+    out, settings = tmp_path / "out", {"chat_template_kwargs": {"tools": ("one", "two")}}
+    with pytest.raises(StopHereError):
+        job(corpus, out, **settings).run(client, on_progress=stop_after(20))
+    job(corpus, out, resume=True, **settings).run(client)
+    check_complete(out)
+
+
 def test_damage_is_reported_not_gone_on_with(client, corpus, tmp_path):
     out = tmp_path / "out"
     job(corpus, out).run(client)

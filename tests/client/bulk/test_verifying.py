@@ -7,7 +7,7 @@ import re
 import pytest
 
 from actvec.client import Client
-from actvec.client.errors import DataLoss
+from actvec.client.errors import DataLoss, FailedPrecondition
 from tests.client.bulk.jobs import COUNT, StopHereError, failures_of, job, stop_after
 from tests.client.bulk.saved import read_back
 
@@ -118,6 +118,18 @@ def test_files_without_checksums_are_not_believed(client, corpus, tmp_path):
     checksums.write_text("".join(["{}\n", *lines]))
     with pytest.raises(DataLoss, match=r"checksums\.jsonl, line 1: not as it was written"):
         job(corpus, out, resume=True).run(client)
+
+
+def test_refused_start_leaves_the_checksums(client, corpus, tmp_path, check_complete):
+    """A job whose manifest was lost, and is restored, is resumed with them."""
+    out = tmp_path / "out"
+    job(corpus, out).run(client)
+    manifest = (out / "manifest.json").rename(tmp_path / "manifest.json")
+    with pytest.raises(FailedPrecondition, match="holds vectors already"):
+        job(corpus, out).run(client)
+    manifest.rename(out / "manifest.json")
+    job(corpus, out, resume=True).run(client)
+    check_complete(out)
 
 
 def test_half_line_of_checksums_is_mended(client, corpus, tmp_path, check_complete):

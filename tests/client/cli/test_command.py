@@ -27,7 +27,7 @@ def run(*arguments, program=PROGRAM, **env):
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         capture_output=True,
-        text=True,
+        encoding=env.get("PYTHONIOENCODING", "utf-8"),
         timeout=60,
         check=False,
         env={name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"} | env,
@@ -54,6 +54,32 @@ def test_ignored_interrupts_stay_ignored():
         signal.signal(signal.SIGINT, before)
     assert ended.returncode == 2
     assert ended.stderr.startswith("Error: ")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8"])
+def test_output_fits_any_encoding(tmp_path, encoding):
+    """That of a pipe on Windows, or of an old locale."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"id": "\u65e5\u672c", "text": "One text."}\n')
+    # On a pipe, click replaces ASCII by UTF-8 itself.
+    ended = run("-", "corpus", "inspect", str(path), PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert ended.returncode == 0, ended.stderr
+    assert ("\u65e5\u672c" if encoding == "utf-8" else r"\u65e5\u672c") in ended.stdout
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_closed_streams_get_nothing(tmp_path, stream):
+    """As with `2>&-` in a shell."""
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"text": "One text."}\n')
+    program = (
+        "import os, sys; os.close(int(sys.argv[1]));"
+        "os.execv(sys.executable, [sys.executable, '-c', sys.argv[2], *sys.argv[3:]])"
+    )
+    save = ("corpus", "fetch", "--files", str(path), "--save-local", str(tmp_path / "new.jsonl"))
+    ended = run(stream, PROGRAM, "-", *save, program=program)
+    assert (ended.returncode, (tmp_path / "new.jsonl").exists()) == (0, True)
+    assert ended.stderr == ""
 
 
 @pytest.fixture(scope="module")

@@ -96,6 +96,8 @@ def test_errors_name_the_option(actvec):
         ("corpus", "fetch", "--files", "corpus.jsonl", "--save-local"),
         ("probe", "vectors", "--by", "label", "--figure"),
         ("verify", "corpus.jsonl", "--csv"),
+        ("stream", "--mode", "short", "--out", "out"),
+        ("direction", "--by", "label", "--out", "out"),
     ],
 )
 def test_urls_are_no_folders(actvec, tmp_path, monkeypatch, command):
@@ -138,6 +140,37 @@ def test_paths_of_no_shell_are_read(actvec, tmp_path, monkeypatch, command):
     assert code == 2
     assert "'--out': it is empty" in errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "texts"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stream", "", "--mode", "short", "--out", "out"),
+        ("mean", "compute", "", "--name", "empty"),
+        ("csv", "", "--out", "out"),
+        ("similarity", ""),
+        ("verify", ""),
+        ("report", ""),
+        ("report", "--vectors", ""),
+        ("corpus", "inspect", ""),
+        ("plan", "", "--gpu", "L4"),
+        ("extract", "--file", "", "--mode", "short"),
+        ("direction", "", "--by", "label", "--out", "out"),
+        ("check", ""),
+        ("mean", "upload", "", "--name", "empty"),
+        ("local", "vectors", "", "--mode", "short", "--out", "out"),
+    ],
+    ids=" ".join,
+)
+def test_empty_path_is_not_this_folder(actvec, tmp_path, monkeypatch, command):
+    """It is the value of an unset variable of a shell."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Path(f"{name}.txt").write_text(f"{TEXT} {name}")
+    code, output, errors = actvec(*command)
+    assert (code, output) == (2, "")
+    assert "it is empty; name a path, or . for this folder" in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
 
 
 @pytest.mark.parametrize(

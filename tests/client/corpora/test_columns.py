@@ -85,6 +85,19 @@ def test_bad_rows_are_counted_and_named(tmp_path, program):
     assert program("corpus", "fetch", *options)[2] == errors
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("column", ["text", "mine"])
+def test_chat_is_no_text(tmp_path, kind, column):
+    chat = [{"role": "user", "content": "one two"}]
+    others = {"messages": chat, "token_ids": [5]} if column == "text" else {}
+    write(tmp_path / f"0.{kind}", [{column: "one two", **others}, {column: None, **others}])
+    write(tmp_path / f"1.{kind}", [{column: chat}])
+    fetched = fetch(DataFiles((f"{tmp_path}/?.{kind}",), column), tmp_path)
+    assert texts(tmp_path) == ["one two"]
+    assert fetched.counts.unreadable == 2
+    assert f"`{column}` holds messages, not a text" in fetched.failures["00001-0000000"]
+
+
 def test_only_the_first_bad_rows_are_named(tmp_path, program):
     (tmp_path / "data.jsonl").write_text('{"text": "a"}\n' + "bad\n" * 25)
     options = ["--files", tmp_path / "data.jsonl", "--save-local", tmp_path / "out.jsonl"]

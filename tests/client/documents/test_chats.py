@@ -8,6 +8,8 @@ import pytest
 
 from actvec.client import Document, Failure
 from actvec.client.documents import Columns, open_documents
+from actvec.client.errors import UnsupportedInput
+from actvec.client.records.inputs import as_document, size_of
 
 CHAT = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hello."}]
 SPANS = [{"name": "end", "start": 2, "end": 4}]
@@ -83,10 +85,56 @@ def test_a_content_may_be_one_part_of_text(tmp_path, name, write):
     assert list(open_documents(tmp_path / name)) == [Document("1", messages=CHAT)]
 
 
+@FORMATS
+@pytest.mark.parametrize("name_of_chat", ["conversations", "messages"])
+def test_chats_come_in_the_form_of_sharegpt(tmp_path, name, write, name_of_chat):
+    chat = [
+        {"from": "system", "value": "Be kind.", "weight": 0},
+        {"from": "human", "value": "Hello!", "weight": 0},
+        {"from": "gpt", "value": "Hello.", "weight": 1},
+    ]
+    write(tmp_path / name, [{"id": "a", name_of_chat: chat}])
+    expected = Document("a", messages=[{"role": "system", "content": "Be kind."}, *CHAT])
+    assert list(open_documents(tmp_path / name)) == [expected]
+    assert as_document({"id": "a", name_of_chat: chat}, 0) == expected
+    assert size_of({name_of_chat: chat}) == len("Be kind.Hello!Hello.")
+
+
+def test_chats_of_both_forms_may_be_in_one_column(tmp_path):
+    rows = [{"messages": CHAT}, {"messages": [{"from": "human", "value": "Hello!"}]}]
+    write_parquet(tmp_path / "c.parquet", rows)
+    assert list(open_documents(tmp_path / "c.parquet")) == [
+        Document("1", messages=CHAT),
+        Document("2", messages=CHAT[:1]),
+    ]
+
+
+@FORMATS
+def test_conversations_of_a_text_are_another_column(tmp_path, name, write):
+    write(tmp_path / name, [{"text": "The text.", "conversations": {"a": 1}, "messages": "none"}])
+    assert list(open_documents(tmp_path / name)) == [Document("1", "The text.")]
+    assert as_document({"text": "The text.", "conversations": 5}, 1) == Document("1", "The text.")
+
+
+@FORMATS
+@pytest.mark.parametrize("field", ["messages", "token_ids", "conversations"])
+def test_chat_that_is_a_string_is_no_text(tmp_path, name, write, field):
+    write(tmp_path / name, [{field: json.dumps(CHAT)}])
+    try:
+        (failure,) = open_documents(tmp_path / name)
+        reason = failure.message
+    except UnsupportedInput as error:
+        reason = str(error)
+    assert f"{field}` is a list, not a string" in reason or "holds string, not lists" in reason
+    assert [one.text for one in open_documents(tmp_path / name, columns=Columns(field))]
+
+
 @pytest.mark.parametrize("name", ["c.jsonl", "c.parquet"])
 @pytest.mark.parametrize(
     ("record", "field", "reason"),
     [
+        ({"messages": [{"from": "bing", "value": "x"}]}, "messages", "not from 'bing'"),
+        ({"messages": [{"from": "gpt", "value": None}]}, "messages", "a role and a content"),
         ({"messages": [{"role": "user"}]}, "messages", "a role and a content"),
         ({"messages": [{"role": "user", "content": "x", "tool": "y"}]}, "messages", "no tool"),
         ({"messages": CHAT, "spans": SPANS}, "spans", "spans by role"),
@@ -95,7 +143,7 @@ def test_a_content_may_be_one_part_of_text(tmp_path, name, write):
         ({"text": "x", "spans": [{"label": "a", "start": 0, "end": 1}]}, "spans", "a name"),
         ({"token_ids": [-1]}, "token_ids", "from 0 to"),
     ],
-    ids=["content", "tool", "spans", "empty", "name", "label", "id"],
+    ids=["sender", "value", "content", "tool", "spans", "empty", "name", "label", "id"],
 )
 def test_a_bad_record_fails_alone(tmp_path, name, record, field, reason):
     write = write_jsonl if name.endswith("jsonl") else write_parquet

@@ -157,7 +157,10 @@ def test_other_columns_are_read_by_name(tmp_path, name):
 @pytest.mark.parametrize("name", ["c.jsonl", "c.parquet"])
 @pytest.mark.parametrize(
     ("columns", "missing"),
-    [(Columns(), "text' or 'messages' or 'token_ids"), (Columns("body", "key"), "key")],
+    [
+        (Columns(), "text' or 'messages' or 'token_ids' or 'conversations"),
+        (Columns("body", "key"), "key"),
+    ],
 )
 def test_wrong_column_names_stop_at_once(tmp_path, name, columns, missing):
     path = written(tmp_path / name, RECORDS)

@@ -31,6 +31,30 @@ def test_folder_yields_texts_by_name(tmp_path):
     assert list(source) == list(source)
 
 
+def test_texts_of_sub_folders_are_skipped_with_a_warning(tmp_path, caplog):
+    for name in ("a.txt", "train/deep/b.txt", "test/c.TXT", ".git/d.txt", "out/e.json", "f/.g.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("A text.")
+    assert list(open_documents(tmp_path)) == [Document("a", "A text.")]
+    assert caplog.messages == [
+        f"{tmp_path}: reading its 1 .txt files, and not those in sub-folders: 'test', 'train'"
+    ]
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(UnsupportedInput, match=r"only in sub-folders, .*: 'test', 'train'"):
+        open_documents(tmp_path)
+    caplog.clear()
+    assert list(open_documents(tmp_path / "test"))
+    assert not caplog.messages
+
+
+def test_many_skipped_folders_are_counted(tmp_path):
+    for number in range(8):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/a.txt").touch()
+    with pytest.raises(UnsupportedInput, match="'0', '1', '2', '3', '4' and 3 more"):
+        open_documents(tmp_path)
+
+
 def test_text_is_read_exactly(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\ntwo \xe2\x82\xac\n")
@@ -265,7 +289,7 @@ def test_broken_parquet_yields_its_first_rows(tmp_path):
     [
         (
             {"content": ["a"], "id": ["b"]},
-            "no column 'text' or 'messages' or 'token_ids'; there are: content, id",
+            "or 'token_ids' or 'conversations'; there are: content, id",
         ),
         ({"text": [1]}, "column 'text' holds int64, not strings"),
         ({"text": ["a"], "id": [0.5]}, "column 'id' holds double, not strings or integers"),

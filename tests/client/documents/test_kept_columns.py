@@ -94,6 +94,20 @@ def test_fields_of_other_kinds_stop_at_once(tmp_path, columns, reason):
     assert f"{reason}, in each of them; there are: text, meta" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(2**50, pa.timestamp("s")), (2**30, pa.date32()), (0, pa.timestamp("us", "Mars/Base"))],
+    ids=["year", "day", "zone"],
+)
+def test_dates_beyond_python_fail_their_document(tmp_path, value, kind):
+    table = pa.table({"text": ["one", "two"], "year": pa.array([value, None], kind)})
+    pq.write_table(table, tmp_path / "corpus.parquet")
+    failure, document = open_documents(tmp_path / "corpus.parquet", columns=Columns(keep=("year",)))
+    assert isinstance(failure, Failure)
+    assert "row 1: column 'year': " in failure.message
+    assert (document.text, document.columns) == ("two", {"year": None})
+
+
 def test_nested_values_fail_their_document(tmp_path):
     rows = [{"text": "one", "label": {"a": 1}}, {"text": "two", "label": "x"}]
     failure, document = open_documents(

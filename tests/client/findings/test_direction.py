@@ -5,6 +5,7 @@ import json
 
 import gguf
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors import safe_open
@@ -15,6 +16,7 @@ from actvec.client import FailedPrecondition, InvalidArgument, UnsupportedInput,
 from actvec.client.findings import (
     auc,
     direction,
+    label_agreement,
     project,
     read_direction,
     separation,
@@ -62,6 +64,24 @@ def test_layers_separate_as_planted(material):
     assert (found.auc[1] > 0.99).all()
     assert_allclose(found.d_prime[1], 4, rtol=0.12)
     assert (found.auc[[0, 2]] < 0.75).all()
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_labels_of_other_documents_are_refused(material, shift):
+    array, labels, _ = material
+    given = np.append(labels[:1], labels) if shift > 0 else labels[1:]
+    for figure in (separation, lambda rows, labels: label_agreement(rows[:, 0, 0], labels)):
+        with pytest.raises(InvalidArgument, match=f"{400 + shift} labels do not fit 400 vectors"):
+            figure(array, given)
+
+
+def test_missing_labels_are_no_label(material):
+    array, labels, _ = material
+    known = np.arange(len(labels)) % 5 > 0
+    expected = separation(array[known], labels[known])
+    for missing in (None, pd.NA, pd.NaT, np.float32("nan")):
+        given = [label if here else missing for label, here in zip(labels, known, strict=True)]
+        assert_array_equal(separation(array, given).auc, expected.auc)
 
 
 def test_noise_does_not_separate():

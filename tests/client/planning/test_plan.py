@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,10 @@ from actvec.client.planning.estimate import (
     Estimate,
     Figure,
     Load,
-    context_figure,
+    Plan,
     measure_load,
-    price_figure,
-    rate_figure,
-    start_figure,
 )
-from actvec.client.planning.prices import CARDS, SHAPES, Shape, card_name, shape_of
+from actvec.client.planning.prices import CARDS, SHAPES, Shape, shape_of
 from actvec.client.samples import sample_corpus
 
 DEMO_TOKENIZER = Path(__file__).parents[3] / "server/actvec/server/model/demo/tokenizer.json"
@@ -117,7 +115,7 @@ def test_nothing_to_do_costs_the_start():
     )
     assert (estimate.seconds, estimate.dollars) == (9, 0.09)
     # And no card is infinitely fast without work.
-    idle = rate_figure("L4", "pythia-12b", Load(), given=None, fraction=0.5)
+    idle = Plan("L4").rate(Load())
     assert idle.value == pytest.approx(0.5 * 121e12 / (28 * 24 * 5120**2))
 
 
@@ -151,8 +149,7 @@ def test_a_model_is_known_by_its_name(model):
 
 
 def test_unmeasured_speed_is_called_an_assumption():
-    load = Load(tokens=1000, squares=0)
-    rate = rate_figure("A100-80GB", "EleutherAI/pythia-12b", load, given=None, fraction=0.5)
+    rate = Plan("A100-80GB", "EleutherAI/pythia-12b").rate(Load(tokens=1000, squares=0))
     assert not rate.given
     assert rate.origin.startswith("assumed, not measured: 0.5 of the 312 TFLOP/s of A100-80GB")
     assert rate.value == pytest.approx(0.5 * 312e12 / (28 * 24 * 5120**2))
@@ -161,15 +158,15 @@ def test_unmeasured_speed_is_called_an_assumption():
 @pytest.mark.parametrize(("gpu", "model"), [("TPU", "pythia-12b"), ("L4", "meta/llama")])
 def test_what_is_not_known_is_asked_for(gpu, model):
     with pytest.raises(InvalidArgument, match="give what you measured"):
-        rate_figure(gpu, model, Load(tokens=1), given=None, fraction=0.5)
-    assert rate_figure(gpu, model, Load(tokens=1), given=7.0, fraction=0.5).value == 7
+        Plan(gpu, model).rate(Load(tokens=1))
+    assert Plan(gpu, model, tokens_per_second=7.0).rate(Load(tokens=1)).value == 7
 
 
 @pytest.mark.parametrize("gpu", ["TPU", "A100", "RTX 4090"])
 def test_unknown_price_is_requested(gpu):
     with pytest.raises(InvalidArgument, match="A100-80GB, H100, H200 and B200 are known; give it"):
-        price_figure(gpu, None)
-    assert price_figure(gpu, 1.5).value == 1.5
+        Plan(gpu).price()
+    assert Plan(gpu, price_per_hour=1.5).price().value == 1.5
 
 
 @pytest.mark.parametrize(
@@ -181,33 +178,32 @@ def test_unknown_price_is_requested(gpu):
     ],
 )
 def test_prices_are_those_of_modal(gpu, per_second):
-    price = price_figure(gpu, None)
+    price = Plan(gpu).price()
     assert price.value == pytest.approx(3600 * per_second, rel=1e-12)
     assert "2026-05-25" in price.origin
 
 
 def test_a_card_is_known_in_whatever_case():
-    assert card_name("a100-80gb") == "A100-80GB"
-    assert card_name("my own") == "my own"
+    assert Plan("a100-80gb").card == "A100-80GB"
+    assert Plan("my own").card == "my own"
 
 
 def test_card_too_small_is_refused():
     # 28 blocks of 12 * 5120^2 and an embedding of 50,304 * 5120 numbers, 2 bytes each.
     assert SHAPES["pythia-12b"].weights == 2 * (28 * 12 * 5120**2 + 50304 * 5120) == 18_131_189_760
     with pytest.raises(InvalidArgument, match=r"does not fit a T4: 18\.1 GB .* it has 16 GB"):
-        rate_figure("T4", "pythia-12b", Load(tokens=1), given=None, fraction=0.5)
+        Plan("T4").rate(Load(tokens=1))
     fit = [name for name, card in CARDS.items() if card.memory > SHAPES["pythia-12b"].weights]
     assert fit == [name for name in CARDS if name != "T4"]
 
 
 def test_assumed_figures_are_marked():
-    assert context_figure("EleutherAI/pythia-1b", None) == Figure(
-        2048, "that of EleutherAI/pythia-1b", given=False
-    )
-    assert "assumed, foo/bar is unknown here" in context_figure("foo/bar", None).origin
-    assert context_figure("foo/bar", 512) == given(512)
-    assert start_figure(None).origin.startswith("assumed, not measured")
-    assert start_figure(30.0) == given(30.0)
+    pythia, other = Plan("L4", "EleutherAI/pythia-1b"), Plan("L4", "foo/bar")
+    assert pythia.longest() == Figure(2048, "that of EleutherAI/pythia-1b", given=False)
+    assert "assumed, foo/bar is unknown here" in other.longest().origin
+    assert replace(other, context=512).longest() == given(512)
+    assert pythia.start().origin.startswith("assumed, not measured")
+    assert replace(pythia, start_seconds=30.0).start() == given(30.0)
 
 
 def lines_of(out):

@@ -24,6 +24,8 @@ from actvec.client.records.inputs import as_document, size_of
         (np.bool_(1), True),
         (np.str_("news"), "news"),
         (float("nan"), None),
+        (np.float32("nan"), None),
+        (pd.NA, None),
         (pd.NaT, None),
         (np.datetime64("NaT"), None),
         (dt.date(2024, 7, 26), "2024-07-26"),
@@ -67,6 +69,21 @@ def test_columns_survive_a_failure():
     assert (failure.field, failure.columns) == ("spans", {"label": "x"})
     assert failure.to_dict()["columns"] == {"label": "x"}
     assert "columns" not in Failure("a", "INTERNAL", "broken").to_dict()
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])
+def test_missing_values_of_a_row_do_not_count(missing):
+    row = dict.fromkeys(("text", "messages", "token_ids", "spans", "columns", "id"), missing)
+    assert as_document(row | {"text": "text"}, 7) == Document("7", "text")
+    failure = as_document(row, 7)
+    assert isinstance(failure, Failure)
+    assert (failure.id, failure.field) == ("7", "text")
+
+
+def test_chats_in_arrays_count_towards_the_window():
+    chat = np.array([{"role": "user", "content": "text"}, {"from": "gpt", "value": "more"}])
+    assert size_of({"messages": chat}) == 8
+    assert size_of({"messages": "no chat"}) == size_of({"messages": iter(chat)}) == 0
 
 
 def test_columns_count_towards_the_window():

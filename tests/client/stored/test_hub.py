@@ -25,16 +25,29 @@ def folder(tmp_path):
     return write_shards(tmp_path / "vectors", array, {"label": labels}, rows=25)
 
 
-def test_pushed_vectors_come_back(folder, local_hub, ask_hub):
-    """In another process, as the hub's library reads its address when it is imported."""
+@pytest.fixture
+def push(local_hub, ask_hub):
+    """Push a folder and return the commit.
+
+    In another process, as the hub's library reads its address when it is imported.
+    """
     env = ask_hub(local_hub, HF_HUB_DISABLE_XET="1")
-    command = [sys.executable, "-c", PUSH, folder]
-    ended = subprocess.run(
-        command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=100
-    )
-    assert ended.returncode == 0, ended.stderr
+
+    def pushed(folder):
+        command = [sys.executable, "-c", PUSH, folder]
+        ended = subprocess.run(
+            command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=100
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.strip()
+
+    return pushed
+
+
+def test_pushed_vectors_come_back(folder, local_hub, push):
+    commit = push(folder)
     repository = local_hub.repositories["datasets/me/vectors"]
-    assert ended.stdout.strip() == repository.refs["main"]
+    assert commit == repository.refs["main"]
     vectors, again = load(folder), load(repository.head() / "data")
     assert_array_equal(again.array, vectors.array)
     assert (again.ids, again.stamp) == (vectors.ids, vectors.stamp)
@@ -42,6 +55,15 @@ def test_pushed_vectors_come_back(folder, local_hub, ask_hub):
     assert_array_equal(again.facts["index"], np.arange(40))
     card = (repository.head() / "README.md").read_text()
     assert card == dataset_card(vectors)
+
+
+def test_second_push_replaces_the_first(folder, local_hub, push, tmp_path):
+    """A file of an earlier push would bring its vectors back among the new ones."""
+    array, labels, _ = planted(40)
+    push(write_shards(tmp_path / "earlier", array, {"label": labels}, rows=10))
+    push(folder)
+    again = load(local_hub.repositories["datasets/me/vectors"].head() / "data")
+    assert again.ids == load(folder).ids
 
 
 def test_card_shows_the_stamp(folder):

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from actvec.client import Client, Document, InvalidArgument, MissingExtra, UnsupportedInput, load
@@ -135,6 +136,9 @@ def test_files_are_named_once(folders, layout):
     folder = folders / layout
     with pytest.raises(UnsupportedInput, match="is named twice"):
         load(folder, folder / ".." / layout)
+    last = max(path for path in folder.rglob("*") if path.suffix in {".safetensors", ".parquet"})
+    with pytest.raises(UnsupportedInput, match="is named twice"):
+        load(folder, last)
 
 
 def test_picked_layers_and_pools_are_a_part(folders):
@@ -260,11 +264,12 @@ def test_one_long_text_does_not_widen_all(tmp_path):
     assert (vectors.columns["kept"] == "short").sum() == 9
 
 
-def test_column_named_as_the_vectors_is_refused_in_tables(tmp_path):
-    write_shards(tmp_path, np.zeros((1, 3, 2, 24), np.float32), {"vector": np.array(["mine"])})
+@pytest.mark.parametrize("name", ["vector", "id"])
+def test_column_of_our_name_is_refused_in_tables(tmp_path, name):
+    write_shards(tmp_path, np.zeros((1, 3, 2, 24), np.float32), {name: np.array(["mine"])})
     vectors = load(tmp_path)
-    assert vectors.columns["vector"].tolist() == ["mine"]
-    with pytest.raises(InvalidArgument, match="'vector' of the corpus and the vectors' own"):
+    assert vectors.columns[name].tolist() == ["mine"]
+    with pytest.raises(InvalidArgument, match=f"'{name}' of the corpus and the vectors' own"):
         vectors.to_arrow()
 
 
@@ -323,4 +328,17 @@ def test_damage_is_named(folders, tmp_path, spoil):
         (tmp_path / name).write_bytes((folders / "shards" / name).read_bytes())
     spoil(tmp_path / "vectors-00000.safetensors")
     with pytest.raises(DataLoss, match="vectors-00000"):
+        assert load(tmp_path).array is None
+
+
+@pytest.mark.parametrize("layout", ["files", "shards"])
+def test_vectors_of_another_width_are_damage(folders, tmp_path, layout):
+    """They are whole by themselves, and do not go with the others or with their stamp."""
+    for path in (folders / layout).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    spoiled = max(tmp_path.glob("*.safetensors"))
+    with safe_open(spoiled, "numpy") as file:
+        tensor, metadata = file.get_tensor("vec"), file.metadata()
+    save_file({"vec": np.ascontiguousarray(tensor[..., 1:])}, spoiled, metadata)
+    with pytest.raises(DataLoss, match="cannot be read"):
         assert load(tmp_path).array is None

@@ -277,6 +277,13 @@ def test_second_client_of_a_job_is_refused(demo_server):
         assert second.get_mean(job).documents == 10
 
 
+def test_callback_cannot_call_its_client(client):
+    """It runs in the thread that would have to make the call, and would wait forever."""
+    with pytest.raises(FailedPrecondition, match="call in another thread, or with another client"):
+        client.corpus_mean(CORPUS[:10], job=next(names), on_progress=lambda _: client.info())
+    assert client.info().model == "demo"
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "latest", "x" * 65, "ä"])
 def test_name_with_a_path_is_refused(client, name):
     with pytest.raises(InvalidArgument, match=r"job|name"):

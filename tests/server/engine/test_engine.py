@@ -189,11 +189,11 @@ def test_plain_refuses_blocks_without_a_residual_stream():
     model = load_model(ModelOptions())
     width = model.card.d_model
     engine = PlainEngine(model, [("blocks.1.hook_resid_post", doubled)])
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(StartupError) as error:
         engine.capture([np.arange(3)], [Point(1, RESID_POST)], lambda *_: None)
     assert str(error.value) == (
-        f"its block 1 gives states of shape (3, {2 * width}) for 3 tokens, where a residual stream "
-        f"has {width} numbers per token"
+        f"the model's block 1 gives states of shape (3, {2 * width}) for 3 tokens, where a "
+        f"residual stream has {width} numbers per token"
     )
 
 

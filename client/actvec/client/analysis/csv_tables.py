@@ -16,7 +16,7 @@ from actvec.client.analysis.csv_cells import csv_header, csv_line, read_label
 from actvec.client.analysis.csv_parts import TablePart, parts_of
 from actvec.client.analysis.paired import PairedVectors
 from actvec.client.errors import FailedPrecondition, InvalidArgument, UnsupportedInput
-from actvec.client.files import Content, atomic_file, write_atomic, write_json
+from actvec.client.files import Content, atomic_file, given_path, write_atomic, write_json
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
 
@@ -63,7 +63,7 @@ def write_table(path: str | Path, labels: Sequence[str], vectors: Sequence[NDArr
     if len({vector.shape for vector in vectors}) > 1:
         raise InvalidArgument("the vectors of a table must have one mode and one model")
     row_format = ",".join([f"%.{DECIMALS}f"] * len(vectors)) + "\n"
-    with atomic_file(Path(path)) as temporary, temporary.open("wb") as file:
+    with atomic_file(given_path(path)) as temporary, temporary.open("wb") as file:
         file.write(csv_header(labels).encode())
         for start in range(0, len(vectors[0]), _BLOCK):
             block = np.stack([vector[start : start + _BLOCK] for vector in vectors], axis=1)
@@ -77,11 +77,11 @@ def read_table(path: str | Path) -> VectorTable:
     Raises:
         UnsupportedInput: it is not there, or no table of finite numbers under one label a column.
     """
-    path = Path(path)
+    path = given_path(path)
     try:
         with path.open("rb") as file:
             labels = _read_header(file)
-            if not file.peek(1):
+            if not file.peek(1).strip():
                 raise ValueError("it has no numbers below its labels")
             columns = np.loadtxt(file, dtype=np.float32, delimiter=",", comments=None, ndmin=2)
     except OSError as error:
@@ -138,7 +138,7 @@ def write_tables(folder: str | Path, pairs: PairedVectors) -> list[Path]:
     """
     if not pairs.raw:
         raise InvalidArgument("a table needs at least one vector")
-    folder = Path(folder)
+    folder = given_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     metadata_path = folder / "vectors_metadata.json"
     parts = parts_of(pairs.raw[0].stamp)

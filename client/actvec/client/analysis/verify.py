@@ -154,14 +154,16 @@ def read_lengths(path: Path) -> dict[str, int]:
         OSError: it cannot be read.
     """
     lengths: dict[str, int] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if len(row) == 2 and row[1].strip().isdecimal():
-                lengths[read_label(row[0])] = int(row[1])
-            elif number > 1:
-                raise InvalidArgument(
-                    f"{path}, line {number}: is not label,tokens, such as doc-7,128"
-                )
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InvalidArgument(f"{path} is not a table of lengths: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        if len(row) == 2 and row[1].strip().isdecimal():
+            lengths[read_label(row[0])] = int(row[1])
+        elif row and number > 1:
+            raise InvalidArgument(f"{path}, line {number}: is not label,tokens, such as doc-7,128")
     return lengths
 
 

@@ -30,7 +30,7 @@ from actvec.client.streams.in_flight import Documents
 from actvec.client.streams.job_names import named_by_content
 from actvec.client.streams.mean_stream import MeanStream, OnProgress
 from actvec.client.streams.results import ResultStream
-from actvec.client.streams.vector_stream import StreamOptions, VectorStream
+from actvec.client.streams.vector_stream import VectorStream
 from actvec.client.transport.address import DEFAULT_TARGET, Waking
 from actvec.client.transport.channel import TlsFiles
 from actvec.client.transport.runtime import check_runtime
@@ -240,9 +240,8 @@ class AsyncClient:
             Exception: whatever `documents` raised, after the results of the documents before it.
         """
         check_several(documents)
-        stream = VectorStream(
-            VectorSettings.of(settings, keywords), StreamOptions(window, ordered, self._retry_for)
-        )
+        settings = VectorSettings.of(settings, keywords)
+        stream = VectorStream(settings, window, ordered=ordered, retry_for=self._retry_for)
         return ResultStream(
             self._connection,
             stream,

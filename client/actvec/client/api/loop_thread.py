@@ -38,7 +38,8 @@ class LoopThread:
 
         Raises:
             ClientClosed: the loop has stopped.
-            FailedPrecondition: this process was forked from the loop's.
+            FailedPrecondition: this process was forked from the loop's, or a callback calls, in the
+                loop's own thread.
         """
         try:
             self._check()
@@ -85,6 +86,11 @@ class LoopThread:
             )
         if not self.running:
             raise ClientClosed("this client is closed; make another one")
+        if threading.current_thread() is self._thread:
+            raise FailedPrecondition(
+                "on_progress and on_wait run in the client's own thread, where a call would wait"
+                " for itself; make the call in another thread, or with another client"
+            )
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -5,7 +5,8 @@
     from actvec.client.documents import open_documents
 
     corpus = open_documents("corpus.jsonl")
-    job = VectorJob(corpus, "vectors", mode="short", layout=Layout("shards"), resume=True)
+    layout = Layout("shards")
+    job = VectorJob(corpus, "vectors", mode="short", layout=layout, resume=True)
     with Client("127.0.0.1:50051") as client:
         progress = job.run(client)
 

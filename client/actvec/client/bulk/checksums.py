@@ -21,15 +21,20 @@ class Checksums:
     matches a line. A rewritten file has one line per version, and may match any of them: an earlier
     version has fewer rows, whose documents are computed again, or the same rows with columns of
     narrower types.
+
+    Attributes:
+        path: The file.
     """
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
-        """Forget an earlier job's lines, or continue after them."""
+    def __init__(self, path: Path) -> None:
+        """Continue after the lines of a file; it is created with the first line."""
+        self.path = path
         self._log = LineLog(path)
-        if resume:
-            self._log.mend()
-        else:
-            path.unlink(missing_ok=True)
+        self._log.mend()
+
+    def forget(self) -> None:
+        """Forget the lines of an earlier job, before the first one of this job."""
+        self.path.unlink(missing_ok=True)
 
     def add(self, path: Path, written: Path) -> None:
         """Record a file before it gets its name, and make the record durable.
@@ -38,47 +43,39 @@ class Checksums:
             path: Its future path.
             written: Its present path.
         """
-        self._log.add({"name": self._name(path)} | asdict(Content.of(written)))
+        name = path.relative_to(self.path.parent).as_posix()
+        self._log.add({"name": name} | asdict(Content.of(written)))
         self._log.commit()
-
-    def damage(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """Describe the damage of each of these files that differs from what was written.
-
-        Raises:
-            DataLoss: the checksums themselves are damaged.
-            OSError: a file cannot be read.
-        """
-        recorded = _recorded(self._log.path)
-        found = ((path, _damage(path, recorded.get(self._name(path), []))) for path in paths)
-        return {path: damage for path, damage in found if damage}
-
-    def missing(self) -> list[str]:
-        """List the recorded files that do not exist.
-
-        Raises:
-            DataLoss: the checksums themselves are damaged.
-        """
-        home = self._log.path.parent
-        return [name for name in _recorded(self._log.path) if not (home / name).exists()]
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
         self._log.close()
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self._log.path.parent).as_posix()
 
+def altered_files(log: Path, files: Iterable[Path] | None = None) -> dict[Path, str]:
+    """Describe the damage of each file that differs from what was written; only reads.
 
-def altered_files(log: Path) -> dict[Path, str]:
-    """What is wrong with each file that a `checksums.jsonl` names; only reads.
+    Args:
+        log: A `checksums.jsonl`.
+        files: The files to compare. Default: all that it names.
 
     Raises:
         DataLoss: the checksums themselves are damaged.
         OSError: a file cannot be read.
     """
-    found = {log.parent / name: versions for name, versions in _recorded(log).items()}
-    damage = ((path, _damage(path, versions)) for path, versions in found.items())
+    recorded = {log.parent / name: versions for name, versions in _recorded(log).items()}
+    compared = recorded if files is None else files
+    damage = ((path, _damage(path, recorded.get(path, []))) for path in compared)
     return {path: reason for path, reason in damage if reason}
+
+
+def missing_files(log: Path) -> list[str]:
+    """List the files that a `checksums.jsonl` names and that do not exist.
+
+    Raises:
+        DataLoss: the checksums themselves are damaged.
+    """
+    return [name for name in _recorded(log) if not (log.parent / name).exists()]
 
 
 def count_versions(log: Path) -> dict[str, int]:

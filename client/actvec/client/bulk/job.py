@@ -25,7 +25,8 @@ OnProgress = Callable[[JobProgress], None]
 class VectorJob:
     """Turns the documents of a source into vectors in a folder, each document once.
 
-        job = VectorJob(open_documents("corpus.jsonl"), "vectors", mode="short", resume=True)
+        corpus = open_documents("corpus.jsonl")
+        job = VectorJob(corpus, "vectors", mode="short", resume=True)
         with Client("127.0.0.1:50051") as client:
             progress = job.run(client)
 
@@ -81,11 +82,11 @@ class VectorJob:
                 f"the vectors of a job travel as float32, not as {settings.encoding}; its layout"
                 " says how files store them"
             )
-        self._options = JobOptions.of(
+        self._options = JobOptions(
             source,
             folder,
             settings,
-            layout=layout or Layout(),
+            layout or Layout(),
             ordered=ordered,
             resume=resume,
             save_every=save_every,

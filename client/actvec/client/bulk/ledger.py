@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
-from actvec.client.bulk.checksums import Checksums
+from actvec.client.bulk.checksums import Checksums, missing_files
 from actvec.client.bulk.failures import ErrorLog
 from actvec.client.bulk.indices import IndexSet, RepeatedIds
 from actvec.client.bulk.manifest import Manifest, now
@@ -67,11 +67,20 @@ class Ledger:
                 opened.enter_context(options.remote.begun(resume=options.resume))
             found = self._found()
             self._manifest = found or options.manifest()
-            self._checksums = Checksums(options.checksums, resume=found is not None)
-            opened.callback(self._checksums.close)
-            self._sink = self._open_sink(resume=found is not None)
+            checksums = Checksums(options.checksums)
+            opened.callback(checksums.close)
+            self._sink = self._open_sink(checksums, resume=found is not None)
+            if found is None:
+                # Not before the sink: it refuses vectors that have lost their manifest, and their
+                # owner, who restores it, needs the checksums.
+                checksums.forget()
             self._errors = ErrorLog(options.errors, resume=found is not None)
-            self.progress = self._take_stock()
+            self.progress = progress = self._take_stock()
+            counts = self._manifest.vectors, self._manifest.failed
+            if counts != (progress.vectors, progress.failed):
+                # Documents are left to compute: a finished job that lost vectors, or retries
+                # failures, is not finished until `finish`, however this run ends.
+                self._manifest = replace(self._manifest, finished_at=None)
             self._manifest.save(options.folder)
             if not self.finished:
                 self._upload(first=True)
@@ -85,10 +94,7 @@ class Ledger:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        manifest = self._manifest
-        return manifest.finished_at is not None and (
-            (manifest.vectors, manifest.failed) == (self.progress.vectors, self.progress.failed)
-        )
+        return self._manifest.finished_at is not None
 
     @property
     def settings(self) -> VectorSettings:
@@ -171,10 +177,10 @@ class Ledger:
         manifest.check_continues(options.manifest(), options.folder)
         return manifest
 
-    def _open_sink(self, *, resume: bool) -> Sink:
+    def _open_sink(self, checksums: Checksums, *, resume: bool) -> Sink:
         options = self._options
         sink = options.layout.open(
-            options.folder, run=self._manifest.run, resume=resume, checksums=self._checksums
+            options.folder, run=self._manifest.run, resume=resume, checksums=checksums
         )
         for folder in {options.folder, sink.folder}:
             remove_partial(folder)
@@ -201,7 +207,7 @@ class Ledger:
             vectors=vectors,
             durable=vectors,
             lost=lost,
-            lost_files=tuple(self._checksums.missing()) if lost else (),
+            lost_files=tuple(missing_files(self._options.checksums)) if lost else (),
             repeated_ids=self._ids.count,
             repeated_id=self._ids.first,
             failed=failed,

@@ -2,66 +2,55 @@
 
 import contextlib
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
-from typing import Self
 
 from actvec.client.bulk.layout import Layout
 from actvec.client.bulk.manifest import Manifest, now
 from actvec.client.bulk.remote import RemoteJob, is_remote
 from actvec.client.documents import DocumentSource
 from actvec.client.errors import InvalidArgument
+from actvec.client.files import given_path
 from actvec.client.records.settings import VectorSettings
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """The options of a job; see `VectorJob` for its attributes."""
+    """The options of a job; see `VectorJob`.
+
+    Attributes:
+        folder: The folder of the vectors, or the local copy of the folder at `remote`.
+        save_every: At least as much as the store at `remote` puts up with.
+        remote: The job's folder at the URL that was given.
+
+    Raises:
+        InvalidArgument: the URL is not of a known store, or the layout has a file per document.
+        MissingExtra: the package for the URL is not installed.
+    """
 
     source: DocumentSource
-    folder: Path
+    to: InitVar[str | Path]
     settings: VectorSettings
     layout: Layout
-    ordered: bool
-    resume: bool
-    save_every: float
-    remote: RemoteJob | None = None
+    ordered: bool = False
+    resume: bool = False
+    save_every: float = 60.0
+    folder: Path = field(init=False)
+    remote: RemoteJob | None = field(init=False)
 
-    @classmethod
-    def of(
-        cls,
-        source: DocumentSource,
-        folder: str | Path,
-        settings: VectorSettings,
-        *,
-        layout: Layout,
-        ordered: bool,
-        resume: bool,
-        save_every: float,
-    ) -> Self:
-        """The options of a job in a folder or at a URL.
-
-        Raises:
-            InvalidArgument: the URL is not of a known store, or the layout has a file per document.
-            MissingExtra: the package for the URL is not installed.
-        """
-        remote = RemoteJob(str(folder)) if is_remote(folder) else None
-        if remote and layout.format == "files":
+    def __post_init__(self, to: str | Path) -> None:
+        remote = RemoteJob(str(to)) if is_remote(to) else None
+        if remote and self.layout.format == "files":
             raise InvalidArgument(
                 f"{remote.url} takes shards or parquet: files of one vector each would be two"
                 " uploads per document",
                 setting="format",
             )
-        return cls(
-            source=source,
-            folder=remote.copy if remote else Path(folder),
-            settings=settings,
-            layout=layout,
-            ordered=ordered,
-            resume=resume,
-            save_every=max(save_every, remote.save_every) if remote else save_every,
-            remote=remote,
-        )
+        # A frozen dataclass can set its attributes only like this.
+        object.__setattr__(self, "remote", remote)
+        object.__setattr__(self, "folder", remote.copy if remote else given_path(to))
+        if remote:
+            object.__setattr__(self, "save_every", max(self.save_every, remote.save_every))
 
     @property
     def place(self) -> str:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Any
 
 import click
 
-from actvec.client.cli.commands import Verbs
-from actvec.client.cli.foreign import say
+from actvec.client.cli.commands import Verbs, takes
+from actvec.client.cli.printing import note
 from actvec.client.cli.server import Connect, explained, server_options
 from actvec.client.errors import ActvecError
 
@@ -79,13 +78,16 @@ class _LazyGroup(Verbs):
         return None
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(package_name="actvec", prog_name="actvec")
-@server_options(envvars=True)
+@takes("server", Connect, *server_options(envvars=True))
 @click.pass_context
-def cli(ctx: click.Context, /, **options: Any) -> None:
+def cli(ctx: click.Context, server: Connect) -> None:
     """Turn documents into activation vectors of a language model."""
-    ctx.obj = Connect(**options)
+    ctx.obj = server
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,16 +101,16 @@ def _run(arguments: list[str] | None) -> int:
     except click.ClickException as error:
         text = io.StringIO()
         error.show(text)
-        say(*text.getvalue().expandtabs(4).rstrip("\n").split("\n"), err=True)
+        note(*text.getvalue().expandtabs(4).rstrip("\n").split("\n"))
     except ActvecError as error:
-        say(f"Error: {explained(error)}", err=True)
+        note(f"Error: {explained(error)}")
         if offered := _OFFERED.search(str(error)):
-            say("`actvec info` lists the layers, hooks and pools on offer.", err=True)
+            note("`actvec info` lists the layers, hooks and pools on offer.")
             if offered[2] == "layers":
-                say("A server with --max-layer last offers every layer of its model.", err=True)
+                note("A server with --max-layer last offers every layer of its model.")
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        say(f"Error: {error.strerror or error}{where}", err=True)
+        note(f"Error: {error.strerror or error}{where}")
     except click.Abort:
         return 130
     return 2

@@ -1,7 +1,7 @@
 """Commands and their help: what a command is for first, and options in groups."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
@@ -49,25 +49,29 @@ class Verb(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, with a heading for each group."""
-        _format_options(self, ctx, formatter)
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in _GROUPS}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                groups[getattr(param, "group", "Options")].append(record)
+        for name, records in groups.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
 
 
-class Verbs(click.Group):
+class Verbs(Verb, click.Group):
     """A group of commands, whose help lists them before its options, with whole summaries."""
 
     command_class = Verb
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands, and then the options."""
-        self.format_commands(ctx, formatter)
-        _format_options(self, ctx, formatter)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands, in their order."""
+        """Write the commands, in their order, and then the options."""
         commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         rows = [(name, one.get_short_help_str(_WHOLE)) for name, one in commands if one is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+        super().format_options(ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names of the commands, in the order in which the module has them."""
@@ -79,31 +83,30 @@ def grouped(group: str, *declarations: str, **attributes: Any) -> Callable[[Comm
     return click.option(*declarations, cls=GroupedOption, group=group, **attributes)
 
 
-def add_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
-    """Give a command more options, which come before its own, in this order."""
-    for option in reversed(options):
-        command = option(command)
-    return command
+def takes(
+    argument: str, build: Callable[..., Any], *options: Callable[[Any], Any]
+) -> Callable[[Command], Callable[..., Any]]:
+    """Options that a verb takes as one argument.
 
+    Args:
+        argument: The argument's name.
+        build: Makes its value of those of the options, each under the option's own name.
+        options: The options or arguments, in the order of the help. One may stand for several.
+    """
 
-def wrap(
-    wrapper: Callable[..., Any],
-    command: Callable[..., Any],
-    options: Sequence[Callable[[Any], Any]] = (),
-) -> Callable[..., Any]:
-    """A wrapper with the name, the help and the options of a command, and more options."""
-    return add_options(functools.update_wrapper(wrapper, command), options)
+    def decorate(command: Command) -> Callable[..., Any]:
+        names: list[str] = []
 
+        def gather(*args: Any, **kwargs: Any) -> Any:
+            value = build(**{name: kwargs.pop(name) for name in names})
+            return command(*args, **{argument: value}, **kwargs)
 
-def _format_options(
-    command: click.Command, ctx: click.Context, formatter: click.HelpFormatter
-) -> None:
-    groups: dict[str, list[tuple[str, str]]] = {name: [] for name in _GROUPS}
-    for param in command.get_params(ctx):
-        record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
-        if record is not None:
-            groups[getattr(param, "group", "Options")].append(record)
-    for name, records in groups.items():
-        if records:
-            with formatter.section(name):
-                formatter.write_dl(records)
+        gathering = functools.update_wrapper(gather, command)
+        later = len(getattr(command, "__click_params__", ()))
+        for option in reversed(options):
+            gathering = option(gathering)
+        # click has put those of this call behind the others.
+        names += [one.name for one in vars(gathering)["__click_params__"][later:]]
+        return gathering
+
+    return decorate

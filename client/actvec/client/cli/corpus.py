@@ -5,11 +5,10 @@ from pathlib import Path
 import click
 
 from actvec.client.cli.commands import Verbs
-from actvec.client.cli.foreign import say, shown
-from actvec.client.cli.options import column_options, json_option
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.options import Input, json_option, reads_input
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, print_json, print_rich, say, shown
 from actvec.client.cli.progress import show_progress
-from actvec.client.cli.tables import print_json, print_rich
 from actvec.client.corpora import (
     Counts,
     DataFiles,
@@ -20,11 +19,10 @@ from actvec.client.corpora import (
     TokenCounter,
     WordLimits,
     fetch_corpus,
-    inspect_corpus,
+    inspect_documents,
 )
 from actvec.client.corpora.display import inspection_table
 from actvec.client.corpora.sources import Source
-from actvec.client.documents import Columns
 
 
 @click.group(cls=Verbs)
@@ -55,7 +53,6 @@ def corpus() -> None:
     "--min-words",
     type=click.IntRange(min=1),
     default=1,
-    show_default=True,
     help="Accept texts with at least this many words.",
 )
 @click.option(
@@ -68,7 +65,7 @@ def corpus() -> None:
         "The number of documents to write.  [default: all accepted ones; required with --dataset]"
     ),
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="The seed of the sample.")
+@click.option("--seed", type=int, default=0, help="The seed of the sample.")
 @click.option(
     "--candidates",
     type=click.IntRange(min=1),
@@ -81,7 +78,7 @@ def corpus() -> None:
     "--save-local",
     "path",
     metavar="FILE",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     required=True,
     help="The file to write: .jsonl, .jsonl.gz or .parquet.",
 )
@@ -137,7 +134,7 @@ def fetch(
 
 
 @corpus.command
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@reads_input()
 @click.option(
     "--tokenizer",
     metavar="FILE|FOLDER|ID",
@@ -152,15 +149,13 @@ def fetch(
     help="Count the documents that have more tokens than this; needs --tokenizer.",
 )
 @click.option("--no-bos", is_flag=True, help="Do not count a BOS token for each document.")
-@column_options
 @json_option
 def inspect(
     *,
-    source: Path,
+    source: Input,
     tokenizer: str | None,
     context: int | None,
     no_bos: bool,
-    columns: Columns,
     as_json: bool,
 ) -> None:
     """Count the documents of INPUT, their lengths, and empty, repeated and too long ones.
@@ -171,7 +166,7 @@ def inspect(
     if tokenizer is None and (context is not None or no_bos):
         raise click.UsageError("--context and --no-bos need a --tokenizer to count tokens with")
     counter = None if tokenizer is None else TokenCounter(tokenizer, prepend_bos=not no_bos)
-    inspection = inspect_corpus(source, tokenizer=counter, context=context, columns=columns)
+    inspection = inspect_documents(source.open(), tokenizer=counter, context=context)
     if as_json:
         print_json(inspection.to_dict())
     else:
@@ -183,33 +178,25 @@ def inspect(
 def _show_inspection(inspection: Inspection) -> None:
     print_rich(inspection_table(inspection, shown))
     for failure in inspection.failures:
-        say(f"{failure.id}: {failure.code}: {failure.message}", err=True)
+        note(f"{failure.id}: {failure.code}: {failure.message}")
     _tell_hidden(inspection.unreadable - len(inspection.failures))
     if inspection.tokenizer is None:
-        say("Words and bytes only; give --tokenizer to count tokens.", err=True)
+        note("Words and bytes only; give --tokenizer to count tokens.")
     elif inspection.prepend_bos:
-        say("Tokens include one BOS per document.", err=True)
+        note("Tokens include one BOS per document.")
 
 
 def _tell_hidden(count: int) -> None:
     """Report how many rows cannot be read beside those that were named."""
     if count:
-        say(f"and {count:,} more that cannot be read", err=True)
+        note(f"and {count:,} more that cannot be read")
 
 
 def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> None:
     short = wanted is not None and fetched.documents < wanted
     if as_json:
-        summary = {
-            "path": str(fetched.path),
-            "manifest": str(fetched.manifest),
-            "documents": fetched.documents,
-            "cached": fetched.cached,
-            "resumed_at": fetched.resumed_at,
-            "exhausted": fetched.exhausted,
-            "counts": fetched.counts.to_dict(),
-            "failures": fetched.failures,
-        }
+        paths = {"path": str(fetched.path), "manifest": str(fetched.manifest)}
+        summary = vars(fetched) | paths | {"counts": fetched.counts.to_dict()}
         print_json(summary, indent=None)
     else:
         if fetched.cached:
@@ -222,13 +209,12 @@ def _show_fetched(fetched: Fetched, wanted: int | None, *, as_json: bool) -> Non
             f"{fetched.path}: {fetched.documents:,} documents",
         )
         for row, reason in fetched.failures.items():
-            say(f"{row}: {reason}", err=True)
+            note(f"{row}: {reason}")
         _tell_hidden(counts.unreadable - len(fetched.failures))
     if short:
-        say(
+        note(
             f"Error: the dataset ended; it holds {fetched.documents:,} accepted "
-            f"documents, and {wanted:,} were asked for",
-            err=True,
+            f"documents, and {wanted:,} were asked for"
         )
         raise click.exceptions.Exit(1)
 

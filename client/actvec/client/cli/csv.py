@@ -9,40 +9,37 @@ from actvec.client.analysis.csv_tables import write_tables
 from actvec.client.analysis.paired import PairedVectors, Selection, select
 from actvec.client.bulk.failures import write_failures
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import say
-from actvec.client.cli.options import json_option, kept_column_options, limit_option
-from actvec.client.cli.pairs import documents_or_samples, failures_of, pair_up, tell_gaps
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.options import Input, json_option, limit_option, reads_input
+from actvec.client.cli.pairs import pair_up, tell_gaps
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, print_json, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json
-from actvec.client.documents import Columns
 from actvec.client.lock import visiting
+from actvec.client.records.settings import VectorSettings
 
 
 @click.command(cls=Verb)
-@click.argument("source", metavar="[INPUT]", type=click.Path(path_type=Path), required=False)
+@reads_input(required=False, keep=True)
 @click.option("--samples", is_flag=True, help="Use the sample corpus instead of an INPUT.")
 @vector_options(default="long", presets=False)
 @click.option(
     "--out",
-    type=OutPath(),
+    type=AnyPath(),
     required=True,
     help="The folder to write to; created if missing.",
 )
 @limit_option
-@kept_column_options
 @json_option
 @talks_to_server
 def csv(
     server: Connect,
     *,
-    source: Path | None,
+    source: Input,
     samples: bool,
-    asked: Asked,
+    asked: Asked[VectorSettings],
     out: Path,
     limit: int,
-    columns: Columns,
     as_json: bool,
 ) -> None:
     """Write the vectors of INPUT as CSV files.
@@ -62,27 +59,26 @@ def csv(
 
     The command fails rather than replace a table of other vectors.
     """  # noqa: D301 - click's mark of lines that stay as they are
-    selection = _selection(source, columns, limit, samples=samples)
+    selection = _selection(source, limit, samples=samples)
     out.mkdir(parents=True, exist_ok=True)
     pairs = pair_up(server, selection, asked)
     with visiting(out):
         paths = write_tables(out, pairs) if pairs.raw else []
     tell_gaps(selection, pairs)
-    failures = failures_of(selection, pairs)
     # Not errors.jsonl: that is of a job of `stream`, which may have the same folder.
     errors = out / "vectors_errors.jsonl"
-    write_failures(errors, failures)
-    _show(pairs, paths, selection.left_out, len(failures), as_json=as_json)
-    if failures:
-        first = f"{failures[0].id!a}: {failures[0].message}"
-        say(f"The documents that failed are listed in {errors}; the first is {first}", err=True)
+    write_failures(errors, pairs.failures)
+    _show(pairs, paths, selection.left_out, as_json=as_json)
+    if pairs.failures:
+        first = f"{pairs.failures[0].id!a}: {pairs.failures[0].message}"
+        note(f"The documents that failed are listed in {errors}; the first is {first}")
         raise click.exceptions.Exit(1)
 
 
-def _selection(source: Path | None, columns: Columns, limit: int, *, samples: bool) -> Selection:
-    if samples == (source is not None):
+def _selection(source: Input, limit: int, *, samples: bool) -> Selection:
+    if samples == (source.path is not None):
         raise click.UsageError("give an INPUT, or --samples for the sample corpus")
-    selection = select(documents_or_samples(source, columns), limit)
+    selection = select(source.or_samples(), limit)
     labels: set[str] = set()
     documents = []
     for index, document in zip(selection.indices, selection.documents, strict=True):
@@ -95,14 +91,12 @@ def _selection(source: Path | None, columns: Columns, limit: int, *, samples: bo
     return replace(selection, documents=tuple(documents))
 
 
-def _show(
-    pairs: PairedVectors, paths: list[Path], left_out: int, failed: int, *, as_json: bool
-) -> None:
+def _show(pairs: PairedVectors, paths: list[Path], left_out: int, *, as_json: bool) -> None:
     mean = pairs.mean
     if as_json:
         summary = {
             "documents": len(pairs.raw),
-            "failed": failed,
+            "failed": len(pairs.failures),
             "left_out": left_out,
             "corpus_mean": mean and mean.id,
             "files": [str(path) for path in paths],
@@ -110,7 +104,7 @@ def _show(
         print_json(summary, indent=None)
         return
     if not paths:
-        say("No document has a vector, so no table was written.", err=True)
+        note("No document has a vector, so no table was written.")
         return
     for path in paths:
         say(str(path))

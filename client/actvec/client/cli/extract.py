@@ -7,14 +7,14 @@ import click
 
 from actvec.client.bulk.sinks.vector_folder import VectorFolder
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import json_option, read_document, timeout_option
 from actvec.client.cli.pairs import tell_mean
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import print_result
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json
 from actvec.client.lock import visiting
+from actvec.client.records.settings import VectorSettings
 from actvec.client.records.vectors import Document
 
 
@@ -24,13 +24,13 @@ from actvec.client.records.vectors import Document
 @click.option(
     "--file",
     "path",
-    type=click.Path(path_type=Path),
+    type=AnyPath(),
     help="A file with the text in UTF-8; its name without the suffix becomes the document's id.",
 )
 @vector_options()
 @click.option(
     "--out",
-    type=OutPath(),
+    type=AnyPath(),
     default=Path(),
     show_default="the current folder",
     help="The folder to write to; created if missing.",
@@ -44,7 +44,7 @@ def extract(
     stdin: str | None,
     text: str | None,
     path: Path | None,
-    asked: Asked,
+    asked: Asked[VectorSettings],
     out: Path,
     timeout: float,
     as_json: bool,
@@ -65,17 +65,13 @@ def extract(
         saved = folder.save(vector)
     if mean is not None:
         tell_mean(mean)
-    if as_json:
-        paths = {
-            "vector_path": str(saved.vector_path),
-            "metadata_path": str(saved.metadata_path),
-        }
-        print_json(saved.metadata | paths)
-        return
+    paths = {"vector_path": str(saved.vector_path), "metadata_path": str(saved.metadata_path)}
     cut = f" of {vector.tokens}" if vector.tokens_used < vector.tokens else ""
-    say(
+    print_result(
+        saved.metadata | paths,
         f"{saved.vector_path}: {len(vector.values)} numbers of {vector.tokens_used}{cut} tokens,"
-        f" norm {vector.norm:.2f}{', centered' if mean else ''}"
+        f" norm {vector.norm:.2f}{', centered' if mean else ''}",
+        as_json=as_json,
     )
 
 

@@ -6,8 +6,8 @@ import click
 
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.options import json_option
+from actvec.client.cli.printing import fact_lines, print_result
 from actvec.client.cli.server import Connect, talks_to_server
-from actvec.client.cli.tables import print_facts, print_json
 from actvec.client.records.model import ModelInfo
 
 
@@ -18,10 +18,7 @@ def info(server: Connect, *, as_json: bool) -> None:
     """Show the server's model, layers, widths and limits."""
     with server.connect() as client:
         answer = client.info()
-    if as_json:
-        print_json(answer.to_dict())
-        return
-    print_facts(_facts(answer))
+    print_result(answer.to_dict(), *fact_lines(_facts(answer)), as_json=as_json)
 
 
 def _facts(info: ModelInfo) -> list[tuple[str, str]]:

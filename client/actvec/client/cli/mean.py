@@ -5,25 +5,24 @@ from pathlib import Path
 import click
 
 from actvec.client.cli.commands import Verbs
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import (
-    column_options,
+    Input,
     json_option,
+    reads_input,
     retry_for_option,
-    shard_option,
     timeout_option,
 )
 from actvec.client.cli.pairs import warn_of_few
-from actvec.client.cli.paths import safetensors_option
+from actvec.client.cli.paths import AnyPath, safetensors_option
+from actvec.client.cli.printing import fact_lines, note, print_json, print_result, say
 from actvec.client.cli.progress import mean_words, show_progress
 from actvec.client.cli.server import Connect, talks_to_server
-from actvec.client.cli.settings import AskedStates, state_options
-from actvec.client.cli.tables import print_facts, print_json
-from actvec.client.documents import Columns, Shard, open_documents
+from actvec.client.cli.settings import Asked, mean_options
 from actvec.client.documents.reading import FollowedDocuments
 from actvec.client.errors import InvalidArgument
 from actvec.client.files import write_atomic
 from actvec.client.records.means import CorpusMean, MeanProgress, describe_layers
+from actvec.client.records.settings import MeanSettings
 
 _timeout_option = timeout_option("Give up a transfer in which no byte moves for this long.")
 
@@ -34,34 +33,16 @@ def mean() -> None:
 
 
 @mean.command
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="The mean's name: letters, digits, '.', '_' and '-'.")
-@shard_option
-@column_options
-@click.option(
-    "--job", help="The name by which the server resumes the job.  [default: the mean's name]"
-)
-@state_options
-@click.option("--variance", is_flag=True, help="Also store second moments, to standardize by.")
-@click.option(
-    "--take-over",
-    is_flag=True,
-    help="Take the job from another client that has been silent for half a minute.",
-)
+@reads_input(shard=True)
+@mean_options
 @retry_for_option
 @json_option
 @talks_to_server
 def compute(
     server: Connect,
     *,
-    source: Path,
-    name: str,
-    shard: Shard | None,
-    columns: Columns,
-    job: str | None,
-    states: AskedStates,
-    variance: bool,
-    take_over: bool,
+    source: Input,
+    asked: Asked[MeanSettings],
     retry_for: float,
     as_json: bool,
 ) -> None:
@@ -72,7 +53,7 @@ def compute(
     the last commit, and counts each document exactly once. Skipped documents are counted by reason,
     and the exit code is then 1.
     """
-    documents = open_documents(source, shard, columns)
+    documents = source.open()
     followed = FollowedDocuments(documents)
     resumed = 0
     durable: int | None = None
@@ -87,7 +68,7 @@ def compute(
                 # The first time, it is what an earlier run has left.
                 if durable is None and progress.committed:
                     resumed = progress.committed
-                    say(f"resuming after document {progress.committed:,}", err=True)
+                    note(f"resuming after document {progress.committed:,}")
                 durable = progress.committed
                 done = progress.documents + progress.skipped
                 reading = followed.reading(done, resumed)
@@ -95,21 +76,13 @@ def compute(
                     reading.done_bytes, reading.input_bytes, lambda: mean_words(progress, reading)
                 )
 
-            made = client.corpus_mean(
-                followed,
-                job=job or name,
-                name=name,
-                variance=variance,
-                take_over=take_over,
-                on_progress=update,
-                **states.of(client),
-            )
+            made = client.corpus_mean(followed, on_progress=update, **vars(asked.of(client)))
     except BaseException:
         if durable:
             advice = "" if documents.size is None else "; the same command continues after them"
-            say(f"Stopped: {durable:,} documents are durable{advice}", err=True)
+            note(f"Stopped: {durable:,} documents are durable{advice}")
         raise
-    _show(made, as_json=as_json)
+    _show_mean(made, as_json=as_json)
     warn_of_few(made)
     if made.skipped:
         raise click.exceptions.Exit(1)
@@ -127,7 +100,7 @@ def list_command(server: Connect, *, all_models: bool, as_json: bool) -> None:
         print_json([one.to_dict() for one in means])
         return
     if not means:
-        say("no means; make one with `actvec mean compute INPUT --name NAME`", err=True)
+        note("no means; make one with `actvec mean compute INPUT --name NAME`")
         return
     width = max(len(one.name) for one in means)
     say(f"{'id':<16}  {'name':<{width}}  {'documents':>9}  {'tokens':>11}  finished (UTC)")
@@ -148,7 +121,7 @@ def show(server: Connect, *, name: str, as_json: bool) -> None:
     """Show the record of a mean. NAME is an id, a name, or latest."""
     with server.connect() as client:
         found = client.get_mean(name)
-    _show(found, as_json=as_json)
+    _show_mean(found, as_json=as_json)
 
 
 @mean.command
@@ -163,17 +136,16 @@ def download(server: Connect, *, name: str, out: Path, timeout: float, as_json: 
         file = client.download_mean(name)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, file.content)
-    if as_json:
-        print_json(file.record.to_dict() | {"path": str(out)})
-        return
-    say(
+    print_result(
+        file.record.to_dict() | {"path": str(out)},
         f"{out}: corpus_mean [{file.record.d_model}, {file.record.max_tokens}] float32,"
-        f" sha256 {file.record.sha256}"
+        f" sha256 {file.record.sha256}",
+        as_json=as_json,
     )
 
 
 @mean.command
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("path", metavar="FILE", type=AnyPath(dir_okay=False))
 @click.option("--name", required=True, help="The mean's name on the server.")
 @_timeout_option
 @json_option
@@ -186,7 +158,7 @@ def upload(server: Connect, *, path: Path, name: str, timeout: float, as_json: b
             stored = client.upload_mean(content, name=name)
         except InvalidArgument as error:
             raise InvalidArgument(f"{path}: {error}", field=error.field) from error
-    _show(stored, as_json=as_json)
+    _show_mean(stored, as_json=as_json)
 
 
 @mean.command
@@ -198,7 +170,7 @@ def merge(server: Connect, *, means: tuple[str, ...], name: str, as_json: bool) 
     """Merge means of different documents into one, exactly. NAME is an id or a name."""
     with server.connect() as client:
         merged = client.merge_means(means, name=name)
-    _show(merged, as_json=as_json)
+    _show_mean(merged, as_json=as_json)
 
 
 @mean.command
@@ -209,16 +181,10 @@ def delete(server: Connect, *, name: str, as_json: bool) -> None:
     """Remove a mean. NAME is an id or a name."""
     with server.connect() as client:
         removed = client.delete_mean(name)
-    if as_json:
-        print_json(removed.to_dict())
-        return
-    say(f"removed {removed.id} ({removed.name})")
+    print_result(removed.to_dict(), f"removed {removed.id} ({removed.name})", as_json=as_json)
 
 
-def _show(one: CorpusMean, *, as_json: bool) -> None:
-    if as_json:
-        print_json(one.to_dict())
-        return
+def _show_mean(one: CorpusMean, *, as_json: bool) -> None:
     rows = [
         ("mean", f"{one.id} ({one.name})"),
         ("sha256", f"{one.sha256}, {one.size_bytes:,} bytes"),
@@ -241,4 +207,4 @@ def _show(one: CorpusMean, *, as_json: bool) -> None:
         )
         for skip in one.skipped
     ]
-    print_facts(rows)
+    print_result(one.to_dict(), *fact_lines(rows), as_json=as_json)

@@ -1,48 +1,24 @@
 """What `similarity` and `csv` share: vectors raw and centered, and word of what is missing."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
-
-import click
 
 from actvec.client.analysis.paired import PairedVectors, Selection, paired_vectors
-from actvec.client.cli.foreign import say
+from actvec.client.cli.printing import note
 from actvec.client.cli.progress import show_progress
 from actvec.client.cli.server import Connect
 from actvec.client.cli.settings import Asked
-from actvec.client.documents import Columns, open_documents
 from actvec.client.records.means import ENOUGH_DOCUMENTS, CorpusMean
-from actvec.client.records.vectors import Document, Failure, Result, Vector
-from actvec.client.samples import sample_corpus
+from actvec.client.records.settings import VectorSettings
+from actvec.client.records.vectors import Result, Vector
 
 
-def documents_or_samples(source: Path | None, columns: Columns) -> Iterable[Document | Failure]:
-    """The documents of INPUT, or the sample corpus if there is none.
-
-    Raises:
-        click.UsageError: columns are named, and there is no INPUT to have them.
-        UnsupportedInput: INPUT cannot be read, or does not have the columns.
-    """
-    if source is not None:
-        return open_documents(source, columns=columns)
-    refuse_columns(columns)
-    return sample_corpus()
-
-
-def refuse_columns(columns: Columns) -> None:
-    """See that no columns are named, if there is no INPUT to have them.
-
-    Raises:
-        click.UsageError: some are.
-    """
-    if columns != Columns():
-        raise click.UsageError("--column, --id-column and --keep are for an INPUT")
-
-
-def pair_up(server: Connect, selection: Selection, asked: Asked) -> PairedVectors:
+def pair_up(server: Connect, selection: Selection, asked: Asked[VectorSettings]) -> PairedVectors:
     """The vectors of a selection, with progress on standard error.
+
+    Its failures are all documents without a vector, with their numbers in the source: those that
+    could not be read, too.
 
     Raises:
         ActvecError: there is no such mean, no server answers, or it refused.
@@ -54,23 +30,26 @@ def pair_up(server: Connect, selection: Selection, asked: Asked) -> PairedVector
         if len(selection.documents) > 2:
             calls = 1 if asked.settings.center is None else 2
             on_result = stack.enter_context(_counting(calls * len(selection.documents)))
-        return paired_vectors(client, selection.documents, asked.of(client), on_result=on_result)
+        pairs = paired_vectors(client, selection.documents, asked.of(client), on_result=on_result)
+    indices = selection.indices
+    without = (replace(failure, index=indices[failure.index]) for failure in pairs.failures)
+    failures = sorted([*selection.failures, *without], key=lambda failure: failure.index)
+    return replace(pairs, failures=tuple(failures))
 
 
 def tell_mean(mean: CorpusMean) -> None:
     """Report on standard error which mean was subtracted, and if it is of too few documents."""
-    say(f"Centered by {mean}.", err=True)
+    note(f"Centered by {mean}.")
     warn_of_few(mean)
 
 
 def warn_of_few(mean: CorpusMean) -> None:
     """Warn on standard error if a mean is of too few documents."""
     if mean.is_sparse:
-        say(
+        note(
             f"Warning: {mean.name} has {mean.documents_per_position:.1f} documents per position."
             f" Below {ENOUGH_DOCUMENTS}, a mean follows its own few documents; use one of a larger"
-            " corpus.",
-            err=True,
+            " corpus."
         )
 
 
@@ -89,20 +68,12 @@ def _counting(total: int) -> Iterator[Callable[[Result], None]]:
         yield count
 
 
-def failures_of(selection: Selection, pairs: PairedVectors) -> list[Failure]:
-    """Documents that could not be read and those without a vector, in the order of the source."""
-    indices = selection.indices
-    without = (replace(failure, index=indices[failure.index]) for failure in pairs.failures)
-    return sorted([*selection.failures, *without], key=lambda failure: failure.index)
-
-
 def tell_gaps(selection: Selection, pairs: PairedVectors) -> None:
     """Report on standard error the skipped documents, the mean, and vectors of cut documents."""
     if selection.left_out:
-        say(
+        note(
             f"Took the first {len(selection.documents):,} documents and skipped "
-            f"{selection.left_out:,}; --limit takes more.",
-            err=True,
+            f"{selection.left_out:,}; --limit takes more."
         )
     if pairs.mean is not None:
         tell_mean(pairs.mean)
@@ -112,8 +83,7 @@ def tell_gaps(selection: Selection, pairs: PairedVectors) -> None:
 
 def tell_shortened(count: int, total: int, example: str = "") -> None:
     """Report on standard error how many documents are longer than the mean."""
-    say(
+    note(
         "Longer than the corpus mean, so centered over their last tokens only (tokens_used):"
-        f" {count:,} of {total:,} documents{example}",
-        err=True,
+        f" {count:,} of {total:,} documents{example}"
     )

@@ -3,31 +3,17 @@
 import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import click
 
-from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import say
-from actvec.client.cli.options import column_options, json_option
+from actvec.client.cli.commands import Verb, takes
+from actvec.client.cli.options import Input, json_option, reads_input
+from actvec.client.cli.printing import print_json, say
 from actvec.client.cli.progress import duration, show_progress
 from actvec.client.cli.settings import truncation_option
-from actvec.client.cli.tables import print_json
-from actvec.client.corpora.tokenizing import TokenCounter
-from actvec.client.documents import Columns, DocumentSource, open_documents
-from actvec.client.planning.estimate import (
-    FRACTION_OF_PEAK,
-    Estimate,
-    Figure,
-    context_figure,
-    known_for_rate,
-    measure_load,
-    price_figure,
-    rate_figure,
-    start_figure,
-)
-from actvec.client.planning.prices import CARDS, card_name
-from actvec.client.records.settings import Truncation
+from actvec.client.documents import DocumentSource
+from actvec.client.planning.estimate import FRACTION_OF_PEAK, Estimate, Figure, Plan
+from actvec.client.planning.prices import CARDS
 from actvec.client.records.vectors import Document, Failure
 
 _POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -44,121 +30,92 @@ _WIDTH = 100
 
 
 @click.command(cls=Verb)
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option(
-    "--gpu",
-    metavar="NAME",
-    required=True,
-    help=(
-        f"The card: {', '.join(CARDS)}. Any other card needs --price-per-hour "
-        "and --tokens-per-second."
+@reads_input()
+@takes(
+    "asked",
+    Plan,
+    click.option(
+        "--gpu",
+        metavar="NAME",
+        required=True,
+        help=(
+            f"The card: {', '.join(CARDS)}. Any other card needs --price-per-hour "
+            "and --tokens-per-second."
+        ),
+    ),
+    click.option(
+        "--workers",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=1,
+        help="The number of machines with such a card that share the corpus.",
+    ),
+    click.option(
+        "--model",
+        metavar="ID",
+        default=Plan.model,
+        help="The model. The speed is estimated for Pythias; any other model needs"
+        " --tokens-per-second.",
+    ),
+    click.option(
+        "--tokenizer",
+        metavar="FILE|FOLDER|ID",
+        help="A tokenizer.json, a folder with one, or a hub id.  [default: that of --model]",
+    ),
+    click.option(
+        "--context",
+        metavar="TOKENS",
+        type=click.IntRange(min=1),
+        help=(
+            "The longest document that the model takes, in tokens, BOS included.  "
+            "[default: the model's; 2048 if it is unknown here]"
+        ),
+    ),
+    truncation_option,
+    click.option(
+        "--tokens-per-second",
+        metavar="N",
+        type=_POSITIVE,
+        help=(
+            "The speed of one worker, if you have measured it.  [default: an assumption, "
+            "see --fraction]"
+        ),
+    ),
+    click.option(
+        "--fraction",
+        metavar="SHARE",
+        type=click.FloatRange(0, 1, min_open=True),
+        default=FRACTION_OF_PEAK,
+        help="Without --tokens-per-second, assume this fraction of the card's peak.",
+    ),
+    click.option(
+        "--price-per-hour",
+        type=click.FloatRange(min=0),
+        metavar="DOLLARS",
+        help="The price of one worker.  [default: from a table of Modal's prices]",
+    ),
+    click.option(
+        "--start-seconds",
+        metavar="SECONDS",
+        type=click.FloatRange(min=0),
+        help="Paid time from the start of a worker until it computes.  [default: 120, an"
+        " assumption]",
     ),
 )
-@click.option(
-    "--workers",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="The number of machines with such a card that share the corpus.",
-)
-@click.option(
-    "--model",
-    metavar="ID",
-    default="EleutherAI/pythia-12b",
-    show_default=True,
-    help=(
-        "The model. The speed is estimated for Pythias; any other model needs --tokens-per-second."
-    ),
-)
-@click.option(
-    "--tokenizer",
-    metavar="FILE|FOLDER|ID",
-    help="A tokenizer.json, a folder with one, or a hub id.  [default: that of --model]",
-)
-@click.option(
-    "--context",
-    metavar="TOKENS",
-    type=click.IntRange(min=1),
-    help=(
-        "The longest document that the model takes, in tokens, BOS included.  "
-        "[default: the model's; 2048 if it is unknown here]"
-    ),
-)
-@truncation_option
-@click.option(
-    "--tokens-per-second",
-    metavar="N",
-    type=_POSITIVE,
-    help=(
-        "The speed of one worker, if you have measured it.  [default: an assumption, "
-        "see --fraction]"
-    ),
-)
-@click.option(
-    "--fraction",
-    metavar="SHARE",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=FRACTION_OF_PEAK,
-    show_default=True,
-    help="Without --tokens-per-second, assume this fraction of the card's peak.",
-)
-@click.option(
-    "--price-per-hour",
-    type=click.FloatRange(min=0),
-    metavar="DOLLARS",
-    help="The price of one worker.  [default: from a table of Modal's prices]",
-)
-@click.option(
-    "--start-seconds",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0),
-    help="Paid time from the start of a worker until it computes.  [default: 120, an assumption]",
-)
-@column_options
 @json_option
-def plan(
-    *,
-    source: Path,
-    gpu: str,
-    workers: int,
-    model: str,
-    tokenizer: str | None,
-    context: int | None,
-    truncation: Truncation,
-    tokens_per_second: float | None,
-    fraction: float,
-    price_per_hour: float | None,
-    start_seconds: float | None,
-    columns: Columns,
-    as_json: bool,
-) -> None:
+def plan(*, source: Input, asked: Plan, as_json: bool) -> None:
     """Estimate the time and cost of a pass over INPUT, before you start anything.
 
     INPUT is a folder or file of documents, as for `stream`. The model's own tokenizer counts its
     tokens. You need no server. The exit code is 1 if documents would fail.
     """
-    gpu = card_name(gpu)
-    price = price_figure(gpu, price_per_hour)
-    if tokens_per_second is None:
-        # To ask for it after the count of a large corpus would be late.
-        known_for_rate(gpu, model)
-    fits = context_figure(model, context)
-    documents = open_documents(source, columns=columns)
-    load = measure_load(
-        _shown(documents),
-        TokenCounter(tokenizer or model),
-        context=int(fits.value),
-        truncation=truncation,
-    )
-    rate = rate_figure(gpu, model, load, given=tokens_per_second, fraction=fraction)
-    found = Estimate(load, workers, rate, price, start_figure(start_seconds))
+    found = asked.estimate(_shown(source.open()))
     if as_json:
-        print_json(_to_dict(found, gpu), indent=None)
+        print_json(_to_dict(found, asked.card), indent=None)
     else:
-        for name, value in _rows(found, gpu, fits, truncation):
+        for name, value in _rows(found, asked):
             say(*textwrap.wrap(f"{name:<12}{value}", _WIDTH, subsequent_indent=" " * 12))
-    if load.unreadable or (load.over_context and truncation == "error"):
+    if found.load.unreadable or (found.load.over_context and asked.truncation == "error"):
         raise click.exceptions.Exit(1)
 
 
@@ -191,20 +148,21 @@ def _to_dict(found: Estimate, gpu: str) -> dict[str, object]:
     }
 
 
-def _rows(
-    found: Estimate, gpu: str, fits: Figure, truncation: Truncation
-) -> Iterator[tuple[str, str]]:
-    load, rate = found.load, found.tokens_per_second
+def _rows(found: Estimate, asked: Plan) -> Iterator[tuple[str, str]]:
+    load, rate, fits = found.load, found.tokens_per_second, asked.longest()
     price, start = found.price_per_hour, found.start_seconds
     yield "corpus", f"{load.documents:,} documents, {load.tokens:,} tokens to compute"
     if load.unreadable:
         yield "unreadable", f"{load.unreadable:,}, blank ones included: they fail and cost nothing"
     if load.over_context:
-        yield "too long", f"{load.over_context:,} over the context: {_OVER[truncation]}"
+        yield "too long", f"{load.over_context:,} over the context: {_OVER[asked.truncation]}"
     yield "longest", f"{load.longest_tokens:,} tokens, BOS included"
     yield "context", f"{fits.value:,.0f} tokens ({_origin(fits, '--context')})"
     yield "speed", f"{rate.value:,.0f} tokens/s per worker ({_origin(rate, '--tokens-per-second')})"
-    yield "price", f"${price.value:.2f} an hour for {gpu} ({_origin(price, '--price-per-hour')})"
+    yield (
+        "price",
+        f"${price.value:.2f} an hour for {asked.card} ({_origin(price, '--price-per-hour')})",
+    )
     yield "start", f"{start.value:,.0f} s for each worker ({_origin(start, '--start-seconds')})"
     yield "time", _time(found)
     yield "cost", f"${found.dollars:.2f} for GPUs; CPU, memory and idle time come on top"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from actvec.client.bulk.progress import JobProgress
-from actvec.client.cli.foreign import say
+from actvec.client.cli.printing import note
 from actvec.client.documents.reading import Reading
 from actvec.client.records.means import MeanProgress
 
@@ -56,8 +56,9 @@ class ProgressDisplay:
 @contextmanager
 def show_progress() -> Iterator[ProgressDisplay]:
     """Progress on standard error."""
-    if not sys.stderr.isatty():
-        yield ProgressDisplay(lambda _done, _total, words: say(words, err=True), _LINE_EVERY)
+    # None if it is closed.
+    if not (sys.stderr and sys.stderr.isatty()):
+        yield ProgressDisplay(lambda _done, _total, words: note(words), _LINE_EVERY)
         return
     # rich takes longer to import than most calls take to be answered.
     from rich import console, progress  # noqa: PLC0415
@@ -82,7 +83,7 @@ def show_progress() -> Iterator[ProgressDisplay]:
 
 def waiting_lines() -> Callable[[float, str], None]:
     """Reports that a server is waited for, at once and then now and then; see `Waking`."""
-    progress = ProgressDisplay(lambda _done, _total, words: say(words, err=True), _LINE_EVERY, 0.0)
+    progress = ProgressDisplay(lambda _done, _total, words: note(words), _LINE_EVERY, 0.0)
     return lambda seconds, what: progress.update(0, None, lambda: f"{what} ({seconds:.0f} s)")
 
 

@@ -15,60 +15,55 @@ from actvec.client.analysis.report import (
 )
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import whiten_option
-from actvec.client.cli.foreign import say
-from actvec.client.cli.options import kept_column_options, limit_option, read_document
+from actvec.client.cli.options import Input, limit_option, read_document, reads_input
 from actvec.client.cli.pairs import (
-    documents_or_samples,
-    failures_of,
     pair_up,
-    refuse_columns,
     tell_gaps,
 )
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.documents import Columns
 from actvec.client.extras import import_extra
 from actvec.client.findings import Whitening
+from actvec.client.records.settings import VectorSettings
 from actvec.client.records.vectors import Document
 from actvec.client.stored.loading import load
 
 
 @click.command(cls=Verb)
-@click.argument("source", metavar="[INPUT]", type=click.Path(path_type=Path), required=False)
+@reads_input(required=False, keep=True)
 @click.option("--text", help="Show this text.")
-@click.option("--file", "path", type=click.Path(path_type=Path), help="Show the text of this file.")
+@click.option("--file", "path", type=AnyPath(), help="Show the text of this file.")
 @click.option("--samples", is_flag=True, help="Show the sample corpus.")
 @click.option(
     "--csv",
     "tables",
     nargs=2,
     metavar="RAW.csv CENTERED.csv",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Read tables that `actvec csv` wrote, without a server.",
 )
 @click.option(
     "--vectors",
     "folder",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=AnyPath(),
     help="Read vectors that `stream` made, without a server; raw ones are centered by their own"
     " average. Color the map by the columns that `stream --keep` stored.",
 )
 @whiten_option
 @vector_options(default="long")
 @limit_option
-@kept_column_options
 @click.option(
     "--out",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     default=Path("report.html"),
-    show_default=True,
     help="The HTML file to write.",
 )
 @click.option(
     "--png",
-    type=OutPath(),
+    type=AnyPath(),
     help="Also write the figures as PNG files to this folder.",
 )
 @click.option(
@@ -80,16 +75,15 @@ from actvec.client.stored.loading import load
 def report(
     server: Connect,
     *,
-    source: Path | None,
+    source: Input,
     text: str | None,
     path: Path | None,
     samples: bool,
     tables: tuple[Path, Path] | None,
     folder: Path | None,
     whitening: Whitening | None,
-    asked: Asked,
+    asked: Asked[VectorSettings],
     limit: int,
-    columns: Columns,
     out: Path,
     png: Path | None,
     umap: bool,
@@ -102,7 +96,10 @@ def report(
     and the beginning of each.
     """
     if (
-        sum(given is not None for given in (source, text, path, samples or None, tables, folder))
+        sum(
+            given is not None
+            for given in (source.path, text, path, samples or None, tables, folder)
+        )
         != 1
     ):
         raise click.UsageError("give one of INPUT, --text, --file, --samples, --vectors and --csv")
@@ -115,15 +112,15 @@ def report(
         import_extra("umap", "umap")
     failed = False
     if tables:
-        refuse_columns(columns)
+        source.refuse_columns()
         material = gather_tables(*tables, mode=asked.preset)
     elif folder is not None:
-        refuse_columns(columns)
+        source.refuse_columns()
         pools = asked.settings.pool_names if asked.preset else asked.settings.pools
         vectors = load(folder).pick(asked.settings.layers or None, pools or None)
         material = gather_stored(vectors, whitening, limit=limit)
     else:
-        selection = _selection(source, text, path, columns, limit)
+        selection = _selection(source, text, path, limit)
         material, failed = _ask(server, selection, asked)
     write_report(out, material, umap=umap)
     say(f"{out}: {len(material.ids):,} documents")
@@ -134,26 +131,25 @@ def report(
         raise click.exceptions.Exit(1)
 
 
-def _selection(
-    source: Path | None, text: str | None, path: Path | None, columns: Columns, limit: int
-) -> Selection:
+def _selection(source: Input, text: str | None, path: Path | None, limit: int) -> Selection:
     if text is None and path is None:
-        return select(documents_or_samples(source, columns), limit)
-    refuse_columns(columns)
+        return select(source.or_samples(), limit)
+    source.refuse_columns()
     if text is not None:
         return Selection((Document("text", text),))
     assert path is not None  # noqa: S101 - of the two, one is given
     return Selection((read_document(path, path.stem),))
 
 
-def _ask(server: Connect, selection: Selection, asked: Asked) -> tuple[Material, bool]:
+def _ask(
+    server: Connect, selection: Selection, asked: Asked[VectorSettings]
+) -> tuple[Material, bool]:
     pairs = pair_up(server, selection, asked)
     tell_gaps(selection, pairs)
-    failures = failures_of(selection, pairs)
-    for failure in failures:
-        say(f"{failure.id!a} is not in the report: {failure.message}", err=True)
+    for failure in pairs.failures:
+        note(f"{failure.id!a} is not in the report: {failure.message}")
     mean = None
     if pairs.centered:
         with server.connect() as client:
             mean = client.download_mean(pairs.centered[0].stamp.corpus_mean_id)
-    return gather(pairs, selection.documents, mean), bool(failures)
+    return gather(pairs, selection.documents, mean), bool(pairs.failures)

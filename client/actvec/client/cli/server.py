@@ -1,38 +1,25 @@
 """The options that name a server, and the way from them to a client."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from actvec.client.api.client import Client
-from actvec.client.cli.commands import SERVER, add_options, grouped, wrap
+from actvec.client.cli.commands import SERVER, grouped, takes
+from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.progress import waiting_lines
 from actvec.client.documents import read_text
 from actvec.client.errors import ActvecError
 from actvec.client.transport.address import DEFAULT_TARGET, Waking
 from actvec.client.transport.channel import TlsFiles
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 
 @dataclass(frozen=True)
 class Connect:
-    """Which server a verb talks to, and with which token; None if an option is not given.
-
-    Attributes:
-        target: HOST:PORT, https://HOST:PORT or modal://APP.
-        workers: Number of workers that an app on Modal should have.
-        wake_for: Seconds to wait for a sleeping server to start.
-        token: The server's token.
-        token_file: A file whose first token is the server's, if `token` is not given.
-        headers: `NAME=VALUE,NAME=VALUE`: headers to send with each call.
-        tls_ca: Authorities that may have signed the server's certificate.
-        tls_cert: This client's certificate chain.
-        tls_key: Its private key.
-    """
+    """Which server a verb talks to, and how: the values of `_OPTIONS`, None if not given."""
 
     target: str | None
     workers: int | None
@@ -127,7 +114,7 @@ _OPTIONS = {
 
 
 _TYPES = {
-    "FILE": click.Path(path_type=Path),
+    "FILE": AnyPath(),
     "N": click.IntRange(min=1),
     "SECONDS": click.FloatRange(min=0),
 }
@@ -146,9 +133,9 @@ def _variable(name: str) -> str:
     return f"ACTVEC_{name.upper().replace('-', '_')}"
 
 
-def server_options(*, envvars: bool) -> Callable[[Command], Command]:
+def server_options(*, envvars: bool) -> list[Callable[[Any], Any]]:
     """The options of a `Connect`; read from the environment if `envvars`."""
-    options = [
+    return [
         grouped(
             SERVER,
             f"--{name}",
@@ -159,15 +146,14 @@ def server_options(*, envvars: bool) -> Callable[[Command], Command]:
         )
         for name, (metavar, description) in _OPTIONS.items()
     ]
-    return lambda command: add_options(command, options)
 
 
-def talks_to_server(command: Command) -> Callable[..., Any]:
-    """Give a verb a `Connect` as its first argument, of options before the verb and after it."""
+def _connect(**after: Any) -> Connect:
+    """The options before the verb, and those after it, which count more."""
+    before = click.get_current_context().find_object(Connect)
+    assert before is not None  # noqa: S101 - of the program's own group
+    return replace(before, **{name: value for name, value in after.items() if value is not None})
 
-    def with_server(outer: Connect, /, *args: Any, **kwargs: Any) -> Any:
-        after = {field.name: kwargs.pop(field.name) for field in fields(Connect)}
-        given = {name: value for name, value in after.items() if value is not None}
-        return command(replace(outer, **given), *args, **kwargs)
 
-    return server_options(envvars=False)(wrap(click.pass_obj(with_server), command))
+# The options of a `Connect`, which a verb takes as `server`.
+talks_to_server = takes("server", _connect, *server_options(envvars=False))

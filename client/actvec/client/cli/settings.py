@@ -4,22 +4,29 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 import click
 
 from actvec.client.api.client import Client
-from actvec.client.cli.commands import VECTORS, grouped, wrap
-from actvec.client.records.settings import Mode, StateKeywords, Truncation, VectorSettings
+from actvec.client.cli.commands import VECTORS, grouped, takes
+from actvec.client.records.settings import (
+    MeanSettings,
+    Mode,
+    StateSettings,
+    Truncation,
+    VectorSettings,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Settings = TypeVar("Settings", bound=StateSettings)
 
 _ALL = "all"
 _PART = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Generic[Settings]):
     """Settings as options name them; `--layers all` waits for a server that knows its layers.
 
     Attributes:
@@ -28,29 +35,15 @@ class Asked:
         preset: The preset that was named; None if none was, also if one is taken by default.
     """
 
-    settings: VectorSettings
-    every_layer: bool = False
+    settings: Settings
+    every_layer: bool
     preset: Mode | None = None
 
-    def of(self, client: Client) -> VectorSettings:
+    def of(self, client: Client) -> Settings:
         """The settings, with the layers of a server if all are asked for."""
         if not self.every_layer:
             return self.settings
         return replace(self.settings, layers=client.info().layers_on_offer)
-
-
-@dataclass(frozen=True)
-class AskedStates:
-    """As `Asked`, for a corpus mean."""
-
-    keywords: StateKeywords
-    every_layer: bool = False
-
-    def of(self, client: Client) -> StateKeywords:
-        """The settings, with the layers of a server if all are asked for."""
-        if not self.every_layer:
-            return self.keywords
-        return {**self.keywords, "layers": client.info().layers_on_offer}
 
 
 class Layers(click.ParamType[tuple[int, ...] | str]):
@@ -91,12 +84,8 @@ def _json_object(_ctx: click.Context, _param: click.Parameter, value: str | None
     return given
 
 
-def check_center(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
-    """A mean's name as it was given; an unset variable of a shell leaves an empty one.
-
-    Raises:
-        click.BadParameter: it is empty.
-    """
+def _check_center(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """A mean's name as it was given; an unset variable of a shell leaves an empty one."""
     if value is not None and not value.strip():
         raise click.BadParameter(
             "it is empty; give a corpus mean's name, its id or latest, or drop the option"
@@ -104,51 +93,88 @@ def check_center(_ctx: click.Context, _param: click.Parameter, value: str | None
     return value
 
 
+def _mode_option(default: Mode | None) -> Callable[[Command], Command]:
+    return grouped(
+        VECTORS,
+        "--mode",
+        type=click.Choice(get_args(Mode)),
+        help="A preset of pools: short is exp_933 (weights that halve with every 6.7% of the"
+        " document), long is last, exp_977, exp_933, exp_841."
+        + (f"  [default: {default}]" if default else ""),
+    )
+
+
+def _center_option(default: str | None) -> Callable[[Command], Command]:
+    return grouped(
+        VECTORS,
+        "--center",
+        metavar="NAME|ID|latest",
+        callback=_check_center,
+        default=default,
+        help="The corpus mean to subtract." + ("" if default else "  [default: none, raw vectors]"),
+    )
+
+
+_pools_option = grouped(
+    VECTORS,
+    "--pools",
+    metavar="POOL,...",
+    callback=split_pools,
+    help=(
+        "Your own pools, separated by commas: last, mean, mean_no_bos, exp:0.1 "
+        "(half-life 10% of the document), exp_tokens:8 (half-life 8 tokens), "
+        "position:0 (the first token), span:answer (the tokens of a span), or a preset's pools by "
+        "name."
+    ),
+)
+
+_layers_option = grouped(
+    VECTORS,
+    "--layers",
+    metavar="8,12|0-23|all",
+    type=Layers(),
+    help="The layers to use.  [default: the server's; `actvec info` lists those on offer]",
+)
+
+_separate_option = grouped(
+    VECTORS,
+    "--separate",
+    is_flag=True,
+    help="Keep the layers separate instead of averaging them.",
+)
+
+_hook_option = grouped(
+    VECTORS,
+    "--hook",
+    metavar="HOOK",
+    default="",
+    show_default=False,
+    help=(
+        "The states to take in each layer: resid_post (the residual stream after the "
+        "block), resid_pre (before it), attn_out or mlp_out (what its attention or MLP "
+        "adds).  [default: the server's]"
+    ),
+)
+
 truncation_option = grouped(
     VECTORS,
     "--truncation",
     type=click.Choice(get_args(Truncation)),
     default="error",
-    show_default=True,
     help=(
         "What to do with a document over the model's context: fail, or keep its start or its end."
     ),
 )
 
-bos_option = grouped(
+_bos_option = grouped(
     VECTORS,
     "--bos/--no-bos",
+    "prepend_bos",
     default=None,
     help="Begin a text with the BOS token, or not.  [default: --bos if the tokenizer has one]",
 )
 
-_STATE_OPTIONS = (
-    grouped(
-        VECTORS,
-        "--layers",
-        metavar="8,12|0-23|all",
-        type=Layers(),
-        help="The layers to use.  [default: the server's; `actvec info` lists those on offer]",
-    ),
-    grouped(
-        VECTORS,
-        "--separate",
-        is_flag=True,
-        help="Keep the layers separate instead of averaging them.",
-    ),
-    grouped(
-        VECTORS,
-        "--hook",
-        metavar="HOOK",
-        default="",
-        help=(
-            "The states to take in each layer: resid_post (the residual stream after the "
-            "block), resid_pre (before it), attn_out or mlp_out (what its attention or MLP "
-            "adds).  [default: the server's]"
-        ),
-    ),
-    truncation_option,
-    bos_option,
+_chat_options = (
     grouped(
         VECTORS,
         "--add-generation-prompt",
@@ -164,27 +190,12 @@ _STATE_OPTIONS = (
     ),
 )
 
-_POOLS_OPTION = grouped(
-    VECTORS,
-    "--pools",
-    metavar="POOL,...",
-    callback=split_pools,
-    help=(
-        "Your own pools, separated by commas: last, mean, mean_no_bos, exp:0.1 "
-        "(half-life 10% of the document), exp_tokens:8 (half-life 8 tokens), "
-        "position:0 (the first token), span:answer (the tokens of a span), or a preset's pools by "
-        "name."
-    ),
+_name_option = click.option(
+    "--name", required=True, help="The mean's name: letters, digits, '.', '_' and '-'."
 )
-
-
-def state_options(command: Command) -> Callable[..., Any]:
-    """The options of `StateSettings`, which a verb takes as `states`."""
-
-    def with_states(*args: Any, **kwargs: Any) -> Any:
-        return command(*args, states=_take_states(kwargs), **kwargs)
-
-    return wrap(with_states, command, _STATE_OPTIONS)
+_variance_option = click.option(
+    "--variance", is_flag=True, help="Also store second moments, to standardize by."
+)
 
 
 def vector_options(
@@ -198,60 +209,78 @@ def vector_options(
         center: The mean that is taken if none is named; None for raw vectors.
         presets: Whether a preset can be named.
     """
-    mode_option = grouped(
-        VECTORS,
-        "--mode",
-        type=click.Choice(get_args(Mode)),
-        help="A preset of pools: short is exp_933 (weights that halve with every 6.7% of the"
-        " document), long is last, exp_977, exp_933, exp_841."
-        + (f"  [default: {default}]" if default else ""),
+
+    def ask(layers: Any, mode: Mode | None = None, **others: Any) -> Asked[VectorSettings]:
+        settings = _vector_settings(default=default, mode=mode, layers=_named(layers), **others)
+        return Asked(settings, layers == _ALL, mode)
+
+    return takes(
+        "asked",
+        ask,
+        *[_mode_option(default)] * presets,
+        *(_pools_option, _layers_option, _separate_option, _hook_option, _center_option(center)),
+        *(truncation_option, _bos_option, *_chat_options),
     )
-    center_option = grouped(
-        VECTORS,
-        "--center",
-        metavar="NAME|ID|latest",
-        callback=check_center,
-        default=center,
-        show_default=center is not None,
-        help="The corpus mean to subtract." + ("" if center else "  [default: none, raw vectors]"),
+
+
+def mean_options(command: Command) -> Callable[..., Any]:
+    """The options of `MeanSettings`, which a verb takes as `asked`."""
+
+    def ask(layers: Any, **others: Any) -> Asked[MeanSettings]:
+        return Asked(_mean_settings(layers=_named(layers), **others), layers == _ALL)
+
+    job_option = click.option(
+        "--job", help="The name by which the server resumes the job.  [default: the mean's name]"
     )
-    pools_options = (mode_option, _POOLS_OPTION) if presets else (_POOLS_OPTION,)
-
-    def decorate(command: Command) -> Callable[..., Any]:
-        def with_settings(*args: Any, **kwargs: Any) -> Any:
-            states = _take_states(kwargs)
-            chosen: Mode | None = kwargs.pop("mode", None)
-            pools: tuple[str, ...] = kwargs.pop("pools")
-            if chosen and pools:
-                raise click.UsageError("--mode already names pools; give only one of them")
-            mode = chosen or (None if pools else default)
-            if not mode and not pools:
-                raise click.UsageError(
-                    "say which pools a vector has: --mode short (D numbers), --mode long (4 D), or"
-                    " --pools, for example --pools mean or --pools last,exp:0.1,span:answer"
-                )
-            settings = VectorSettings(
-                mode=mode, pools=pools, center=kwargs.pop("center"), **states.keywords
-            )
-            return command(*args, asked=Asked(settings, states.every_layer, chosen), **kwargs)
-
-        options = (*pools_options, *_STATE_OPTIONS[:3], center_option, *_STATE_OPTIONS[3:])
-        return wrap(with_settings, command, options)
-
-    return decorate
+    take_over_option = click.option(
+        "--take-over",
+        is_flag=True,
+        help="Take the job from another client that has been silent for half a minute.",
+    )
+    return takes(
+        "asked",
+        ask,
+        *(_name_option, job_option, _variance_option, take_over_option),
+        *(_layers_option, _separate_option, _hook_option, truncation_option, _bos_option),
+        *_chat_options,
+    )(command)
 
 
-def _take_states(kwargs: dict[str, Any]) -> AskedStates:
-    """The options of `StateSettings`, out of those of a command."""
-    layers = kwargs.pop("layers")
-    keywords = {
-        "separate": kwargs.pop("separate"),
-        "hook": kwargs.pop("hook"),
-        "truncation": kwargs.pop("truncation"),
-        "prepend_bos": kwargs.pop("bos"),
-        "add_generation_prompt": kwargs.pop("add_generation_prompt"),
-        "chat_template_kwargs": kwargs.pop("chat_template_kwargs"),
-    }
-    if isinstance(layers, tuple):
-        keywords["layers"] = layers
-    return AskedStates(cast("StateKeywords", keywords), layers == _ALL)
+def _vector_settings(
+    *,
+    mode: Mode | None = None,
+    pools: tuple[str, ...],
+    default: Mode | None = None,
+    **others: Any,
+) -> VectorSettings:
+    if mode and pools:
+        raise click.UsageError("--mode already names pools; give only one of them")
+    mode = mode or (None if pools else default)
+    if not mode and not pools:
+        raise click.UsageError(
+            "say which pools a vector has: --mode short (D numbers), --mode long (4 D), or"
+            " --pools, for example --pools mean or --pools last,exp:0.1,span:answer"
+        )
+    return VectorSettings(mode=mode, pools=pools, **others)
+
+
+def _mean_settings(*, name: str, job: str | None = None, **others: Any) -> MeanSettings:
+    return MeanSettings(name=name, job=job or name, **others)
+
+
+def _named(layers: Any) -> tuple[int, ...]:
+    return layers if isinstance(layers, tuple) else ()
+
+
+# The same for programs that load a model themselves, whose options name its layers and hook. A verb
+# takes them as `settings`: a `VectorSettings`, or a `MeanSettings`.
+own_vector_options = takes(
+    "settings",
+    _vector_settings,
+    *(_mode_option(None), _pools_option, _separate_option, truncation_option, _bos_option),
+)
+own_mean_options = takes(
+    "settings",
+    _mean_settings,
+    *(_name_option, _variance_option, _separate_option, truncation_option, _bos_option),
+)

@@ -14,16 +14,23 @@ from actvec.client.analysis.paired import PairedVectors, Selection, select
 from actvec.client.analysis.similarity import Similarity, extreme_pairs, similarities, spread
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import whiten_option
-from actvec.client.cli.foreign import say
-from actvec.client.cli.options import column_options, json_option, limit_option, read_document
-from actvec.client.cli.pairs import failures_of, pair_up, refuse_columns, tell_gaps
+from actvec.client.cli.options import (
+    Input,
+    column_options,
+    json_option,
+    limit_option,
+    read_document,
+)
+from actvec.client.cli.pairs import pair_up, tell_gaps
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, print_json, print_rows, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json, print_rows
-from actvec.client.documents import Columns, open_documents
+from actvec.client.documents import Columns
 from actvec.client.errors import InvalidArgument
 from actvec.client.findings import Whitening
-from actvec.client.records.vectors import Document, Failure
+from actvec.client.records.settings import VectorSettings
+from actvec.client.records.vectors import Document
 
 # Of more documents than this the matrices would be most of what --json prints.
 _JSON_MATRIX = 200
@@ -36,7 +43,6 @@ _JSON_MATRIX = 200
     "--top",
     type=click.IntRange(min=0),
     default=5,
-    show_default=True,
     help="Show this many of the closest and of the farthest pairs of INPUT.",
 )
 @whiten_option
@@ -48,7 +54,7 @@ def similarity(
     server: Connect,
     *,
     inputs: tuple[str, ...],
-    asked: Asked,
+    asked: Asked[VectorSettings],
     top: int,
     whitening: Whitening | None,
     limit: int,
@@ -62,9 +68,9 @@ def similarity(
     """
     match inputs:
         case (source,):
-            selection = select(open_documents(Path(source), columns=columns), limit)
+            selection = select(Input(AnyPath().convert(source, None, None), columns).open(), limit)
         case (first, second):
-            refuse_columns(columns)
+            Input(None, columns).refuse_columns()
             selection = Selection((_document(first), _document(second)))
         case _:
             raise click.UsageError(
@@ -113,24 +119,23 @@ def _show(
     Raises:
         InvalidArgument: there are no two vectors.
     """
-    failures = failures_of(selection, pairs)
-    for failure in failures:
-        say(f"{failure.id}: {failure.code}: {failure.message}", err=True)
+    for failure in pairs.failures:
+        note(f"{failure.id}: {failure.code}: {failure.message}")
     if len(pairs.raw) < 2:
         raise InvalidArgument(
             f"a comparison needs two documents with a vector; there are {len(pairs.raw)}"
         )
     tables = similarities(pairs, whitening)
     if as_json:
-        print_json(_to_json(pairs, tables, selection.left_out, failures))
+        print_json(_to_json(pairs, tables, selection.left_out))
     elif len(pairs.raw) == 2:
         _print_pair(pairs, tables)
     else:
         _print_all(pairs, tables, top)
     tell_gaps(selection, pairs)
     if not pairs.centered and not as_json:
-        say("Raw only; --center NAME adds the centered cosines.", err=True)
-    return not failures
+        note("Raw only; --center NAME adds the centered cosines.")
+    return not pairs.failures
 
 
 def _print_pair(pairs: PairedVectors, tables: list[Similarity]) -> None:
@@ -171,25 +176,22 @@ def _number(value: float) -> str:
     return "none" if np.isnan(value) else f"{value:.4f}"
 
 
-def _to_json(
-    pairs: PairedVectors, tables: list[Similarity], left_out: int, failures: list[Failure]
-) -> dict[str, Any]:
+def _to_json(pairs: PairedVectors, tables: list[Similarity], left_out: int) -> dict[str, Any]:
     with_matrices = len(pairs.raw) <= _JSON_MATRIX
     return {
         "documents": [
             {"id": vector.id, "text_sha256": vector.text_sha256, "tokens": vector.tokens}
             for vector in pairs.raw
         ],
-        "failures": [failure.to_dict() for failure in failures],
+        "failures": [failure.to_dict() for failure in pairs.failures],
         "left_out": left_out,
         "corpus_mean": pairs.centered[0].stamp.corpus_mean_id if pairs.centered else None,
         "matrices_left_out": not with_matrices,
         "pools": [
-            {
-                "pool": table.pool,
-                "raw": _matrix_json(table.raw, with_matrix=with_matrices),
-                "centered": _matrix_json(table.centered, with_matrix=with_matrices),
-                "whitened": _matrix_json(table.whitened, with_matrix=with_matrices),
+            {"pool": table.pool}
+            | {
+                kind: _matrix_json(getattr(table, kind), with_matrix=with_matrices)
+                for kind in ("raw", "centered", "whitened")
             }
             for table in tables
         ],

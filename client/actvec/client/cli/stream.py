@@ -19,28 +19,27 @@ from actvec.client.bulk import (
 from actvec.client.bulk.failures import first_failure
 from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import (
+    Input,
     json_option,
-    kept_column_options,
+    reads_input,
     retry_for_option,
-    shard_option,
 )
 from actvec.client.cli.pairs import tell_mean, tell_shortened
-from actvec.client.cli.paths import URLS, PathOrUrl
+from actvec.client.cli.paths import URLS, AnyPath
+from actvec.client.cli.printing import note, print_json, say
 from actvec.client.cli.progress import describe, job_words, show_progress
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json
-from actvec.client.documents import Columns, Shard, open_documents
+from actvec.client.records.settings import VectorSettings
 
 
 @click.command(cls=Verb)
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@reads_input(shard=True, keep=True)
 @vector_options()
 @click.option(
     "--out",
-    type=PathOrUrl(),
+    type=AnyPath(url_okay=True),
     required=True,
     help=("The folder to write to; created if missing. For shards and parquet also " + URLS + "."),
 )
@@ -49,7 +48,6 @@ from actvec.client.documents import Columns, Shard, open_documents
     "format_",
     type=click.Choice(["files", "shards", "parquet"]),
     default="files",
-    show_default=True,
     help=(
         "files: one safetensors file per document, as `actvec extract` writes. "
         "shards: safetensors files of many rows with an index "
@@ -61,7 +59,6 @@ from actvec.client.documents import Columns, Shard, open_documents
     "--dtype",
     type=click.Choice(["float16", "float32"]),
     default=FILE_DTYPE,
-    show_default=True,
     help="The dtype of the stored numbers.",
 )
 @click.option(
@@ -73,8 +70,6 @@ from actvec.client.documents import Columns, Shard, open_documents
         f"{ROWS_PER_FILE}, or as many of them as make up 1 GiB]"
     ),
 )
-@shard_option
-@kept_column_options
 @click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
 @click.option(
     "--resume",
@@ -89,7 +84,6 @@ from actvec.client.documents import Columns, Shard, open_documents
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     default=60.0,
-    show_default=True,
     help=(
         "Save an unfinished shard or Parquet file this often, so that a kill costs no more work "
         "than that; to the hub, at most every 600 seconds."
@@ -111,14 +105,12 @@ from actvec.client.documents import Columns, Shard, open_documents
 def stream(
     server: Connect,
     *,
-    source: Path,
-    asked: Asked,
+    source: Input,
+    asked: Asked[VectorSettings],
     out: Path | str,
     format_: Format,
     dtype: Dtype,
     rows_per_file: int | None,
-    shard: Shard | None,
-    columns: Columns,
     ordered: bool,
     resume: bool,
     save_every: float,
@@ -139,9 +131,9 @@ def stream(
     """
     if format_ == "files" and rows_per_file is not None:
         raise click.UsageError("--rows-per-file is for --format shards and --format parquet")
-    documents = open_documents(source, shard, columns)
+    documents = source.open()
     if resume and documents.size is None:
-        say(f"{source} can be read only once, so this job cannot be resumed", err=True)
+        note(f"{source.path} can be read only once, so this job cannot be resumed")
     job: VectorJob | None = None
     told = asked.settings.center is None
     try:
@@ -176,7 +168,7 @@ def stream(
         raise click.ClickException(_broken_off(error, done)) from error
     except BaseException:
         if job is not None and job.progress.documents:
-            say(f"Stopped after {describe(job.progress)}; {_durable(job.progress)}", err=True)
+            note(f"Stopped after {describe(job.progress)}; {_durable(job.progress)}")
         raise
     _summarize(progress, job, as_json=as_json)
     if progress.failed:
@@ -211,17 +203,15 @@ def _terminable() -> Iterator[None]:
 def _summarize(progress: JobProgress, job: VectorJob, *, as_json: bool) -> None:
     if progress.lost:
         files = f" ({', '.join(progress.lost_files)})" if progress.lost_files else ""
-        say(
+        note(
             f"{progress.lost:,} vectors of an earlier run were missing in {job.place}{files}, and"
-            " were computed again",
-            err=True,
+            " were computed again"
         )
     if progress.repeated_ids:
         have = "document has" if progress.repeated_ids == 1 else "documents have"
-        say(
+        note(
             f"{progress.repeated_ids:,} {have} the id of another one, for example"
-            f" {progress.repeated_id!a}; `index`, the number in INPUT, tells them apart",
-            err=True,
+            f" {progress.repeated_id!a}; `index`, the number in INPUT, tells them apart"
         )
     errors = str(job.errors).replace(str(job.folder), job.place) if progress.failed else None
     first = first_failure(job.errors)
@@ -245,4 +235,4 @@ def _summarize(progress: JobProgress, job: VectorJob, *, as_json: bool) -> None:
     if progress.shortened:
         tell_shortened(progress.shortened, progress.vectors)
     if errors:
-        say(f"The documents that failed are listed in {errors}; the first is {first}", err=True)
+        note(f"The documents that failed are listed in {errors}; the first is {first}")

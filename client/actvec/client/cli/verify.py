@@ -18,54 +18,51 @@ from actvec.client.analysis.verify import (
     worst_error,
 )
 from actvec.client.cli.commands import Verb
-from actvec.client.cli.foreign import say
-from actvec.client.cli.options import column_options, json_option
-from actvec.client.cli.pairs import documents_or_samples, refuse_columns, tell_mean
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.options import Input, json_option, reads_input
+from actvec.client.cli.pairs import tell_mean
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import note, print_json, print_rows, say
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
-from actvec.client.cli.tables import print_json, print_rows
-from actvec.client.documents import Columns
 from actvec.client.errors import ActvecError
 from actvec.client.files import write_atomic
 from actvec.client.records.means import read_mean
+from actvec.client.records.settings import VectorSettings
 from actvec.client.records.vectors import Document, Failure
 
 
 @click.command(cls=Verb)
-@click.argument("source", metavar="[INPUT]", type=click.Path(path_type=Path), required=False)
+@reads_input(required=False)
 @vector_options(default="long", center="latest")
-@column_options
 @click.option(
     "--columns",
     "tables",
     nargs=2,
     metavar="RAW.csv CENTERED.csv",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Check files that `actvec csv` wrote, without a server.",
 )
 @click.option(
     "--mean",
     "mean_path",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="The mean's safetensors file, for --columns.",
 )
 @click.option(
     "--lengths",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="The tokens of each document, vectors_lengths.csv of `actvec csv`, for --columns.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
     default=1e-4,
-    show_default=True,
     help="The largest accepted error, as a fraction of the pooled mean's norm.",
 )
 @click.option(
     "--csv",
     "csv_path",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Also write the table to this CSV file.",
 )
 @json_option
@@ -73,9 +70,8 @@ from actvec.client.records.vectors import Document, Failure
 def verify(
     server: Connect,
     *,
-    source: Path | None,
-    asked: Asked,
-    columns: Columns,
+    source: Input,
+    asked: Asked[VectorSettings],
     tables: tuple[Path, Path] | None,
     mean_path: Path | None,
     lengths: Path | None,
@@ -90,17 +86,19 @@ def verify(
     does not hold, or if a document could not be checked.
     """
     if tables is not None:
-        refuse_columns(columns)
-        if mean_path is None or lengths is None or source is not None:
+        source.refuse_columns()
+        if mean_path is None or lengths is None or source.path is not None:
             raise click.UsageError("--columns needs --mean and --lengths, and no INPUT")
         mean = read_mean(mean_path.read_bytes())
         pools = asked.settings.pool_names
         documents = list(verify_columns(pools, *tables, mean, read_lengths(lengths)))
         failures: list[Failure] = []
     else:
-        documents, failures = _ask(server, documents_or_samples(source, columns), asked)
+        documents, failures = _ask(server, source.or_samples(), asked)
         if not documents and not failures:
-            raise click.UsageError(f"{source} holds no document, so there is nothing to verify")
+            raise click.UsageError(
+                f"{source.path} holds no document, so there is nothing to verify"
+            )
     if csv_path is not None:
         write_atomic(csv_path, to_csv(documents))
     passed = holds(documents, tolerance)
@@ -117,15 +115,15 @@ def verify(
         _print(documents)
         if unchecked := sorted({pool for one in documents for pool in one.unchecked}):
             names = ", ".join(unchecked)
-            say(f"{names} was not checked: the server alone knows its tokens", err=True)
+            note(f"{names} was not checked: the server alone knows its tokens")
         for failure in failures:
-            say(f"{failure.id!a} was not checked: {failure.message}", err=True)
+            note(f"{failure.id!a} was not checked: {failure.message}")
     if failures or not passed:
         raise click.exceptions.Exit(1)
 
 
 def _ask(
-    server: Connect, texts: Iterable[Document | Failure], asked: Asked
+    server: Connect, texts: Iterable[Document | Failure], asked: Asked[VectorSettings]
 ) -> tuple[list[DocumentIdentity], list[Failure]]:
     documents: list[DocumentIdentity] = []
     failures: list[Failure] = []

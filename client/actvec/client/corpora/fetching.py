@@ -22,7 +22,7 @@ from actvec.client.errors import (
     SourceDamaged,
     UnsupportedInput,
 )
-from actvec.client.files import Content, sync_folder, write_json
+from actvec.client.files import Content, given_path, sync_folder, write_json
 from actvec.client.messages.documents import check_utf8
 from actvec.client.records.vectors import Document, Failure
 
@@ -89,7 +89,7 @@ def fetch_corpus(
         Aborted: another process fetches to the same file.
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    path = given_path(path)
     writer_for(path)
     request = {"source": source.request(), "words": vars(words), "sample": vars(sample)}
     part = path.with_name(f"{path.name}.part")

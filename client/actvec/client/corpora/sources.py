@@ -171,12 +171,19 @@ class DataFiles:
 Source = HubDataset | DataFiles
 
 
+class _TextColumn(Columns):
+    """A column of texts, and not the other columns that `text` may stand for."""
+
+    def sources(self) -> tuple[str, ...]:
+        return (self.text,)
+
+
 class FileTexts:
     """Texts in files, one shard per file; reads only the column of texts."""
 
     def __init__(self, files: Sequence[str], column: str) -> None:
         self._files = files
-        self._columns = Columns(column, id=None)
+        self._columns = _TextColumn(column, id=None)
 
     @property
     def shards(self) -> int:
@@ -200,7 +207,13 @@ class FileTexts:
         """
         for located in self._source(shard).scan(range(start)):
             item = located.document
-            yield item if isinstance(item, Failure) else item.content
+            if isinstance(item, Failure):
+                yield item
+            elif item.text is None:
+                reason = f"`{self._columns.text}` holds {item.source}, not a text"
+                yield Failure("", "INVALID_ARGUMENT", reason, "text")
+            else:
+                yield item.text
 
     def _source(self, shard: int) -> DocumentSource:
         name = self._files[shard]

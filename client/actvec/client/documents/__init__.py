@@ -6,13 +6,14 @@ the corpus.
 
 Three kinds of input: a folder of `.txt` files; JSON lines (`.jsonl` or `.json`, also `.gz` and
 `.zst`, or standard input) with a `text` and an optional `id`; and Parquet with such columns. Text
-is UTF-8. A document may have `messages` (a chat) or `token_ids` instead of a `text`, and `spans`
-beside a text or token ids.
+is UTF-8. A document may have `messages` or `conversations` (a chat) or `token_ids` instead of a
+`text`, and `spans` beside a text or token ids.
 """
 
+import logging
 from pathlib import Path
 
-from actvec.client.documents.folder import FolderSource, read_text
+from actvec.client.documents.folder import FolderSource, read_text, texts_in
 from actvec.client.documents.lines import LinesSource
 from actvec.client.documents.opening import (
     STDIN,
@@ -24,6 +25,7 @@ from actvec.client.documents.parquet import ParquetSource
 from actvec.client.documents.shard import Shard, ShardSource
 from actvec.client.documents.source import Columns, DocumentSource, Located
 from actvec.client.errors import UnsupportedInput
+from actvec.client.files import given_path
 
 __all__ = [
     "Columns",
@@ -38,6 +40,11 @@ __all__ = [
     "read_text",
 ]
 
+_log = logging.getLogger("actvec.client")
+
+# Sub-folders that a message names.
+_NAMED = 5
+
 _SUPPORTED = (
     "a folder of .txt files, JSON lines (.jsonl, .json, also .gz or .zst; - for standard input), or"
     " a .parquet file"
@@ -50,7 +57,8 @@ def open_documents(
     """Open the documents of a folder of `.txt` files, of JSON lines or of a `.parquet` file.
 
     The id of a text file is its name without `.txt`; files come in the order of their names, and
-    hidden ones (`._a.txt`) are no documents. The id of a line or row is its `id`, a string or an
+    hidden ones (`._a.txt`) are no documents. Sub-folders are not read; a warning names those that
+    hold `.txt` files. The id of a line or row is its `id`, a string or an
     integer, or the number of the line or row from 1. Blank lines are skipped.
 
     Args:
@@ -69,7 +77,7 @@ def open_documents(
         >>> for document in open_documents("corpus.jsonl.zst", columns=Columns(text="body")):
         ...     print(document)
     """
-    source = _open(Path(path), columns or Columns())
+    source = _open(given_path(path), columns or Columns())
     source.check()
     return source if shard is None else ShardSource(source, shard)
 
@@ -102,13 +110,22 @@ def _open(path: Path, columns: Columns) -> DocumentSource:
 def _open_folder(folder: Path, columns: Columns) -> DocumentSource:
     if columns != Columns():
         raise UnsupportedInput(f"{folder} is a folder; its text files have no columns to name")
-    # Names only: all of them must be sorted, and they are small beside the texts. Hidden files are
-    # those of systems and editors, such as `._a.txt` beside each `a.txt` of an archive from a Mac.
-    names = sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.suffix.lower() == ".txt" and not entry.name.startswith(".")
-    )
+    names, others = texts_in(folder)
+    skipped = ", ".join(map(repr, others[:_NAMED]))
+    if len(others) > _NAMED:
+        skipped += f" and {len(others) - _NAMED:,} more"
+    if not names and others:
+        raise UnsupportedInput(
+            f"{folder} holds .txt files only in sub-folders, which are not read: {skipped}; give"
+            " one of them, or JSON lines of all texts"
+        )
     if not names:
         raise UnsupportedInput(f"{folder} holds no .txt file; give {_SUPPORTED}")
+    if others:
+        _log.warning(
+            "%s: reading its %s .txt files, and not those in sub-folders: %s",
+            folder,
+            f"{len(names):,}",
+            skipped,
+        )
     return FolderSource(folder, names)

@@ -1,6 +1,7 @@
 """A folder of `.txt` files, one document per file."""
 
 import hashlib
+import os
 from array import array
 from collections.abc import Container, Iterator
 from functools import cached_property
@@ -57,6 +58,26 @@ class FolderSource(DocumentSource):
         return array("q", (_size(self.path / name) for name in self._names))
 
 
+def texts_in(folder: Path) -> tuple[list[str], list[str]]:
+    """Sorted names of a folder's `.txt` files, and of its sub-folders that hold any at any depth.
+
+    Hidden files and folders do not count: they are those of systems and editors, such as `._a.txt`
+    beside each `a.txt` of an archive from a Mac.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    # Names only: all of them must be sorted, and they are small beside the texts.
+    names, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _is_text(entry.name):
+                names.append(entry.name)
+            elif not entry.name.startswith(".") and entry.is_dir() and _holds_texts(entry.path):
+                folders.append(entry.name)
+    return sorted(names), sorted(folders)
+
+
 def read_text(path: Path) -> str:
     """Read a file's text unchanged, except for a byte order mark.
 
@@ -65,6 +86,18 @@ def read_text(path: Path) -> str:
         ValueError: it is not UTF-8; the message gives the position.
     """
     return decode(path.read_bytes())
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt") and not name.startswith(".")
+
+
+def _holds_texts(folder: str) -> bool:
+    for _, folders, files in os.walk(folder):
+        if any(map(_is_text, files)):
+            return True
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return False
 
 
 def _size(path: Path) -> int:

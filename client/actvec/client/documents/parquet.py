@@ -63,7 +63,7 @@ class ParquetSource(DocumentSource):
             # The reason why no row has a text, for example a missing column.
             self._problem = _problem(file.schema_arrow, self._columns)
             there = file.schema_arrow.names
-            sources = [name for name in self._columns.sources() if name in there]
+            sources = _sources(file.schema_arrow, self._columns)
             others = (self._columns.id, SPANS, *self._columns.keep)
             found = (name for name in others if name is not None and name in there)
             # Each once: the column of a text or an id may be kept too.
@@ -115,10 +115,15 @@ class ParquetSource(DocumentSource):
         return identity and identity | self._columns.identity()
 
     def _parse(self, batch: "pa.RecordBatch", row: int, index: int) -> Document | Failure:
-        try:
-            record = {name: batch.column(name)[row].as_py() for name in self._names}
-        except UnicodeDecodeError as error:
-            return self._failure(index, f"not UTF-8: {error.reason} at byte {error.start}")
+        record = {}
+        for name in self._names:
+            try:
+                record[name] = batch.column(name)[row].as_py()
+            except UnicodeDecodeError as error:
+                return self._failure(index, f"not UTF-8: {error.reason} at byte {error.start}")
+            except (ValueError, OverflowError) as error:
+                # Arrow's range of dates is wider than Python's.
+                return self._failure(index, f"column {name!r}: {error}")
         where = f"{self._name}, row {index + 1}"
         return parse_document(record, self._columns, default_id=str(index + 1), where=where)
 
@@ -148,17 +153,45 @@ def _problem(schema: "pa.Schema", columns: Columns) -> str | None:
     if missing := missing_columns(columns, schema.names):
         return missing
     checks = [
-        *((name, (*_TEXT, *_LIST), "strings, messages or token ids") for name in columns.sources()),
+        *((name, *_wanted(name, columns)) for name in _sources(schema, columns)),
         (columns.id, (*_TEXT, "integer"), "strings or integers"),
         (SPANS, _LIST, "lists of spans"),
         *((name, _SCALAR, "strings, numbers, booleans or dates") for name in columns.keep),
     ]
-    for name, kinds, wanted in checks:
-        found = [] if name is None else schema.get_all_field_indices(name)
-        if len(found) > 1:
-            return f"it has {len(found)} columns {name!r}; rename all but one"
-        if found and not _is_any(kind := schema.field(found[0]).type, kinds):
-            return f"the column {name!r} holds {kind}, not {wanted}"
+    problems = (_mismatch(schema, *check) for check in checks)
+    return next((problem for problem in problems if problem), None)
+
+
+def _sources(schema: "pa.Schema", columns: Columns) -> list[str]:
+    """The columns that may hold a document.
+
+    If there is a column that comes before them, others have their names by chance if they do not
+    hold what they ought to.
+    """
+    names = [name for name in columns.sources() if name in schema.names]
+    return [
+        name
+        for name in names
+        if name == names[0] or not _mismatch(schema, name, *_wanted(name, columns))
+    ]
+
+
+def _wanted(source: str, columns: Columns) -> tuple[tuple[str, ...], str]:
+    """The kinds of types that a column of documents may have, and the words for them."""
+    if source == columns.text:
+        return (*_TEXT, *_LIST), "strings, messages or token ids"
+    return _LIST, "lists"
+
+
+def _mismatch(
+    schema: "pa.Schema", name: str | None, kinds: tuple[str, ...], wanted: str
+) -> str | None:
+    """Explain why a column does not hold one of these kinds; None if it does or is not there."""
+    found = [] if name is None else schema.get_all_field_indices(name)
+    if len(found) > 1:
+        return f"it has {len(found)} columns {name!r}; rename all but one"
+    if found and not _is_any(kind := schema.field(found[0]).type, kinds):
+        return f"the column {name!r} holds {kind}, not {wanted}"
     return None
 
 

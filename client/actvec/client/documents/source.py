@@ -10,7 +10,7 @@ from typing import Any
 from actvec.client.documents.opening import is_repeatable
 from actvec.client.files import Content
 from actvec.client.records.columns import Scalar, as_columns
-from actvec.client.records.inputs import make_document
+from actvec.client.records.inputs import CONVERSATIONS, make_document
 from actvec.client.records.vectors import Document, Failure
 
 # The field or column of spans.
@@ -41,8 +41,9 @@ class Columns:
 
     Attributes:
         text: The field of the document: a string is a text, a list of `{"role": ..., "content":
-            ...}` a chat, a list of whole numbers token ids. `text` also stands for `messages` and
-            `token_ids`: the first of the three that a document has counts.
+            ...}` or `{"from": ..., "value": ...}` a chat, a list of whole numbers token ids. `text`
+            also stands for `messages`, `token_ids` and `conversations`, which are lists: the first
+            of the four that a document has counts.
         id: The field of the id, a string or an integer. A document without one gets the number of
             its line or row, from 1; None gives such ids to all of them. A name other than `id` must
             exist.
@@ -56,7 +57,9 @@ class Columns:
 
     def sources(self) -> tuple[str, ...]:
         """The fields that may hold a document; the first present one counts."""
-        return ("text", "messages", "token_ids") if self.text == "text" else (self.text,)
+        if self.text != "text":
+            return (self.text,)
+        return ("text", "messages", "token_ids", CONVERSATIONS)
 
     def identity(self) -> dict[str, Any]:
         """Their part in the identity of a source; empty for the defaults."""
@@ -181,7 +184,7 @@ def parse_document(
             raise ValueError(
                 f"no `{columns.text}`; there are: {found}" if name is None else f"`{name}` is null"
             )
-        field = source = _source_of(record[name], name)
+        field = source = _source_of(record[name], name, named=name == columns.text)
     except (ValueError, TypeError) as error:
         return Failure(document_id, "INVALID_ARGUMENT", f"{where}: {error}", field, columns=kept)
     made = make_document(document_id, {source: record[name]}, record.get(SPANS), kept)
@@ -190,16 +193,17 @@ def parse_document(
     return made
 
 
-def _source_of(value: object, name: str) -> str:
-    """The kind of a value: text, messages or token ids.
+def _source_of(value: object, name: str, *, named: bool) -> str:
+    """The kind of a value: text, messages or token ids; only of a named field it may be a text.
 
     Raises:
         ValueError: it is none of these.
     """
-    if isinstance(value, str):
+    if named and isinstance(value, str):
         return "text"
     if not isinstance(value, list):
-        raise ValueError(f"`{name}` is a string or a list, not {json_type(value)}")
+        wanted = "a string or a list" if named else "a list"
+        raise ValueError(f"`{name}` is {wanted}, not {json_type(value)}")
     whole = bool(value) and all(isinstance(one, int) for one in value)
     return "token_ids" if whole or name == "token_ids" else "messages"
 

@@ -1,11 +1,13 @@
 """What people compute from vectors: directions, separation, neighbors, probes, whitening.
 
-from actvec.client import load
-from actvec.client.findings import direction, write_direction
+    from actvec.client import load
+    from actvec.client.findings import direction, write_direction
 
-found = direction(load("vectors"), "label", "warm", "curt")
-print(found.separation.auc)                        # [L, K], on held-out documents
-write_direction("direction.safetensors", found)
+    found = direction(load("vectors"), "label", "warm", "curt")
+    print(found.separation.auc)  # [L, K], on held-out documents
+    write_direction("direction.safetensors", found)
+
+`load` reads the vectors that `actvec stream` wrote, with the columns that it kept.
 """
 
 from actvec.client.findings.checking import CheckedRow, FolderCheck, check

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from actvec.client.errors import InvalidArgument
 from actvec.client.extras import import_extra
-from actvec.client.files import atomic_file
+from actvec.client.files import atomic_file, given_path
 from actvec.client.findings.directions import Direction
 from actvec.client.findings.files import check_shapes, read_tensors, write_tensors
 from actvec.client.findings.separating import Separation
@@ -123,7 +123,7 @@ def write_gguf(path: str | Path, found: Direction, pool: str | None = None) -> t
         raise InvalidArgument(
             "a control vector in GGUF cannot be added to the output of block 0; take later layers"
         )
-    path = Path(path)
+    path = given_path(path)
     with atomic_file(path) as temporary:
         writer = gguf.GGUFWriter(temporary, "controlvector")
         writer.add_string("controlvector.model_hint", stamp.model)

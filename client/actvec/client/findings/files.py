@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.errors import UnsupportedInput
-from actvec.client.files import write_atomic
+from actvec.client.files import given_path, write_atomic
 from actvec.client.records.stamp import Stamp
 
 Made = TypeVar("Made")
@@ -45,7 +45,7 @@ def write_tensors(
         {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()},
         metadata={"actvec": json.dumps(about)},
     )
-    write_atomic(Path(path), content)
+    write_atomic(given_path(path), content)
 
 
 def read_tensors(
@@ -69,7 +69,7 @@ def read_tensors(
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - slow to import
 
     try:
-        with safe_open(path, "numpy") as file:
+        with safe_open(given_path(path), "numpy") as file:
             about = json.loads(file.metadata()["actvec"])
             return make(about, {name: file.get_tensor(name) for name in names})
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:

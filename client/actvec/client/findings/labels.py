@@ -1,7 +1,7 @@
 """Documents by their labels."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.errors import InvalidArgument
+from actvec.client.records.columns import is_missing
 
 # Labels that an error names.
 _MOST_NAMES = 8
@@ -41,6 +42,19 @@ def as_text(labels: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     found = np.empty(len(labels), object)
     found[:] = [_text(label) for label in labels]
     return found
+
+
+def check_labels(labels: Sequence[Any] | NDArray[Any], vectors: Sized) -> None:
+    """Check that there is a label per vector: with one more, all that follow would be another's.
+
+    Raises:
+        InvalidArgument: there is not.
+    """
+    if len(labels) != len(vectors):
+        raise InvalidArgument(
+            f"{len(labels):,} labels do not fit {len(vectors):,} vectors; give one for each vector,"
+            " None for a document without one"
+        )
 
 
 def two_labels(
@@ -87,7 +101,7 @@ def two_labels(
 
 
 def _text(label: Any) -> str | None:
-    if label is None or (isinstance(label, float) and np.isnan(label)):
+    if is_missing(label):
         return None
     return str(bool(label)).lower() if isinstance(label, bool | np.bool_) else str(label)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from actvec.client.errors import InvalidArgument
 from actvec.client.findings.blocks import finite, rows_of
-from actvec.client.findings.labels import as_text
+from actvec.client.findings.labels import as_text, check_labels
 from actvec.client.findings.separating import unit_rows
 from actvec.client.findings.stamps import check_stamps
 from actvec.client.findings.whitening import Whitening
@@ -186,8 +186,9 @@ def label_agreement(rows: NDArray[np.floating], labels: Sequence[Any] | NDArray[
         labels: A label per document; documents with None are passed over.
 
     Raises:
-        InvalidArgument: fewer than two documents have a label.
+        InvalidArgument: fewer than two documents have a label, or there is not one per vector.
     """
+    check_labels(labels, rows)
     texts = as_text(labels)
     labeled = np.array([text is not None for text in texts], bool)
     known = texts[labeled]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.findings.blocks import Vectors, blocks_of, shape_of
-from actvec.client.findings.labels import TwoLabels, as_text, two_labels
+from actvec.client.findings.labels import TwoLabels, as_text, check_labels, two_labels
 
 # At most so many folds; each has at least two documents of either label.
 _FOLDS = 5
@@ -93,9 +93,10 @@ def separation(
         negative: See `two_labels`.
 
     Raises:
-        InvalidArgument: there are not two labels, or no such label.
+        InvalidArgument: there are not two labels, no such label, or not one label per document.
         DataLoss: a number is not finite.
     """
+    check_labels(labels, vectors)
     names = sorted({text for text in as_text(labels) if text is not None})
     if positive is None and negative is None and len(names) > 2:
         each = [_separation(vectors, two_labels(labels, name)) for name in names]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC
 
 from actvec.client.errors import ProtocolError
-from actvec.client.messages.vectors import TRUNCATION_NAMES, TRUNCATIONS, encode_kwargs
+from actvec.client.messages.records import record_of
+from actvec.client.messages.vectors import TRUNCATION_NAMES, encode_states
 from actvec.client.records.means import CorpusMean, MeanFile, MeanModel, MeanProgress, Skipped
 from actvec.client.records.settings import MeanSettings
 from actvec.client.records.vectors import Document, Failure
@@ -26,17 +27,11 @@ def encode_job(settings: MeanSettings, holder: str) -> means_pb2.CorpusMeanJob:
     return means_pb2.CorpusMeanJob(
         job=settings.job,
         name=settings.name,
-        truncation=TRUNCATIONS[settings.truncation],
-        prepend_bos=settings.prepend_bos,
         variance=settings.variance,
         take_over=settings.take_over,
         holder=holder,
         explicit_finish=True,
-        layers=settings.layers,
-        separate_layers=settings.separate,
-        hook=settings.hook,
-        add_generation_prompt=settings.add_generation_prompt,
-        chat_template_kwargs=encode_kwargs(settings.chat_template_kwargs),
+        **encode_states(settings),
     )
 
 
@@ -67,42 +62,17 @@ def decode_mean(record: means_pb2.CorpusMean) -> CorpusMean:
     Raises:
         ProtocolError: its creation time does not exist.
     """
-    model = record.model
     try:
         created_at = record.created_at.ToDatetime(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise ProtocolError(f"mean {record.id!a} has no valid creation time: {error}") from error
-    return CorpusMean(
-        id=record.id,
-        name=record.name,
-        sha256=record.sha256,
-        size_bytes=record.size_bytes,
-        model=MeanModel(
-            model=model.model,
-            revision=model.revision,
-            tokenizer_sha256=model.tokenizer_sha256,
-            dtype=model.dtype,
-            layers=tuple(model.layers),
-            hook=model.hook,
-            separate_layers=model.separate_layers,
-        )
-        if record.HasField("model")
-        else None,
-        prepend_bos=record.prepend_bos,
+    return record_of(
+        CorpusMean,
+        record,
+        model=record_of(MeanModel, record.model) if record.HasField("model") else None,
         truncation=TRUNCATION_NAMES.get(record.truncation, "error"),
-        documents=record.documents,
-        tokens=record.tokens,
-        skipped=tuple(
-            Skipped(entry.reason, entry.documents, entry.first_message, entry.first_id)
-            for entry in record.skipped
-        ),
-        d_model=record.d_model,
-        max_tokens=record.max_tokens,
-        has_counts=record.has_counts,
-        has_variance=record.has_variance,
+        skipped=tuple(record_of(Skipped, entry) for entry in record.skipped),
         created_at=created_at,
-        actvec_version=record.actvec_version,
-        corpus_sha256=record.corpus_sha256,
     )
 
 
@@ -119,13 +89,7 @@ def decode_commit(commit: means_pb2.CorpusMeanCommit, rate: float) -> MeanProgre
 
 def decode_progress(progress: means_pb2.CorpusMeanProgress, committed: int) -> MeanProgress:
     """Decode the progress of a job with `committed` durable documents."""
-    return MeanProgress(
-        documents=progress.documents,
-        tokens=progress.tokens,
-        skipped=progress.skipped,
-        committed=committed,
-        tokens_per_second=progress.tokens_per_second,
-    )
+    return record_of(MeanProgress, progress, committed=committed)
 
 
 def encode_file(content: bytes, name: str) -> list[means_pb2.UploadCorpusMeanRequest]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from actvec.client.errors import ProtocolError
 from actvec.client.messages.documents import OutgoingDocument, called
+from actvec.client.messages.records import record_of
 from actvec.client.records.columns import Scalar
 from actvec.client.records.content import Source
 from actvec.client.records.model import ModelInfo
-from actvec.client.records.settings import Encoding, Mode, Truncation, VectorSettings
+from actvec.client.records.settings import Encoding, Mode, StateSettings, Truncation, VectorSettings
 from actvec.client.records.stamp import Pool, Stamp
 from actvec.client.records.vectors import Failure, Result, Vector
 from actvec.client.transport.status import code_name
@@ -22,7 +23,7 @@ from actvec.v1 import vectors_pb2
 _MODES: "MappingProxyType[Mode, vectors_pb2.Mode.ValueType]" = MappingProxyType(
     {"short": vectors_pb2.MODE_SHORT, "long": vectors_pb2.MODE_LONG}
 )
-TRUNCATIONS: "MappingProxyType[Truncation, vectors_pb2.Truncation.ValueType]" = MappingProxyType(
+_TRUNCATIONS: "MappingProxyType[Truncation, vectors_pb2.Truncation.ValueType]" = MappingProxyType(
     {
         "error": vectors_pb2.TRUNCATION_ERROR,
         "start": vectors_pb2.TRUNCATION_KEEP_START,
@@ -44,29 +45,32 @@ _SOURCES: "MappingProxyType[int, Source]" = MappingProxyType(
     }
 )
 MODE_NAMES = {number: name for name, number in _MODES.items()}
-TRUNCATION_NAMES = {number: name for name, number in TRUNCATIONS.items()}
+TRUNCATION_NAMES = {number: name for name, number in _TRUNCATIONS.items()}
 
 
 def encode_settings(settings: VectorSettings) -> vectors_pb2.VectorSettings:
     """Encode settings."""
     return vectors_pb2.VectorSettings(
         mode=_MODES[settings.mode] if settings.mode else vectors_pb2.MODE_UNSPECIFIED,
-        truncation=TRUNCATIONS[settings.truncation],
         encoding=_ENCODINGS[settings.encoding],
         corpus_mean=settings.center or "",
-        prepend_bos=settings.prepend_bos,
         pools=settings.pools,
-        layers=settings.layers,
-        separate_layers=settings.separate,
-        hook=settings.hook,
-        add_generation_prompt=settings.add_generation_prompt,
-        chat_template_kwargs=encode_kwargs(settings.chat_template_kwargs),
+        **encode_states(settings),
     )
 
 
-def encode_kwargs(kwargs: Mapping[str, Any]) -> str:
-    """Encode arguments of a chat template as JSON; empty for none."""
-    return json.dumps(kwargs, sort_keys=True) if kwargs else ""
+def encode_states(settings: StateSettings) -> dict[str, Any]:
+    """Encode the settings that vectors and means have in common, as fields of a message."""
+    kwargs = settings.chat_template_kwargs
+    return {
+        "truncation": _TRUNCATIONS[settings.truncation],
+        "prepend_bos": settings.prepend_bos,
+        "layers": settings.layers,
+        "separate_layers": settings.separate,
+        "hook": settings.hook,
+        "add_generation_prompt": settings.add_generation_prompt,
+        "chat_template_kwargs": json.dumps(kwargs, sort_keys=True) if kwargs else "",
+    }
 
 
 def encode_request(
@@ -210,25 +214,13 @@ def decode_stamp(
             f"the request centers by {settings.center!r}, but the vectors are "
             f"stamped with the corpus mean {stamp.corpus_mean_id!r}"
         )
-    return Stamp(
-        model=model.model,
-        revision=model.revision,
-        tokenizer_sha256=model.tokenizer_sha256,
-        dtype=model.dtype,
-        layers=layers,
-        hook=model.hook,
-        prepend_bos=stamp.prepend_bos,
+    return record_of(
+        Stamp,
+        model,
+        stamp,
         mode=MODE_NAMES.get(stamp.mode),
-        pools=tuple(Pool(pool.name, pool.depth) for pool in stamp.pools),
+        pools=tuple(record_of(Pool, pool) for pool in stamp.pools),
         truncation=settings.truncation,
-        corpus_mean_id=stamp.corpus_mean_id,
-        corpus_mean_sha256=stamp.corpus_mean_sha256,
-        actvec_version=stamp.actvec_version,
-        separate_layers=model.separate_layers,
-        chat_template_sha256=stamp.chat_template_sha256,
-        chat_template_kwargs=stamp.chat_template_kwargs,
-        add_generation_prompt=stamp.add_generation_prompt,
-        chat_template_date=stamp.chat_template_date,
         default_target=(layers, model.hook, model.separate_layers)
         == (info.layers, info.hook, False),
     )

@@ -133,89 +133,126 @@ class Estimate:
         return billed / 3600 * self.price_per_hour.value
 
 
-def price_figure(gpu: str, given: float | None) -> Figure:
-    """The price of a card's hour, given or from the table.
+@dataclass(frozen=True)
+class Plan:
+    """A pass over a corpus that somebody plans; None for a figure to look up or to assume.
 
-    Raises:
-        InvalidArgument: it is neither given nor in the table.
-    """
-    if given is not None:
-        return Figure(given)
-    if gpu not in CARDS:
-        *names, last = CARDS
-        raise InvalidArgument(
-            f"the price of {gpu} is unknown, only those of {', '.join(names)} and "
-            f"{last} are known; give it",
-            setting="price_per_hour",
-        )
-    return Figure(CARDS[gpu].price_per_hour, PRICES_FROM, given=False)
-
-
-def start_figure(given: float | None) -> Figure:
-    """Seconds from the start of a worker until it computes, given or assumed."""
-    if given is not None:
-        return Figure(given)
-    return Figure(_START_SECONDS, "assumed, not measured", given=False)
-
-
-def context_figure(model: str, given: int | None) -> Figure:
-    """The context of a model in tokens: given, known, or assumed."""
-    if given is not None:
-        return Figure(given)
-    if (shape := shape_of(model)) is None:
-        return Figure(_CONTEXT, f"assumed, {model} is unknown here", given=False)
-    return Figure(shape.context, f"that of {model}", given=False)
-
-
-def known_for_rate(gpu: str, model: str) -> tuple[Card, Shape]:
-    """The facts from which `rate_figure` assumes a rate.
-
-    Raises:
-        InvalidArgument: the card or the model is unknown here, or the card is too small for it.
-    """
-    card, shape = CARDS.get(gpu), shape_of(model)
-    if card is None or shape is None:
-        what = f"the card {gpu}" if card is None else f"the model {model}"
-        raise InvalidArgument(
-            (f"the speed of {what} is unknown here; give what you measured"),
-            setting="tokens_per_second",
-        )
-    if shape.weights > card.memory:
-        raise InvalidArgument(
-            f"{model} does not fit a {gpu}: {shape.weights / 1e9:.1f} GB of weights are loaded, and"
-            f" it has {card.memory / 1e9:.0f} GB; take another card",
-            setting="gpu",
-        )
-    return card, shape
-
-
-def rate_figure(
-    gpu: str, model: str, load: Load, *, given: float | None, fraction: float
-) -> Figure:
-    """Tokens per second of one card: given, or assumed from the card's peak.
-
-    Args:
-        gpu: The card.
+    Attributes:
+        gpu: The card of each machine, in any case.
         model: The model.
-        load: The work to do.
-        given: Measured tokens per second, if any.
-        fraction: Otherwise, the assumed fraction of the card's peak.
+        workers: Number of machines.
+        tokenizer: What `TokenCounter` takes; None for the model's.
+        context: The model's context in tokens, BOS included.
+        truncation: How to treat longer documents.
+        tokens_per_second: The measured rate of one machine.
+        fraction: Without it, the assumed fraction of the card's peak.
+        price_per_hour: Dollars per hour of one machine.
+        start_seconds: Seconds from a machine's start until it computes.
 
-    Raises:
-        InvalidArgument: no rate is given, and the card or the model is unknown or does not fit.
+    Example:
+        >>> estimate = Plan("H100", workers=4).estimate(open_documents("corpus.jsonl"))
+        >>> estimate.dollars
     """
-    if given is not None:
-        return Figure(given)
-    card, shape = known_for_rate(gpu, model)
-    # If there is nothing to compute, the cost of any one token.
-    tokens = max(load.tokens, 1)
-    per_token = shape.flops(tokens, load.squares) / tokens
-    return Figure(
-        fraction * card.peak / per_token,
-        (
-            f"assumed, not measured: {fraction:g} of the {card.peak / 1e12:,.0f} "
-            f"TFLOP/s of {gpu}, at {per_token / 1e9:.3g} GFLOP per token in the "
-            f"{shape.blocks} blocks that run"
-        ),
-        given=False,
-    )
+
+    gpu: str
+    model: str = "EleutherAI/pythia-12b"
+    workers: int = 1
+    tokenizer: str | None = None
+    context: int | None = None
+    truncation: Truncation = "error"
+    tokens_per_second: float | None = None
+    fraction: float = FRACTION_OF_PEAK
+    price_per_hour: float | None = None
+    start_seconds: float | None = None
+
+    @property
+    def card(self) -> str:
+        """The card, by its name in `CARDS` if it has one."""
+        return next((name for name in CARDS if name.lower() == self.gpu.lower()), self.gpu)
+
+    def estimate(self, documents: Iterable[Document | Failure]) -> Estimate:
+        """Measure documents, as `open_documents` gives them, and estimate their time and cost.
+
+        Raises:
+            InvalidArgument: a figure is not given and unknown, or the model does not fit the card.
+            UnsupportedInput: the tokenizer cannot be read.
+        """
+        price = self.price()
+        if self.tokens_per_second is None:
+            # Checked first: to count a large corpus takes a while.
+            self._known()
+        load = measure_load(
+            documents,
+            TokenCounter(self.tokenizer or self.model),
+            context=int(self.longest().value),
+            truncation=self.truncation,
+        )
+        return Estimate(load, self.workers, self.rate(load), price, self.start())
+
+    def price(self) -> Figure:
+        """Dollars per hour of a machine.
+
+        Raises:
+            InvalidArgument: it is neither given nor in the table.
+        """
+        if self.price_per_hour is not None:
+            return Figure(self.price_per_hour)
+        if self.card not in CARDS:
+            *names, last = CARDS
+            raise InvalidArgument(
+                f"the price of {self.card} is unknown, only those of {', '.join(names)} and "
+                f"{last} are known; give it",
+                setting="price_per_hour",
+            )
+        return Figure(CARDS[self.card].price_per_hour, PRICES_FROM, given=False)
+
+    def start(self) -> Figure:
+        """Seconds from the start of a machine until it computes."""
+        if self.start_seconds is not None:
+            return Figure(self.start_seconds)
+        return Figure(_START_SECONDS, "assumed, not measured", given=False)
+
+    def longest(self) -> Figure:
+        """The context of the model in tokens."""
+        if self.context is not None:
+            return Figure(self.context)
+        if (shape := shape_of(self.model)) is None:
+            return Figure(_CONTEXT, f"assumed, {self.model} is unknown here", given=False)
+        return Figure(shape.context, f"that of {self.model}", given=False)
+
+    def rate(self, load: Load) -> Figure:
+        """Tokens per second of one machine, given or assumed from the card's peak.
+
+        Raises:
+            InvalidArgument: no rate is given, and the card or the model is unknown or does not fit.
+        """
+        if self.tokens_per_second is not None:
+            return Figure(self.tokens_per_second)
+        card, shape = self._known()
+        # If there is nothing to compute, the cost of any one token.
+        tokens = max(load.tokens, 1)
+        per_token = shape.flops(tokens, load.squares) / tokens
+        return Figure(
+            self.fraction * card.peak / per_token,
+            f"assumed, not measured: {self.fraction:g} of the {card.peak / 1e12:,.0f} TFLOP/s of"
+            f" {self.card}, at {per_token / 1e9:.3g} GFLOP per token in the {shape.blocks} blocks"
+            " that run",
+            given=False,
+        )
+
+    def _known(self) -> tuple[Card, Shape]:
+        """The facts from which `rate` assumes a rate."""
+        card, shape = CARDS.get(self.card), shape_of(self.model)
+        if card is None or shape is None:
+            what = f"the card {self.card}" if card is None else f"the model {self.model}"
+            raise InvalidArgument(
+                f"the speed of {what} is unknown here; give what you measured",
+                setting="tokens_per_second",
+            )
+        if shape.weights > card.memory:
+            raise InvalidArgument(
+                f"{self.model} does not fit a {self.card}: {shape.weights / 1e9:.1f} GB of weights"
+                f" are loaded, and it has {card.memory / 1e9:.0f} GB; take another card",
+                setting="gpu",
+            )
+        return card, shape

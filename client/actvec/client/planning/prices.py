@@ -70,11 +70,6 @@ SHAPES = {
 }
 
 
-def card_name(gpu: str) -> str:
-    """The name of a card in `CARDS`, ignoring case; an unknown card keeps its name."""
-    return next((name for name in CARDS if name.lower() == gpu.lower()), gpu)
-
-
 def shape_of(model: str) -> Shape | None:
     """The shape of a model on the hub; None if it is unknown here."""
     return SHAPES.get(model.rpartition("/")[2].lower().removesuffix("-deduped"))

@@ -16,8 +16,8 @@ NO_COLUMNS: Mapping[str, Scalar] = MappingProxyType({})
 def as_columns(given: Mapping[str, object]) -> dict[str, Scalar]:
     """Columns by name, as JSON takes them.
 
-    Dates and times become their ISO 8601 text, NumPy's scalars Python's, and NaN, which stands for
-    a missing value in pandas, None.
+    Dates and times become their ISO 8601 text, NumPy's scalars Python's, and `is_missing` ones
+    None.
 
     Args:
         given: The values: strings, numbers, booleans, dates or None.
@@ -46,24 +46,32 @@ def by_name(rows: Sequence[Mapping[str, Scalar]]) -> dict[str, list[Scalar]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
+def is_missing(value: object) -> bool:
+    """Whether a value is None or stands for a missing one: NaN, and NaT and NA of pandas."""
+    if isinstance(value, float | np.floating | np.datetime64):
+        return bool(value != value)  # noqa: PLR0124 - these alone differ from themselves
+    return value is None or type(value).__name__ in {"NAType", "NaTType"}
+
+
 def _scalar(name: object, value: object) -> Scalar:
     what = f"column {name!r:.80}"
+    if is_missing(value):
+        return None
     if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else str(value)
+        return str(value)
     if isinstance(value, np.generic):
         value = value.item()
     match value:
-        case None | bool() | int():
+        case bool() | int():
             return value
         case float():
             if math.isinf(value):
                 raise ValueError(f"{what} holds {value}, which JSON does not have")
-            return None if math.isnan(value) else value
+            return value
         case str():
             return _text(value, what)
         case datetime.date() | datetime.time():
-            # pandas has a time that is missing (NaT), which differs from itself.
-            return value.isoformat() if value == value else None  # noqa: PLR0124
+            return value.isoformat()
         case _:
             raise TypeError(
                 f"{what} holds a {type(value).__name__}; it may hold strings, numbers, booleans,"

@@ -23,6 +23,17 @@ _READ_BY_TEMPLATES = frozenset(
     }
 )
 
+# Roles of ShareGPT's form, whose messages are `{"from": ..., "value": ...}`.
+_ROLES_BY_SENDER = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+
 
 @dataclass(frozen=True)
 class Message:
@@ -62,12 +73,13 @@ SpanLike = Span | Mapping[str, object] | Sequence[object]
 def as_messages(given: Iterable[MessageLike]) -> tuple[Message, ...]:
     """Convert the messages of a chat: `{"role": ..., "content": ...}` or `(role, content)` each.
 
-    A content may also be a list of one part, `[{"type": "text", "text": ...}]`.
+    A content may also be a list of one part, `[{"type": "text", "text": ...}]`. ShareGPT's form,
+    `{"from": "human", "value": ...}`, stands for the role `user`; `gpt` for `assistant`.
 
     Raises:
         TypeError: an item has another form.
-        ValueError: there is no message, or one has a field, such as `tool_calls`, that chat
-            templates read beside the role and the content.
+        ValueError: there is no message; one has a field, such as `tool_calls`, that chat templates
+            read beside the role and the content; or its `from` is unknown.
     """
     messages = tuple(_message(one) for one in _items(given, "messages"))
     if not messages:
@@ -107,6 +119,8 @@ def _items(given: object, name: str) -> Iterable[object]:
 def _message(given: object) -> Message:
     if isinstance(given, Mapping):
         role, content = given.get("role"), _text(given.get("content"))
+        if role is None and content is None and given.get("from") is not None:
+            role, content = _role_of(given["from"]), given.get("value")
         others = sorted(_READ_BY_TEMPLATES.intersection(given))
         if others := [name for name in others if not _is_empty(given[name])]:
             raise ValueError(
@@ -122,6 +136,15 @@ def _message(given: object) -> Message:
     if not isinstance(role, str) or not isinstance(content, str):
         raise TypeError(f"a message is a role and a content, two strings, not {given!r:.80}")
     return Message(role, content)
+
+
+def _role_of(sender: object) -> str:
+    if not isinstance(sender, str) or sender not in _ROLES_BY_SENDER:
+        raise ValueError(
+            f"a message is from {', '.join(_ROLES_BY_SENDER)}, not from {sender!r:.80}; write the"
+            ' role that the model\'s template has for it: {"role": ..., "content": ...}'
+        )
+    return _ROLES_BY_SENDER[sender]
 
 
 def _text(content: object) -> object:

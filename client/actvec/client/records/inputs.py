@@ -1,20 +1,23 @@
 """Inputs that a program may pass instead of a `Document`."""
 
-import math
 from collections.abc import Iterable, Mapping, Sized
 from os import PathLike
 from typing import Any
 
-from actvec.client.records.columns import NO_COLUMNS, as_columns
+from actvec.client.records.columns import NO_COLUMNS, as_columns, is_missing
 from actvec.client.records.content import Message
 from actvec.client.records.vectors import Document, Failure
 
 Streamable = Document | Failure | str | tuple[str, str] | Mapping[str, Any]
 """A document; a text; an id and a text; or a dict of the attributes of `Document`, such as a row of
-a data set, whose other keys are ignored. None or NaN among them is a document that fails.
+a data set, whose other keys are ignored. Without them, `conversations` stands for `messages`. None
+or NaN among them is a document that fails.
 """
 
 _SOURCES = ("text", "messages", "token_ids")
+
+CONVERSATIONS = "conversations"
+"""ShareGPT's name of the messages of a chat."""
 
 
 def check_several(documents: object) -> None:
@@ -59,7 +62,7 @@ def as_document(item: Streamable, number: int) -> Document | Failure:
         return Document(str(number), item)
     if isinstance(item, tuple) and len(item) == 2:
         return _pair(*item)
-    if _is_missing(item):
+    if is_missing(item):
         return _missing(str(number))
     if not isinstance(item, Mapping):
         raise TypeError(
@@ -67,12 +70,13 @@ def as_document(item: Streamable, number: int) -> Document | Failure:
             f" not {type(item).__name__}"
         )
     given = item.get("id")
-    document_id = str(number) if _is_missing(given) else str(given)
-    sources = {name: item[name] for name in _SOURCES if item.get(name) is not None}
+    document_id = str(number) if is_missing(given) else str(given)
+    sources = {name: item[name] for name in _SOURCES if not is_missing(item.get(name))}
+    if not sources and not is_missing(item.get(CONVERSATIONS)):
+        sources = {"messages": item[CONVERSATIONS]}
     if not sources:
-        message = (
-            f"no text, messages or token_ids; there are: {', '.join(map(str, item)) or 'none'}"
-        )
+        found = ", ".join(map(str, item)) or "none"
+        message = f"no text, messages, token_ids or {CONVERSATIONS}; there are: {found}"
         return Failure(document_id, "INVALID_ARGUMENT", message, "text")
     return make_document(document_id, sources, item.get("spans"), item.get("columns"))
 
@@ -80,16 +84,9 @@ def as_document(item: Streamable, number: int) -> Document | Failure:
 def _pair(document_id: Any, text: Any) -> Document | Failure:
     if hasattr(document_id, "__index__") and not isinstance(document_id, bool):
         document_id = str(document_id)
-    if isinstance(document_id, str) and _is_missing(text):
+    if isinstance(document_id, str) and is_missing(text):
         return _missing(document_id)
     return Document(document_id, text)
-
-
-def _is_missing(value: object) -> bool:
-    """Whether a value is None or one of pandas' marks of a missing value: NaN, NA, NaT."""
-    if isinstance(value, float):
-        return math.isnan(value)
-    return value is None or type(value).__name__ in {"NAType", "NaTType"}
 
 
 def _missing(document_id: str) -> Failure:
@@ -104,17 +101,18 @@ def make_document(
     Args:
         document_id: Its id.
         sources: Its text, messages or token ids, by attribute name.
-        spans: Its spans; None for none.
-        columns: Its columns; None for none.
+        spans: Its spans; a missing value for none.
+        columns: Its columns; a missing value for none.
     """
+    has_spans = not is_missing(spans)
     try:
-        kept = as_columns(NO_COLUMNS if columns is None else columns)
+        kept = as_columns(NO_COLUMNS if is_missing(columns) else columns)
     except (TypeError, ValueError) as error:
         return Failure(document_id, "INVALID_ARGUMENT", str(error), "columns")
     try:
-        return Document(document_id, **sources, spans=() if spans is None else spans, columns=kept)
+        return Document(document_id, **sources, spans=spans if has_spans else (), columns=kept)
     except (TypeError, ValueError) as error:
-        field = "spans" if spans is not None and "span" in str(error) else next(iter(sources), "")
+        field = "spans" if has_spans and "span" in str(error) else next(iter(sources), "")
         return Failure(document_id, "INVALID_ARGUMENT", str(error), field, columns=kept)
 
 
@@ -132,10 +130,14 @@ def size_of(item: object) -> int:
     if isinstance(item, Mapping):
         text, ids = item.get("text"), item.get("token_ids")
         messages = item.get("messages")
+        messages = item.get(CONVERSATIONS) if messages is None else messages
         size = len(text) if isinstance(text, str) else 0
         size += 4 * len(ids) if isinstance(ids, Sized) else 0
         size += _size_of_columns(item.get("columns"))
-        return size + (_size_of_chat(messages) if isinstance(messages, list | tuple) else 0)
+        # Neither a text nor an iterator, which would be spent.
+        if isinstance(messages, Iterable) and isinstance(messages, Sized):
+            size += sum(map(_size_of_message, messages))
+        return size
     return 0
 
 
@@ -144,13 +146,12 @@ def _size_of_columns(columns: object) -> int:
     return sum(len(one) for one in values if isinstance(one, str))
 
 
-def _size_of_chat(messages: Iterable[object]) -> int:
-    return sum(len(content) for content in map(_content_of, messages) if isinstance(content, str))
-
-
-def _content_of(message: object) -> object:
+def _size_of_message(message: object) -> int:
+    content: object = None
     if isinstance(message, Mapping):
-        return message.get("content")
-    if isinstance(message, Message):
-        return message.content
-    return message[-1] if isinstance(message, tuple | list) and message else None
+        content = message.get("value") if message.get("content") is None else message["content"]
+    elif isinstance(message, Message):
+        content = message.content
+    elif isinstance(message, tuple | list) and message:
+        content = message[-1]
+    return len(content) if isinstance(content, str) else 0

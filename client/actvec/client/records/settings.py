@@ -71,9 +71,8 @@ class StateSettings:
     def __post_init__(self) -> None:
         check_known("truncation", self.truncation, get_args(Truncation))
         object.__setattr__(self, "layers", _layers(self.layers))
-        kwargs = dict(self.chat_template_kwargs)
-        # Raises if JSON cannot hold them: they travel as JSON.
-        json.dumps(kwargs)
+        # As they travel, and as manifests hold them. Raises if JSON cannot hold them.
+        kwargs = json.loads(json.dumps(dict(self.chat_template_kwargs)))
         object.__setattr__(self, "chat_template_kwargs", kwargs)
 
 

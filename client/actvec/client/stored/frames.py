@@ -1,4 +1,4 @@
-"""Vectors in other people's tools, each imported when it is asked for."""
+"""Vectors as tables of Arrow, from which other tools take them."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +16,16 @@ def columns_table(ids: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> An
     """A `pyarrow.Table` of `id` and the columns; a column of several types is strings.
 
     Raises:
-        InvalidArgument: a column has the name of the vectors' own.
+        InvalidArgument: a column has the name of the vectors' own, or is an `id` of other values.
     """
     pa = import_extra("pyarrow", "data")
-    if "vector" in columns:
+    taken = ["vector"] if "vector" in columns else []
+    if [str(one) for one in columns.get("id", ids)] != list(ids):
+        taken.append("id")
+    if taken:
         raise InvalidArgument(
-            "the column 'vector' of the corpus and the vectors' own column have one name; rename it"
-            " in the input, or take the arrays: `array`, `ids` and `columns`",
+            f"the column {taken[0]!r} of the corpus and the vectors' own column have one name;"
+            " rename it in the input, or take the arrays: `array`, `ids` and `columns`",
             setting="keep",
         )
     values = {"id": pa.array(ids, pa.string())}
@@ -53,25 +56,3 @@ def with_vectors(table: Any, stamp: Stamp, blocks: Iterable[NDArray[np.float32]]
     return table.append_column("vector", pa.chunked_array(numbers)).replace_schema_metadata(
         {"actvec.stamp": json.dumps(stamp.to_dict()), "actvec.shape": json.dumps(shape)}
     )
-
-
-def to_dataset(table: Any) -> Any:
-    """A `datasets.Dataset` of a table."""
-    datasets = import_extra("datasets", "data")
-    return datasets.Dataset(import_extra("datasets.table", "data").InMemoryTable(table))
-
-
-def to_pandas(table: Any) -> Any:
-    """A `pandas.DataFrame` of a table."""
-    import_extra("pandas", "frames")
-    return table.to_pandas()
-
-
-def to_polars(table: Any) -> Any:
-    """A `polars.DataFrame` of a table."""
-    return import_extra("polars", "frames").from_arrow(table)
-
-
-def to_torch(array: NDArray[Any]) -> Any:
-    """A `torch.Tensor` of its own memory."""
-    return import_extra("torch", "server").from_numpy(np.array(array))

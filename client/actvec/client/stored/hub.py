@@ -17,8 +17,8 @@ def push_to_hub(
     """Upload vectors as a dataset of the Hugging Face hub, and return the commit's id.
 
     The dataset has Parquet files, which `load` and `datasets.load_dataset` read, and a card that
-    shows the stamp. A dataset that exists gets a new commit. Variables such as `HF_TOKEN` and
-    `HF_ENDPOINT` apply.
+    shows the stamp. If the dataset exists, a new commit replaces the vectors that an earlier call
+    pushed. Variables such as `HF_TOKEN` and `HF_ENDPOINT` apply.
 
     Example:
         >>> commit = push_to_hub(load("vectors"), "me/my-vectors", private=True)
@@ -43,6 +43,8 @@ def push_to_hub(
             repo_id=repo_id,
             folder_path=folder,
             repo_type="dataset",
+            # Of an earlier push with more parts: its vectors would be among these.
+            delete_patterns="data/part-*.parquet",
             commit_message=f"Activation vectors of {vectors.stamp.model}",
         ).oid
         return commit
@@ -83,7 +85,7 @@ print(vectors.array.shape, vectors.stamp)
 
 def _write(vectors: StoredVectors, folder: Path) -> None:
     parquet = import_extra("pyarrow.parquet", "data")
-    (folder / "README.md").write_text(dataset_card(vectors))
+    (folder / "README.md").write_text(dataset_card(vectors), encoding="utf-8")
     (folder / "data").mkdir()
     # Of all documents: a column has one type in all files.
     columns = frames.columns_table(vectors.ids, {**vectors.facts, **vectors.columns})

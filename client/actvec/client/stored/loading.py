@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.errors import FailedPrecondition, UnsupportedInput
+from actvec.client.files import given_path
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
-from actvec.client.stored.parts import Part, Record, read_parquet, read_shard, read_single
+from actvec.client.stored.parts import Part, Record, damage, read_parquet, read_shard, read_single
 from actvec.client.stored.shard_folders import check_disjoint, shard_names
 from actvec.client.stored.vectors import Parts, StoredVectors
 
@@ -48,7 +49,8 @@ def load(path: str | Path, *more: str | Path) -> StoredVectors:
         DataLoss: a file is damaged or missing.
         MissingExtra: the files are Parquet, and pyarrow is not installed.
     """
-    places = [place for one in (path, *more) for place in _places(Path(one))]
+    given = [given_path(one) for one in (path, *more)]
+    places = [place for one in given for place in _places(one)]
     # Ray leaves files in which all documents failed.
     parts = [part for place in places for part in _parts(place) if part.facts]
     if not parts:
@@ -64,7 +66,7 @@ def load(path: str | Path, *more: str | Path) -> StoredVectors:
         _by_name(columns),
         stamp,
         _by_name(facts),
-        Path(path),
+        given[0],
     )
 
 
@@ -117,7 +119,9 @@ def _check_different(parts: Sequence[Part]) -> None:
     Raises:
         UnsupportedInput: one is.
     """
-    counts = Counter(part.path.resolve() for part in parts)
+    if len(parts) == 1:
+        return
+    counts = Counter(path.resolve() for part in parts for path in part.paths)
     if twice := [path for path, count in counts.items() if count > 1]:
         raise UnsupportedInput(f"{twice[0]} is named twice; name each folder or file once")
 
@@ -133,20 +137,21 @@ def _one_stamp(parts: Sequence[Part]) -> Stamp:
         reasons = differences(Stamp.complete(first.stamp), Stamp.complete(other.stamp))
         if reasons:
             raise FailedPrecondition(
-                f"the vectors are of different stamps: between {first.path} (there) and"
-                f" {other.path} (here), {reasons}; load those of one stamp"
+                f"the vectors are of different stamps: between {first.paths[0]} (there) and"
+                f" {other.paths[0]} (here), {reasons}; load those of one stamp"
             )
     try:
         return Stamp.parse(first.stamp)
     except (TypeError, LookupError, ValueError) as error:
         raise UnsupportedInput(
-            f"the stamp in {first.path} is none that this version reads: {error}"
+            f"the stamp in {first.paths[0]} is none that this version reads: {error}"
         ) from error
 
 
 def _shaped(part: Part, stamp: Stamp) -> NDArray[Any]:
-    numbers = part.read()
-    return numbers.reshape(len(numbers), *stamp.shape, -1)
+    with damage(part.paths[0]):
+        numbers = part.read()
+        return numbers.reshape(len(numbers), *stamp.shape, -1)
 
 
 def _by_name(records: Sequence[Record]) -> dict[str, NDArray[Any]]:

@@ -30,14 +30,14 @@ class Part:
     """One file of vectors, or the single files of a folder that have one stamp.
 
     Attributes:
-        path: The file, or the first of the single ones.
+        paths: The file, or the metadata of the single ones.
         facts: What the format tells of each document, with its `id`.
         columns: The columns of the corpus that were kept of each.
         stamp: The stamp, as it is written.
         read: Gives the numbers `[n, L * K * D]`; it raises DataLoss if they are damaged.
     """
 
-    path: Path
+    paths: Sequence[Path]
     facts: Sequence[Record]
     columns: Sequence[Record]
     stamp: Record
@@ -51,12 +51,15 @@ def read_shard(index: Path) -> Part:
         DataLoss: it is damaged, or its vectors are missing.
     """
     path = index.with_suffix(".safetensors")
-    with _damage(index):
+    with damage(index):
         lines = [json.loads(line) for line in index.read_bytes().splitlines()]
         if not lines:
             raise ValueError("it has no rows")
-        stamp = json.loads(_header(path)[0]["__metadata__"]["stamp"])
-        return Part(path, *_told(lines), stamp, partial(_read_rows, path, len(lines)))
+        header, _ = _header(path)
+        stamp, written = json.loads(header["__metadata__"]["stamp"]), header["vec"]["shape"][0]
+        if written < len(lines):
+            raise ValueError(f"it has {len(lines)} rows, and its vectors {written}")
+        return Part([path], *_told(lines), stamp, partial(_read_rows, path, len(lines)))
 
 
 def read_parquet(path: Path) -> Part:
@@ -68,7 +71,7 @@ def read_parquet(path: Path) -> Part:
         DataLoss: it is damaged.
     """
     pq = import_extra("pyarrow.parquet", "data")
-    with _damage(path), pq.ParquetFile(path, memory_map=True) as file:
+    with damage(path), pq.ParquetFile(path, memory_map=True) as file:
         schema = file.schema_arrow
         stamp = (schema.metadata or {}).get(b"actvec.stamp")
         if stamp is None or not {"id", "vector"} <= set(schema.names):
@@ -81,7 +84,7 @@ def read_parquet(path: Path) -> Part:
             table = table.filter(table["error"].is_null()).drop_columns("error")
         facts = [name for name in table.column_names if name in _FACTS]
         return Part(
-            path,
+            [path],
             table.select(facts).to_pylist(),
             table.drop_columns(facts).to_pylist(),
             json.loads(stamp),
@@ -97,7 +100,7 @@ def read_single(paths: Sequence[Path]) -> list[Part]:
     """
     by_stamp: dict[str, list[tuple[Path, Record]]] = {}
     for path in paths:
-        with _damage(path):
+        with damage(path):
             metadata = json.loads(path.read_bytes())
             stamp = json.dumps(metadata["stamp"], sort_keys=True)
             by_stamp.setdefault(stamp, []).append((path, metadata))
@@ -105,12 +108,11 @@ def read_single(paths: Sequence[Path]) -> list[Part]:
 
 
 def _single(metadata: Sequence[tuple[Path, Record]]) -> Part:
-    first, of_first = metadata[0]
-    with _damage(first):
+    with damage(metadata[0][0]):
         ordered = sorted(metadata, key=lambda one: (one[1]["index"], one[0].name))
-        paths = [path.with_name(one["vector_file"]) for path, one in ordered]
-        told = _told([one for _, one in ordered])
-        return Part(first, *told, of_first["stamp"], partial(_read_files, paths))
+        paths, records = zip(*ordered, strict=True)
+        vectors = [path.with_name(one["vector_file"]) for path, one in ordered]
+        return Part(paths, *_told(records), records[0]["stamp"], partial(_read_files, vectors))
 
 
 def _told(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
@@ -128,17 +130,14 @@ def _map(path: Path) -> NDArray[Any]:
 
 
 def _read_rows(path: Path, rows: int) -> NDArray[Any]:
-    with _damage(path):
-        numbers = _map(path)
-        if len(numbers) < rows:
-            raise ValueError(f"its index has {rows} rows, and it {len(numbers)}")
+    with damage(path):
         # A kill can leave more of them than the index has.
-        return numbers[:rows]
+        return _map(path)[:rows]
 
 
 def _read_column(path: Path) -> NDArray[Any]:
     pq = import_extra("pyarrow.parquet", "data")
-    with _damage(path):
+    with damage(path):
         vectors = pq.read_table(path, columns=["vector"])["vector"].drop_null()
         numbers: NDArray[Any] = vectors.combine_chunks().flatten().to_numpy()
         return numbers.reshape(len(vectors), -1)
@@ -147,23 +146,32 @@ def _read_column(path: Path) -> NDArray[Any]:
 def _read_files(paths: Sequence[Path]) -> NDArray[Any]:
     rows = []
     for path in paths:
-        with _damage(path):
+        with damage(path):
             rows.append(_map(path))
     return np.stack(rows)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and where the numbers begin."""
+    """The header of a safetensors file with one tensor, `vec`, and where its numbers begin."""
+    there = path.stat().st_size
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
+        start = 8 + int.from_bytes(file.read(8), "little")
+        if start > there:
             raise ValueError("its header is not all there")
-        return json.loads(file.read(size)), 8 + size
+        header = json.loads(file.read(start - 8))
+    end = start + header["vec"]["data_offsets"][1]
+    if end != there:
+        raise ValueError(f"it has {there:,} bytes, not {end:,}")
+    return header, start
 
 
 @contextlib.contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Name the file in errors of what cannot be read."""
+def damage(path: Path) -> Iterator[None]:
+    """Name the file in errors of what cannot be read.
+
+    Raises:
+        DataLoss: what the body raises, unless it is an error of ours.
+    """
     try:
         yield
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.errors import InvalidArgument
+from actvec.client.extras import import_extra
 from actvec.client.records.display import Html, details, record
 from actvec.client.records.settings import canonical_pool
 from actvec.client.records.stamp import Stamp
@@ -201,7 +202,7 @@ class StoredVectors:
         or are integers beyond 64 bits, is strings.
 
         Raises:
-            InvalidArgument: a column of the corpus is named `vector`.
+            InvalidArgument: a column of the corpus is `vector`, or an `id` that differs from `ids`.
             MissingExtra: pyarrow is not installed.
         """
         table = frames.columns_table(self.ids, {**self.facts, **self.columns})
@@ -213,7 +214,8 @@ class StoredVectors:
         Raises:
             MissingExtra: datasets is not installed.
         """
-        return frames.to_dataset(self.to_arrow())
+        datasets = import_extra("datasets", "data")
+        return datasets.Dataset(datasets.table.InMemoryTable(self.to_arrow()))
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` with the columns of `to_arrow`; `vector` holds arrays.
@@ -221,7 +223,8 @@ class StoredVectors:
         Raises:
             MissingExtra: pandas or pyarrow is not installed.
         """
-        return frames.to_pandas(self.to_arrow())
+        import_extra("pandas", "frames")
+        return self.to_arrow().to_pandas()
 
     def to_polars(self) -> Any:
         """A `polars.DataFrame` with the columns of `to_arrow`; `vector` is a `polars.Array`.
@@ -229,7 +232,7 @@ class StoredVectors:
         Raises:
             MissingExtra: polars or pyarrow is not installed.
         """
-        return frames.to_polars(self.to_arrow())
+        return import_extra("polars", "frames").from_arrow(self.to_arrow())
 
     def to_torch(self) -> Any:
         """A `torch.Tensor` `[N, L, K, D]` of the dtype of the files, in memory of its own.
@@ -237,7 +240,7 @@ class StoredVectors:
         Raises:
             MissingExtra: torch is not installed.
         """
-        return frames.to_torch(self.array)
+        return import_extra("torch", "server").from_numpy(np.array(self.array))
 
 
 def _place(wanted: object, known: Sequence[object], kind: str) -> int:

@@ -5,7 +5,6 @@ another server. A vector depends only on its document and the stamp, so an equal
 """
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from actvec.client.records.model import Limits, ModelInfo
@@ -25,29 +24,6 @@ _BATCH_BYTES = 8 << 20
 _SERVER_DOCUMENTS = 512
 
 
-@dataclass(frozen=True)
-class StreamOptions:
-    """How a stream behaves, whatever it computes.
-
-    Attributes:
-        window: Documents in flight, of up to 16,384 characters and with a vector of up to 256 KiB
-            each: drawn, with their result not yet handed over. None to follow the server.
-        ordered: Whether results come in the order of the documents.
-        retry_for: Seconds without progress after which a broken stream fails.
-
-    Raises:
-        ValueError: `window` is less than 1.
-    """
-
-    window: int | None
-    ordered: bool
-    retry_for: float
-
-    def __post_init__(self) -> None:
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"window is at least 1 document, not {self.window}")
-
-
 def window_for(limits: Limits) -> int:
     """Return how many documents in flight keep a server busy.
 
@@ -59,12 +35,28 @@ def window_for(limits: Limits) -> int:
 
 
 class VectorStream:
-    """Documents in, results out, each document answered exactly once."""
+    """Documents in, results out, each document answered exactly once.
 
-    def __init__(self, settings: VectorSettings, options: StreamOptions) -> None:
+    Args:
+        settings: How documents become vectors.
+        window: Documents in flight, of up to 16,384 characters and with a vector of up to 256 KiB
+            each: drawn, with their result not yet handed over. None to follow the server.
+        ordered: Whether results come in the order of the documents.
+        retry_for: Seconds without progress after which a broken stream fails.
+
+    Raises:
+        ValueError: `window` is less than 1.
+    """
+
+    def __init__(
+        self, settings: VectorSettings, window: int | None, *, ordered: bool, retry_for: float
+    ) -> None:
+        if window is not None and window < 1:
+            raise ValueError(f"window is at least 1 document, not {window}")
         self._settings = settings
-        self._options = options
-        self._outbox = Outbox(ordered=options.ordered)
+        self._window = window
+        self._retry_for = retry_for
+        self._outbox = Outbox(ordered=ordered)
         self._work: InFlight | None = None
 
     async def run(
@@ -82,7 +74,7 @@ class VectorStream:
         try:
             info = await ask_info()
             connections = await connect()
-            window = self._options.window or len(connections) * window_for(info.limits)
+            window = self._window or len(connections) * window_for(info.limits)
             room = max(1, window // len(connections))
             cost = costs_of(self._settings, info)
             feed = open_feed(documents, window, cost)
@@ -91,7 +83,7 @@ class VectorStream:
             )
             try:
                 await run_lanes(
-                    [VectorCall(one, work, room, self._options.retry_for) for one in connections]
+                    [VectorCall(one, work, room, self._retry_for) for one in connections]
                 )
             finally:
                 feed.close()

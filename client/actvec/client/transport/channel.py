@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from actvec.client.errors import InsecureToken, InvalidArgument
+from actvec.client.files import given_path
 from actvec.client.transport.address import Address
 
 _HEADER = re.compile(r"[a-z0-9._-]+")
@@ -53,15 +54,18 @@ class TlsFiles:
             InvalidArgument: a file cannot be read or is not PEM, or the key is not that of the
                 certificate.
         """
-        files = (self.ca, self.key, self.cert)
+        files = [
+            None if file is None else given_path(file) for file in (self.ca, self.key, self.cert)
+        ]
+        ca_file, key_file, cert_file = files
         try:
-            ca, key, cert = (None if file is None else Path(file).read_bytes() for file in files)
+            ca, key, cert = (None if file is None else file.read_bytes() for file in files)
             # gRPC accepts anything and then fails to connect; OpenSSL names the fault.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            if self.ca is not None:
-                context.load_verify_locations(self.ca)
-            if self.cert is not None:
-                context.load_cert_chain(self.cert, self.key, password="")
+            if ca_file is not None:
+                context.load_verify_locations(ca_file)
+            if cert_file is not None:
+                context.load_cert_chain(cert_file, key_file, password="")
         except ssl.SSLError as error:
             raise InvalidArgument(
                 f"cannot use {', '.join(str(file) for file in files if file)} for TLS: "

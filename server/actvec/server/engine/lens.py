@@ -1,5 +1,6 @@
 """The reference: TransformerLens' default bridge, one document at a time, any hook point."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -47,10 +48,11 @@ class LensEngine(Engine):
         """Run one document.
 
         Raises:
-            StartupError: a hook does not give D numbers per token.
+            StartupError: a hook does not run once, or does not give D numbers per token.
         """
         (ids,) = documents
         shape = (len(ids), self.card.d_model)
+        seen: Counter[Point] = Counter()
 
         def taker(point: Point) -> Callable[..., None]:
             def taken(state: torch.Tensor, hook: Any) -> None:  # noqa: ARG001 - hooks' signature
@@ -61,6 +63,7 @@ class LensEngine(Engine):
                         f"{len(ids)} tokens, where a vector needs one of {self.card.d_model} "
                         "numbers per token"
                     )
+                seen[point] += 1
                 take(point, states)
 
             return taken
@@ -72,6 +75,10 @@ class LensEngine(Engine):
             return_type=None,
             use_cache=False,
         )
+        if odd := [point for point in points if seen[point] != 1]:
+            raise StartupError(
+                f"TransformerLens runs {_name(odd[0])!r} {seen[odd[0]]} times for a document"
+            )
 
 
 def _name(point: Point) -> str:

@@ -44,15 +44,11 @@ def load_engine(
 
 def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine, LoadedModel]:
     loaded = load_model(options)
-    if options.engine == "lens":
-        from actvec.server.engine.lens import LensEngine  # noqa: PLC0415 - only on request
-
-        lens = LensEngine(loaded)
-        lens.layer_states([np.zeros(1, dtype=np.int64)])
-        return lens, replace(loaded, card=lens.card)
     longest = min(loaded.card.context, document_tokens or loaded.card.context)
-    loaded = with_parts(trusted(loaded))
-    if options.hook not in loaded.card.hooks:
+    lens = options.engine == "lens"
+    if not lens:
+        loaded = with_parts(trusted(loaded))
+    if not lens and options.hook not in loaded.card.hooks:
         raise StartupError(
             f"{options.model!r} has no hook {options.hook!r} to take states from; it has "
             f"{', '.join(loaded.card.hooks)}, and any of TransformerLens' with the engine lens",
@@ -61,6 +57,8 @@ def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine,
     check = SelfCheck.of(loaded, longest, options.check_seconds)
     if check.longest < longest:
         loaded = replace(loaded, card=replace(loaded.card, context=check.longest))
+    if lens:
+        return _lens(options, loaded, check)
     reason = None
     if options.engine != "plain":
         reason = check(PackedEngine(loaded, arranged=False)).reason
@@ -71,6 +69,21 @@ def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine,
         log.warning("%s runs one document at a time, which is slower: %s", options.model, reason)
     loaded = _noted(loaded, batch_invariant=True, engine_note=reason or "")
     return PlainEngine(loaded), loaded
+
+
+def _lens(
+    options: ModelOptions, loaded: LoadedModel, check: SelfCheck
+) -> tuple[Engine, LoadedModel]:
+    """TransformerLens' engine, which wraps the model's own modules: nothing else can run them."""
+    from actvec.server.engine.lens import LensEngine  # noqa: PLC0415 - only on request
+
+    # The check may have run others.
+    loaded.module.set_attn_implementation(loaded.attention)
+    engine = LensEngine(loaded)
+    engine.layer_states([np.zeros(1, dtype=np.int64)])
+    if reason := check(engine).reason:
+        raise StartupError(f"TransformerLens cannot run {options.model!r}: {reason}")
+    return engine, replace(loaded, card=engine.card)
 
 
 def _arranged(

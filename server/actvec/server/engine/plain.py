@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from actvec.server.engine.packed import Engine, Ids
+from actvec.server.errors import StartupError
 from actvec.server.model.decoder import Decoder, Hook
 from actvec.server.model.loading import LoadedModel
 from actvec.server.model.target import Point, Take
@@ -30,17 +31,17 @@ class PlainEngine(Engine):
         """Run one document.
 
         Raises:
-            RuntimeError: the blocks do not return a residual stream.
+            StartupError: the blocks do not return a residual stream.
         """
         (ids,) = documents
         shape = (len(ids), self.card.d_model)
 
         def checked(point: Point, states: torch.Tensor) -> None:
             if states.shape != shape:
-                raise RuntimeError(
-                    f"its block {point.layer} gives states of shape {tuple(states.shape)} for "
-                    f"{len(ids)} tokens, where a residual stream has {self.card.d_model} numbers "
-                    "per token"
+                raise StartupError(
+                    f"the model's block {point.layer} gives states of shape {tuple(states.shape)} "
+                    f"for {len(ids)} tokens, where a residual stream has {self.card.d_model} "
+                    "numbers per token"
                 )
             take(point, states)
 

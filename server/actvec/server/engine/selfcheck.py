@@ -11,10 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from traceback import walk_tb
 from typing import Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from actvec.server.engine.packed import Engine, Ids
 from actvec.server.engine.parts import find_parts
@@ -67,12 +69,14 @@ class SelfCheck:
     Attributes:
         documents: int64 ids `[T]`: the short one, the long one, one for each way in which
             blocked attention handles a length here, and the short one again.
+        points: Where their states are compared.
         expected: Their states from transformers, one document at a time.
         longest: Tokens of the longest document that the check covers.
         tolerance: Relative L2 error allowed in a document's states.
     """
 
     documents: list[Ids]
+    points: list[Point]
     expected: list[States]
     longest: int
     tolerance: float
@@ -117,16 +121,16 @@ class SelfCheck:
         tolerance = _DOCUMENT
         if model.card.dtype != "float32":
             tolerance = max(_SIXTEEN_BIT, _TIMES_NOISE * _noise(model, short))
-        return cls(documents, states, longest, tolerance)
+        return cls(documents, points, states, longest, tolerance)
 
     def __call__(self, engine: Engine) -> Finding:
         """Compare an engine's states of the documents, in one step, with the model's own."""
         try:
-            found = run_grouped(engine, self.documents)
-            alone = [run_grouped(engine, [document])[0] for document in self.documents[:-1]]
+            found = self._states(engine, self.documents)
+            alone = [self._states(engine, [document])[0] for document in self.documents[:-1]]
         except Exception as error:
             log.debug("the self-check failed", exc_info=True)
-            return Finding(float("inf"), first_line(error), batch_invariant=False)
+            return Finding(float("inf"), _why(error), batch_invariant=False)
         errors = [_distance(*pair) for pair in zip(found, self.expected, strict=True)]
         document, token = (max(column) for column in zip(*errors, strict=True))
         reason = None
@@ -142,6 +146,17 @@ class SelfCheck:
             for ours, theirs in zip(one, other, strict=True)
         )
         return Finding(document, reason, batch_invariant=same)
+
+    def _states(self, engine: Engine, documents: Sequence[Ids]) -> list[States]:
+        """The states of documents, in as few forward passes as the engine allows."""
+        states: dict[int, States] = {}
+        for group in engine.groups([len(ids) for ids in documents]):
+            asked = [documents[index] for index in group]
+            layers = engine.layer_states(asked, self.points)
+            bounds = np.cumsum([0, *map(len, asked)]).tolist()
+            for index, (start, end) in zip(group, pairwise(bounds), strict=True):
+                states[index] = [layer[start:end].clone() for layer in layers]
+        return [states[index] for index in range(len(documents))]
 
 
 def with_parts(model: LoadedModel) -> LoadedModel:
@@ -187,6 +202,23 @@ def trusted(model: LoadedModel) -> LoadedModel:
     return eager if apart > allowed else model
 
 
+def _why(error: Exception) -> str:
+    """Why an engine failed: in its own words, or naming the part of transformers that broke.
+
+    An error in transformers' code is about its internals: it tells an operator nothing.
+    """
+    broken = None
+    for frame, _ in walk_tb(error.__traceback__):
+        place, owner = frame.f_globals["__name__"], frame.f_locals.get("self")
+        if place.startswith("actvec."):
+            broken = None
+        elif place.startswith("transformers.") and isinstance(owner, nn.Module):
+            broken = type(owner).__name__
+    if broken is None or isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return first_line(error)
+    return f"transformers' {broken} cannot compute several documents in one row"
+
+
 def _short_document(model: LoadedModel) -> Ids:
     random = np.random.default_rng(0)
     return random.integers(0, model.vocabulary, min(_SHORT, model.card.context))
@@ -195,18 +227,6 @@ def _short_document(model: LoadedModel) -> Ids:
 def _after_blocks(model: LoadedModel) -> list[Point]:
     """The residual stream after every block."""
     return [Point(layer, RESID_POST) for layer in model.card.layers_on_offer]
-
-
-def run_grouped(engine: Engine, documents: Sequence[Ids]) -> list[States]:
-    """Compute the states of each document, in as few forward passes as the engine allows."""
-    states: dict[int, States] = {}
-    for group in engine.groups([len(ids) for ids in documents]):
-        asked = [documents[index] for index in group]
-        layers = engine.layer_states(asked, engine.card.points)
-        bounds = np.cumsum([0, *(len(documents[index]) for index in group)]).tolist()
-        for index, (start, end) in zip(group, pairwise(bounds), strict=True):
-            states[index] = [layer[start:end].clone() for layer in layers]
-    return [states[index] for index in range(len(documents))]
 
 
 def _lengths(thresholds: list[int], longest: int, pace: float, seconds: float) -> tuple[int, int]:

@@ -4,12 +4,14 @@ It rebuilds attention and MLP from TransformerLens' own components, one document
 reference.
 """
 
+from copy import deepcopy
 from typing import Any
 
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import PreTrainedModel
 
 from actvec.server.errors import StartupError, first_line
+from actvec.server.model.decoder import Decoder
 
 
 def default_bridge(module: PreTrainedModel) -> Any:
@@ -18,9 +20,13 @@ def default_bridge(module: PreTrainedModel) -> Any:
     Raises:
         StartupError: TransformerLens does not know the architecture.
     """
+    # The bridge wraps as many blocks as the config names; the model keeps its own, which may depend
+    # on the number of all.
+    config = deepcopy(module.config)
+    config.get_text_config().num_hidden_layers = len(Decoder.of(module).blocks)
     try:
         return build_bridge_from_module(
-            module, type(module).__name__, hf_config=module.config, tokenizer=None
+            module, type(module).__name__, hf_config=config, tokenizer=None
         )
     except ValueError as error:
         raise StartupError(

@@ -58,7 +58,7 @@ class Decoder:
 
     @classmethod
     def of(cls, module: PreTrainedModel, parts: Mapping[str, str] = MappingProxyType({})) -> Self:
-        """Return the decoder of a model whose class `decoder_only` made."""
+        """Return the decoder of a model whose class `pruned` made."""
         text = text_decoder(module)
         return cls(text, text.get_submodule(module.block_list), parts)
 
@@ -87,7 +87,7 @@ class Decoder:
             The number of blocks whose attention ran.
 
         Raises:
-            RuntimeError: a block ran more than once, or not at all.
+            StartupError: a block ran more than once, or not at all.
         """
         end = max(point.place for point in points)
         last = sum(point.place == end for point in points)
@@ -110,7 +110,10 @@ class Decoder:
             with suppress(_Taken):
                 self.text(input_ids=ids, **self.without_cache(), **arguments)
         if odd := [point for point in points if seen[point] != 1]:
-            raise RuntimeError(f"block {odd[0].layer} ran {seen[odd[0]]} times in one forward pass")
+            raise StartupError(
+                f"the model runs its block {odd[0].layer} {seen[odd[0]]} times for a document, "
+                "where a residual stream passes each block once"
+            )
         return len(self.blocks) if whole else end[0] + (end[1] > 0)
 
     def without_cache(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from actvec.server.model.positions import (
 from actvec.server.model.source import located
 from actvec.server.model.text.chat import ChatTemplate
 from actvec.server.model.text.tokenizer_loading import find_bos, load_tokenizer
-from actvec.server.model.weights import causal_lm, load_decoder, load_whole
+from actvec.server.model.weights import causal_lm, load_blocks
 
 log = logging.getLogger(__name__)
 
@@ -116,13 +116,14 @@ def load_model(options: ModelOptions) -> LoadedModel:
         highest = _checked_highest(options.max_layer, layers, n_layers)
         context = _served(options.context or _context(text), text)
         whole = options.engine == "lens"
-        load = load_whole if whole else load_decoder
         blocks = min(highest + 2, n_layers) if whole else highest + 1
         added = find_adapter(options.adapter, options.adapter_revision) if options.adapter else None
         # For a large model the hash takes as long as the loading; neither holds Python's lock.
         with ThreadPoolExecutor(1) as beside:
             found = beside.submit(source.revision)
-            module = load(source.directory, config, blocks=blocks, dtype=dtype, device=device)
+            module = load_blocks(
+                source.directory, config, blocks=blocks, whole=whole, dtype=dtype, device=device
+            )
             if added:
                 merge_adapter(module, added, module.removed)
         template = ChatTemplate.of(tokenizer)

@@ -1,6 +1,5 @@
 """Prunes a model before its weights are read, to the first blocks of its text decoder."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -29,7 +28,9 @@ class Removed(nn.Module):
         raise RuntimeError(f"the model calls {self._path}, which is not loaded")
 
 
-def decoder_only(causal_lm: type[PreTrainedModel], blocks: int) -> type[PreTrainedModel]:
+def pruned(
+    causal_lm: type[PreTrainedModel], blocks: int, *, whole: bool = False
+) -> type[PreTrainedModel]:
     """Derive a class with only the first `blocks` blocks of its text decoder.
 
     It removes the unembedding, later blocks, and the parts of a model of text and images that are
@@ -39,11 +40,16 @@ def decoder_only(causal_lm: type[PreTrainedModel], blocks: int) -> type[PreTrain
     The model knows the path of its decoder (`decoder_path`), of the blocks within that
     (`block_list`), and of the removed modules (`removed`).
 
+    Args:
+        causal_lm: transformers' class.
+        blocks: How many blocks to keep.
+        whole: Whether to remove nothing but later blocks.
+
     Raises:
         StartupError: on construction, if the model does not keep its blocks in one list.
     """
 
-    class DecoderOnly(causal_lm):  # type: ignore[misc]
+    class Pruned(causal_lm):  # type: ignore[misc]
         @classmethod
         def is_custom_code(cls) -> bool:
             """Whether transformers skips renaming tensors and computing buffers that no file has.
@@ -57,9 +63,10 @@ def decoder_only(causal_lm: type[PreTrainedModel], blocks: int) -> type[PreTrain
             text = text_decoder(self)
             self.block_list = _block_list(text)
             self.decoder_path = path = _path_of(self, text)
-            self.removed = _remove_around(self, path)
+            self.removed = [] if whole else _remove_around(self, path)
             every = text.get_submodule(self.block_list)
-            self.removed += block_paths(self, range(blocks, len(every)))
+            above = ".".join(filter(None, (path, self.block_list)))
+            self.removed += [f"{above}.{number}" for number in range(blocks, len(every))]
             text.set_submodule(self.block_list, nn.ModuleList(list(every)[:blocks]))
             gone = tuple(f"{removed}." for removed in self.removed)
             tied: dict[str, str] = vars(self)["all_tied_weights_keys"]
@@ -75,19 +82,8 @@ def decoder_only(causal_lm: type[PreTrainedModel], blocks: int) -> type[PreTrain
                 super()._init_weights(module)
 
     # transformers looks up how to rename a checkpoint's tensors by this name.
-    DecoderOnly.__name__ = causal_lm.__name__
-    return DecoderOnly
-
-
-def block_paths(module: PreTrainedModel, numbers: Iterable[int]) -> list[str]:
-    """The paths of blocks in a model's text decoder, loaded or not.
-
-    Raises:
-        StartupError: the model does not keep its blocks in one list.
-    """
-    text = text_decoder(module)
-    path = ".".join(filter(None, (_path_of(module, text), _block_list(text))))
-    return [f"{path}.{number}" for number in numbers]
+    Pruned.__name__ = causal_lm.__name__
+    return Pruned
 
 
 def text_decoder(module: PreTrainedModel) -> PreTrainedModel:

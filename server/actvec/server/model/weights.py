@@ -17,7 +17,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from actvec.server.errors import StartupError, first_line
-from actvec.server.model.pruning import block_paths, decoder_only
+from actvec.server.model.pruning import pruned
 
 log = logging.getLogger(__name__)
 
@@ -39,65 +39,34 @@ def causal_lm(config: Any) -> type[PreTrainedModel]:
     raise StartupError(f"{config.model_type!r} is not a causal language model")
 
 
-def load_decoder(
-    source: str, config: Any, *, blocks: int, dtype: str, device: str
+def load_blocks(
+    source: str, config: Any, *, blocks: int, whole: bool, dtype: str, device: str
 ) -> PreTrainedModel:
     """Load the text decoder's first `blocks` blocks, in evaluation mode on its device.
+
+    Args:
+        source: The model's directory.
+        config: Its config.
+        blocks: How many blocks.
+        whole: Whether to load all around the blocks too, with transformers' eager attention:
+            TransformerLens' default bridge needs the model in this form.
+        dtype: A key of `DTYPES`.
+        device: For example `cpu` or `cuda:0`.
 
     Raises:
         StartupError: the weights are damaged, incomplete, or have other shapes than the config, or
             transformers does not know their quantization.
     """
     _check_quantization(config)
-    module, report = _from_pretrained(
-        decoder_only(causal_lm(config), blocks), source, config, dtype=dtype, device=device
-    )
-    _check_complete(source, report)
-    _report_unused(report, module)
-    return module
-
-
-def load_whole(
-    source: str, config: Any, *, blocks: int, dtype: str, device: str
-) -> PreTrainedModel:
-    """Load the whole model with its first `blocks` blocks, with transformers' eager attention.
-
-    TransformerLens' default bridge needs it in this form.
-
-    Raises:
-        StartupError: as for `load_decoder`.
-    """
-    _check_quantization(config)
-    every = config.num_hidden_layers
-    config.num_hidden_layers = blocks
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:blocks]
-    module, report = _from_pretrained(
-        causal_lm(config), source, config, dtype=dtype, device=device, attention="eager"
-    )
-    _check_complete(source, report)
-    module.removed = block_paths(module, range(blocks, every))
-    return module
-
-
-def _from_pretrained(
-    kind: type[PreTrainedModel],
-    source: str,
-    config: Any,
-    *,
-    dtype: str,
-    device: str,
-    attention: str | None = None,
-) -> tuple[PreTrainedModel, dict[str, Any]]:
     try:
         # It would list every unread tensor, in colors.
         with _quiet_transformers():
-            module, report = kind.from_pretrained(
+            module, report = pruned(causal_lm(config), blocks, whole=whole).from_pretrained(
                 source,
                 config=config,
                 dtype=DTYPES[dtype],
                 device_map=None if device == "cpu" else {"": device},
-                attn_implementation=attention,
+                attn_implementation="eager" if whole else None,
                 # Mismatched shapes come back in the report, by name.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
@@ -107,7 +76,9 @@ def _from_pretrained(
             f"cannot load model {source!r}: its weights are damaged ({first_line(error)}), by a "
             "download that was cut or without git-lfs; download it again"
         ) from error
-    return module.eval().requires_grad_(False), report
+    _check_complete(source, report)
+    _report_unused(report, module)
+    return module.eval().requires_grad_(False)
 
 
 @contextmanager

@@ -5,7 +5,8 @@
 
     with Client("127.0.0.1:50051") as client:
         pairs = paired_vectors(client, documents, mode="long", center="my-corpus")
-        write_report("report.html", gather(pairs, documents, client.download_mean("my-corpus")))
+        mean = client.download_mean("my-corpus")
+        write_report("report.html", gather(pairs, documents, mean))
 
 `pip install 'actvec[report]'` installs what `write_pictures` needs beside a Chromium.
 """

@@ -9,7 +9,7 @@ from string import Template
 
 from actvec.client.analysis.report.content import page_content
 from actvec.client.analysis.report.material import Material
-from actvec.client.files import write_atomic
+from actvec.client.files import given_path, write_atomic
 
 
 def write_report(path: str | Path, material: Material, *, umap: bool = False) -> None:
@@ -36,7 +36,7 @@ def write_report(path: str | Path, material: Material, *, umap: bool = False) ->
         script=script,
         hashes=" ".join(map(_hash, (plotly, script))),
     )
-    path = Path(path)
+    path = given_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page.encode())
 

@@ -12,7 +12,7 @@ from actvec.client.analysis.report.material import Material
 from actvec.client.analysis.report.page import write_report
 from actvec.client.errors import MissingExtra
 from actvec.client.extras import import_extra
-from actvec.client.files import write_atomic
+from actvec.client.files import given_path, write_atomic
 
 _SIZE = 1000, 600
 
@@ -25,7 +25,7 @@ def write_pictures(folder: str | Path, material: Material) -> list[Path]:
         OSError: they cannot be written.
     """
     import_extra("choreographer", "report")
-    folder = Path(folder)
+    folder = given_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as thread:
         page = Path(scratch, "report.html").resolve()

@@ -66,8 +66,9 @@ class RemoteFolder:
             Aborted: another process owns the folder.
             OSError: the store cannot be read or written to.
         """
-        if self.copy.stat().st_uid != os.getuid():
-            raise PermissionError(f"{self.copy} belongs to another user")
+        # Others write to the folder of temporary files too, and the copy is emptied.
+        if self.copy.is_symlink() or self.copy.stat().st_uid != os.getuid():
+            raise PermissionError(f"{self.copy} is a link, or belongs to another user; remove it")
         self.copy.chmod(0o700)
         self._clear()
         self._uploaded, self._broken = {}, ""

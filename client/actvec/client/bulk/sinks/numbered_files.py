@@ -2,24 +2,23 @@
 
 import abc
 import contextlib
-import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from actvec.client.bulk.checksums import Checksums, damaged
+from actvec.client.bulk.checksums import Checksums, altered_files, damaged
 from actvec.client.bulk.sinks.sink import Row, Sink
 from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype, to_dtype
 from actvec.client.errors import DataLoss, FailedPrecondition, ResourceExhausted
-from actvec.client.files import atomic_file, check_writable, sync_folder
+from actvec.client.files import atomic_file, check_writable, given_path, sync_folder
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
 from actvec.client.records.vectors import Vector
+from actvec.client.stored.parts import Part, damage
 
 ROWS_PER_FILE = 4096
 
@@ -29,21 +28,6 @@ _FILE_BYTES = 1 << 30
 
 # Memory holds one file, with room for all its rows: 43 GB for the longest vectors of Pythia-12B.
 MAX_ROWS_PER_FILE = 1 << 20
-
-
-@dataclass(frozen=True)
-class FileRows:
-    """The rows of a file.
-
-    Attributes:
-        rows: The entries beside the vectors.
-        stamp: The stamp of all vectors, as JSON values.
-        shape: L, K and D of each.
-    """
-
-    rows: list[Row]
-    stamp: dict[str, Any]
-    shape: tuple[int, ...]
 
 
 class NumberedSink(Sink, abc.ABC):
@@ -93,7 +77,8 @@ class NumberedSink(Sink, abc.ABC):
         """
         if rows_per_file is not None:
             check_rows_per_file(rows_per_file)
-        self.folder = Path(folder)
+        self._prepare()
+        self.folder = given_path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         check_writable(self.folder)
         self._rows_per_file = rows_per_file
@@ -102,7 +87,7 @@ class NumberedSink(Sink, abc.ABC):
         self._rows: list[Row] = []
         self._values: NDArray[Any] | None = None
         self._stamp: dict[str, Any] | None = None
-        self._shape: tuple[int, ...] = ()
+        self._width = 0
         self._checked: Stamp | None = None
         self._saved = 0
         self._checksums = checksums
@@ -119,35 +104,33 @@ class NumberedSink(Sink, abc.ABC):
         """See `Sink.rows`; in the order of their writes."""
         last = self._count_files() - 1
         for number in range(last + 1):
-            content = self._read(number)
-            count, full = len(content.rows), self._rows_of_file(math.prod(content.shape))
+            rows = rows_of(self._part(number))
+            count, full = len(rows), self._full
             if count > full or (number < last and count < full):
                 raise DataLoss(
                     f"file {number} in {self.folder} has {count} rows, not {full}: it was altered,"
                     " or written with another rows_per_file"
                 )
-            yield from content.rows
+            yield from rows
 
     def write(self, vector: Vector) -> None:
         """See `Sink.write`; a full file is written at once."""
         if vector.stamp != self._checked:
             self._check_stamp(vector)
         numbers = to_dtype(vector.values, self._dtype)
-        full = self._rows_of_file(len(numbers))
-        if len(self._rows) == full:  # its commit failed
+        self._width = len(numbers)
+        if len(self._rows) == self._full:  # its commit failed
             self._end_file()
-        self._allocate(len(numbers))[len(self._rows)] = numbers
-        self._shape = vector.array.shape
+        self._allocate()[len(self._rows)] = numbers
         self._rows.append(Row.of(vector))
-        if len(self._rows) == full:
+        if len(self._rows) == self._full:
             self._end_file()
 
     def commit(self) -> None:
         """See `Sink.commit`."""
-        if len(self._rows) <= self._saved or self._values is None or self._stamp is None:
+        if len(self._rows) <= self._saved or self._values is None:
             return
-        content = FileRows(self._rows, self._stamp, self._shape)
-        self._write(self._number, content, self._values[: len(self._rows)])
+        self._write(self._number, self._rows, self._values[: len(self._rows)])
         sync_folder(self.folder)
         self.committed += len(self._rows) - self._saved
         self._saved = len(self._rows)
@@ -172,30 +155,32 @@ class NumberedSink(Sink, abc.ABC):
         """The files with a number."""
 
     @abc.abstractmethod
-    def _write(self, number: int, content: FileRows, values: NDArray[Any]) -> None:
+    def _write(self, number: int, rows: list[Row], values: NDArray[Any]) -> None:
         """Write a file atomically, in place of the one with its number.
 
         Args:
             number: The file's number.
-            content: The rows.
+            rows: The entries beside the vectors.
             values: The vectors, `[rows, L * K * D]`.
         """
 
     @abc.abstractmethod
-    def _read(self, number: int) -> FileRows:
-        """Read the rows of a file.
+    def _part(self, number: int) -> Part:
+        """Read a file, whose vectors are read on request.
 
         Raises:
             DataLoss: it is damaged.
         """
 
-    @abc.abstractmethod
-    def _read_values(self, number: int) -> NDArray[Any]:
-        """Read the vectors of a file, `[rows, L * K * D]`.
+    def _prepare(self) -> None:
+        """Get ready, before anything is read or written."""
 
-        Raises:
-            DataLoss: it is damaged.
-        """
+    @property
+    def _stamp_and_shape(self) -> tuple[dict[str, Any], list[int]]:
+        """The stamp of all vectors as JSON values, and L, K and D of each."""
+        stamp = self._stamp or {}
+        layers, pools = Stamp.parse(stamp).shape
+        return stamp, [layers, pools, self._width // (layers * pools)]
 
     def _count_files(self) -> int:
         """Count the complete files.
@@ -219,8 +204,8 @@ class NumberedSink(Sink, abc.ABC):
         if self._checksums is None:
             return
         numbers = {path: number for number in range(files) for path in self._paths(number)}
-        if damage := self._checksums.damage(numbers):
-            raise damaged(damage, self._advice(min(numbers[path] for path in damage)))
+        if altered := altered_files(self._checksums.path, numbers):
+            raise damaged(altered, self._advice(min(numbers[path] for path in altered)))
 
     def _advice(self, number: int) -> str:
         """Advise on a damaged or missing file."""
@@ -230,26 +215,28 @@ class NumberedSink(Sink, abc.ABC):
         )
 
     def _go_on_after(self, last: int) -> None:
-        content, values = self._read(last), self._read_values(last)
-        self._stamp, self._shape = content.stamp, content.shape
+        part = self._part(last)
+        values = part.read()
+        self._stamp, self._width = dict(part.stamp), values.shape[1]
         if values.dtype != self._dtype:
             raise FailedPrecondition(
                 f"the vectors of {self.folder} are {values.dtype}, not {self._dtype}"
             )
-        count = len(content.rows)
-        if count >= self._rows_of_file(values.shape[1]):
+        count = len(part.facts)
+        if count >= self._full:
             self._number = last + 1
             return
         self._number = last
-        self._rows = content.rows
+        self._rows = rows_of(part)
         self._saved = count
-        self._allocate(values.shape[1])[:count] = values[:count]
+        self._allocate()[:count] = values
 
-    def _rows_of_file(self, width: int) -> int:
-        """Number of rows per file, for vectors `[width]`."""
+    @property
+    def _full(self) -> int:
+        """Number of rows per file, once the width of the vectors is known."""
         if self._rows_per_file is not None:
             return self._rows_per_file
-        size = width * np.dtype(self._dtype).itemsize
+        size = self._width * np.dtype(self._dtype).itemsize
         return min(ROWS_PER_FILE, max(1, _FILE_BYTES // size))
 
     def _check_stamp(self, vector: Vector) -> None:
@@ -262,14 +249,14 @@ class NumberedSink(Sink, abc.ABC):
             )
         self._checked = vector.stamp
 
-    def _allocate(self, width: int) -> NDArray[Any]:
+    def _allocate(self) -> NDArray[Any]:
         """Return the buffer of the file being filled, `[rows, L * K * D]`.
 
         Raises:
             ResourceExhausted: there is not enough memory.
         """
         if self._values is None:
-            rows = self._rows_of_file(width)
+            rows, width = self._full, self._width
             try:
                 self._values = np.empty((rows, width), self._dtype)
             except MemoryError as error:
@@ -280,6 +267,19 @@ class NumberedSink(Sink, abc.ABC):
                     "rows_per_file"
                 ) from error
         return self._values
+
+
+def rows_of(part: Part) -> list[Row]:
+    """The entries beside the vectors of a file.
+
+    Raises:
+        DataLoss: one is damaged.
+    """
+    with damage(part.paths[0]):
+        return [
+            Row.parse({**facts, "columns": columns})
+            for facts, columns in zip(part.facts, part.columns, strict=True)
+        ]
 
 
 def check_rows_per_file(rows: int) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from actvec.client.errors import FailedPrecondition, OutOfRange
-from actvec.client.files import check_writable, write_atomic, write_json
+from actvec.client.files import check_writable, given_path, write_atomic, write_json
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
 from actvec.client.records.vectors import Vector
@@ -90,7 +90,7 @@ class VectorFolder:
         Raises:
             OSError: it cannot be created or written to.
         """
-        self.path = Path(path)
+        self.path = given_path(path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._dtype: Dtype = dtype
         self._run = run or secrets.token_hex(16)

@@ -1,7 +1,7 @@
 """`actvec check`: is a folder of vectors what it says?"""
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -9,11 +9,9 @@ import click
 from actvec.client.bulk.manifest import Manifest
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import reads_vectors
-from actvec.client.cli.foreign import say
-from actvec.client.cli.options import column_options, json_option
+from actvec.client.cli.options import Input, json_option, reads_input
+from actvec.client.cli.printing import print_json, print_rows, say
 from actvec.client.cli.server import Connect, talks_to_server
-from actvec.client.cli.tables import print_json, print_rows
-from actvec.client.documents import Columns, open_documents
 from actvec.client.findings import FolderCheck
 from actvec.client.findings import check as check_folder
 from actvec.client.records.stamp import Stamp
@@ -24,35 +22,30 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @click.command(cls=Verb)
 @reads_vectors(several=False)
-@click.argument("source", metavar="[INPUT]", type=click.Path(path_type=Path), required=False)
+@reads_input(required=False)
 @click.option(
     "--rows",
     type=click.IntRange(min=1),
     default=8,
-    show_default=True,
     help="Compute the vectors of this many documents again.",
 )
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="The seed that selects these documents."
-)
+@click.option("--seed", type=int, default=0, help="The seed that selects these documents.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
     help="The largest accepted error, as a fraction of the norm.  [default: 1e-4 for a model in"
     " float32, 0.02 for one in 16 bits, and 0.001 more for files in float16]",
 )
-@column_options
 @json_option
 @talks_to_server
 def check(
     server: Connect,
     *,
     vectors: StoredVectors,
-    source: Path | None,
+    source: Input,
     rows: int,
     seed: int,
     tolerance: float | None,
-    columns: Columns,
     as_json: bool,
 ) -> None:
     """Check a folder of vectors: compute some of them again, on any server.
@@ -63,7 +56,7 @@ def check(
     stamp of FOLDER, `check` prints the field that differs, and the command that starts the right
     server. The exit code is 1 if anything does not agree.
     """
-    documents = open_documents(source or _source(vectors), columns=columns)
+    documents = replace(source, path=source.path or _source(vectors)).open()
     with server.connect() as client:
         found = check_folder(vectors, documents, client, count=rows, seed=seed, tolerance=tolerance)
     if as_json:

@@ -9,10 +9,9 @@ import numpy as np
 from actvec.client.analysis.csv_cells import csv_header
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import by_option, reads_vectors
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import json_option
-from actvec.client.cli.paths import OutPath, safetensors_option
-from actvec.client.cli.tables import print_by_layer, print_json
+from actvec.client.cli.paths import AnyPath, safetensors_option
+from actvec.client.cli.printing import note, print_by_layer, print_json, say
 from actvec.client.files import write_atomic
 from actvec.client.findings import Direction, project, write_direction, write_gguf
 from actvec.client.findings import direction as make_direction
@@ -36,13 +35,13 @@ from actvec.client.stored.vectors import StoredVectors
 @safetensors_option
 @click.option(
     "--gguf",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Also write a control vector for repeng and llama.cpp; needs one pool.",
 )
 @click.option(
     "--project",
     "scores",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Also write the score of each document to this CSV file.",
 )
 @json_option
@@ -108,7 +107,7 @@ def _print(vectors: StoredVectors, found: Direction) -> None:
     if found.separation.folds:
         say(f"d' and AUC: {found.separation.folds} folds, each held out once")
     else:
-        say("No d' and no AUC: to hold documents out takes at least 4 of each label.", err=True)
+        note("No d' and no AUC: to hold documents out takes at least 4 of each label.")
 
 
 def _number(value: float) -> str:

@@ -6,28 +6,14 @@ from typing import Any, TypeVar
 
 import click
 
-from actvec.client.cli.commands import wrap
+from actvec.client.cli.commands import takes
+from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.settings import Layers, split_pools
 from actvec.client.findings import read_whitening
 from actvec.client.stored.loading import load
+from actvec.client.stored.vectors import StoredVectors
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_OPTIONS = (
-    click.option(
-        "--layers",
-        metavar="8,12|0-23|all",
-        type=Layers(),
-        default="all",
-        help="Use these layers of the vectors.  [default: all]",
-    ),
-    click.option(
-        "--pools",
-        metavar="POOL,...",
-        callback=split_pools,
-        help="Use these pools of the vectors.  [default: all]",
-    ),
-)
 
 
 def reads_vectors(*, several: bool = True) -> Callable[[Command], Callable[..., Any]]:
@@ -36,30 +22,37 @@ def reads_vectors(*, several: bool = True) -> Callable[[Command], Callable[..., 
     Args:
         several: Whether several folders that belong together may be given.
     """
-    argument = click.argument(
-        "folders",
-        metavar="FOLDER..." if several else "FOLDER",
-        nargs=-1 if several else 1,
-        required=True,
-        type=click.Path(path_type=Path),
+
+    def read(
+        folders: tuple[Path, ...] | Path, layers: tuple[int, ...] | str, pools: tuple[str, ...]
+    ) -> StoredVectors:
+        paths = folders if isinstance(folders, tuple) else (folders,)
+        return load(*paths).pick(layers if isinstance(layers, tuple) else None, pools or None)
+
+    return takes(
+        "vectors",
+        read,
+        click.argument(
+            "folders",
+            metavar="FOLDER..." if several else "FOLDER",
+            nargs=-1 if several else 1,
+            required=True,
+            type=AnyPath(),
+        ),
+        click.option(
+            "--layers",
+            metavar="8,12|0-23|all",
+            type=Layers(),
+            default="all",
+            help="Use these layers of the vectors.",
+        ),
+        click.option(
+            "--pools",
+            metavar="POOL,...",
+            callback=split_pools,
+            help="Use these pools of the vectors.  [default: all]",
+        ),
     )
-
-    def decorate(command: Command) -> Callable[..., Any]:
-        def with_vectors(
-            *args: Any,
-            folders: tuple[Path, ...] | Path,
-            layers: tuple[int, ...] | str,
-            pools: tuple[str, ...],
-            **kwargs: Any,
-        ) -> Any:
-            paths = folders if isinstance(folders, tuple) else (folders,)
-            picked = layers if isinstance(layers, tuple) else None
-            vectors = load(*paths).pick(picked, pools or None)
-            return command(*args, vectors=vectors, **kwargs)
-
-        return wrap(with_vectors, command, (argument, *_OPTIONS))
-
-    return decorate
 
 
 def _whitening(_ctx: click.Context, _param: click.Parameter, value: Path | None) -> Any:
@@ -70,7 +63,7 @@ whiten_option = click.option(
     "--whiten",
     "whitening",
     metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=AnyPath(dir_okay=False),
     callback=_whitening,
     help="Also whiten the vectors, by a file that `actvec whiten` wrote.",
 )

@@ -8,10 +8,9 @@ import click
 
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import reads_vectors, whiten_option
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import json_option
+from actvec.client.cli.printing import print_json, print_rows, say
 from actvec.client.cli.server import Connect, talks_to_server
-from actvec.client.cli.tables import print_json, print_rows
 from actvec.client.findings import (
     Agreement,
     InPool,
@@ -39,7 +38,6 @@ from actvec.client.stored.vectors import StoredVectors
     "--top",
     type=click.IntRange(min=1),
     default=5,
-    show_default=True,
     help="Show this many neighbors.",
 )
 @json_option

@@ -8,11 +8,10 @@ import click
 
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import by_option, reads_vectors, whiten_option
-from actvec.client.cli.foreign import say
 from actvec.client.cli.options import json_option
-from actvec.client.cli.paths import OutPath
+from actvec.client.cli.paths import AnyPath
+from actvec.client.cli.printing import print_by_layer, print_json, say
 from actvec.client.cli.progress import show_progress
-from actvec.client.cli.tables import print_by_layer, print_json
 from actvec.client.extras import import_extra
 from actvec.client.files import write_atomic
 from actvec.client.findings import Probe, Whitening, probe_figure
@@ -26,7 +25,7 @@ from actvec.client.stored.vectors import StoredVectors
 @whiten_option
 @click.option(
     "--figure",
-    type=OutPath(dir_okay=False),
+    type=AnyPath(dir_okay=False),
     help="Also write a figure of accuracy and AUC by layer to this HTML file.",
 )
 @click.option(
@@ -34,7 +33,6 @@ from actvec.client.stored.vectors import StoredVectors
     metavar="N",
     type=int,
     default=1,
-    show_default=True,
     help="Fit in this many processes; -1 for one per core.",
 )
 @json_option

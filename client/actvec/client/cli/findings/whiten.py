@@ -7,9 +7,8 @@ import click
 
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import reads_vectors
-from actvec.client.cli.foreign import say
 from actvec.client.cli.paths import safetensors_option
-from actvec.client.cli.tables import print_by_layer
+from actvec.client.cli.printing import print_by_layer, say
 from actvec.client.findings import Method, write_whitening
 from actvec.client.findings import whiten as fit
 from actvec.client.stored.vectors import StoredVectors
@@ -22,7 +21,6 @@ from actvec.client.stored.vectors import StoredVectors
     "--method",
     type=click.Choice(get_args(Method)),
     default="pca",
-    show_default=True,
     help="pca: the new dimensions are the principal components. zca: they are the old ones, changed"
     " as little as possible.",
 )

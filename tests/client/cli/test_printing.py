@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import actvec.client.cli
-from actvec.client.cli.foreign import shown
+from actvec.client.cli.printing import shown
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_verbs_print_through_say() -> None:
         for node in ast.walk(ast.parse(module.read_text())):
             call = ast.unparse(node) if isinstance(node, ast.Call) else ""
             if call.startswith(("click.echo(", "click.secho(", "print(", "sys.stdout")):
-                assert call.startswith("click.echo(json.dumps(") or module.name == "foreign.py", (
+                assert call.startswith("click.echo(json.dumps(") or module.name == "printing.py", (
                     module,
                     call,
                 )
