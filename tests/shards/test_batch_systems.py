@@ -176,8 +176,11 @@ def test_own_pools_of_separate_layers(corpus, demo_server):
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [
-        ((), "say which pools a vector has: --mode short"),
-        (("--mode", "short", "--pools", "mean"), "--mode already names pools"),
+        (
+            (),
+            "say which pools a vector has: --mode short (D numbers), --mode long (4 D), or --pools",
+        ),
+        (("--mode", "short", "--pools", "mean"), "--mode already names pools; give only one"),
     ],
 )
 def test_pools_are_named_once(corpus, asked, reason):

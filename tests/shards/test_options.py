@@ -27,3 +27,11 @@ def test_a_shard_loads_what_its_options_name(tmp_path):
     asked = ["vectors", source, "--mode", "short", "--out", tmp_path / "out", "--adapter", tmp_path]
     done = CliRunner().invoke(local, [str(part) for part in asked])
     assert str(done.exception).startswith(f"{str(tmp_path)!r} is not an adapter")
+
+
+@pytest.mark.parametrize("verb", ["vectors", "mean"])
+@pytest.mark.parametrize("program", [local, ray], ids=["local", "ray"])
+def test_options_of_a_verb_have_different_names(program, verb):
+    """Those of the model, of the settings and of the verb itself come from three places."""
+    names = [name for param in program.commands[verb].params for name in param.opts]
+    assert len(set(names)) == len(names)

@@ -104,9 +104,14 @@ def test_each_pool_is_compared_and_the_whole_vector(client):
     tables = similarities(pairs)
     assert [table.pool for table in tables] == [*POOLS, "all"]
     for table in tables[:-1]:
-        for matrix, (a, b) in ((table.raw, pairs.raw), (table.centered, pairs.centered)):
+        for matrix, (a, b) in (
+            (table.kinds["raw"], pairs.raw),
+            (table.kinds["centered"], pairs.centered),
+        ):
             assert_allclose(matrix[0, 1], plain_cosine(a.pools[table.pool], b.pools[table.pool]))
-    assert_allclose(tables[-1].raw[0, 1], plain_cosine(pairs.raw[0].values, pairs.raw[1].values))
+    assert_allclose(
+        tables[-1].kinds["raw"][0, 1], plain_cosine(pairs.raw[0].values, pairs.raw[1].values)
+    )
 
 
 def test_two_texts_raw_and_centered_side_by_side(actvec, client):
@@ -117,8 +122,8 @@ def test_two_texts_raw_and_centered_side_by_side(actvec, client):
     tables = similarities(paired_vectors(client, documents, mode="long", center="latest"))
     for table in tables:
         assert rows(output)[table.pool] == [
-            f"{table.raw[0, 1]:.4f}",
-            f"{table.centered[0, 1]:.4f}",
+            f"{table.kinds['raw'][0, 1]:.4f}",
+            f"{table.kinds['centered'][0, 1]:.4f}",
         ]
 
 
@@ -181,16 +186,20 @@ def test_a_folder_is_compared_with_itself(actvec, client, tmp_path):
     answer = json.loads(output)
     pairs = paired_vectors(client, documents, mode="long", center="latest")
     for shown, table in zip(answer["pools"], similarities(pairs), strict=True):
-        assert_allclose(shown["raw"]["cosines"], table.raw, atol=1e-12)
-        assert_allclose(shown["centered"]["mean"], spread(table.centered).mean)
+        assert_allclose(shown["raw"]["cosines"], table.kinds["raw"], atol=1e-12)
+        assert_allclose(shown["centered"]["mean"], spread(table.kinds["centered"]).mean)
     assert (code, answer["corpus_mean"]) == (0, client.get_mean("latest").id)
 
     code, output, _ = actvec("similarity", tmp_path, "--center", "latest", "--top", 2)
     whole = similarities(pairs)[-1]
-    (i, j) = extreme_pairs(whole.centered, 1, "closest")[0]
+    (i, j) = extreme_pairs(whole.kinds["centered"], 1, "closest")[0]
     closest = rows(output)[documents[i].id]
     assert code == 0
-    assert closest == [documents[j].id, f"{whole.raw[i, j]:.4f}", f"{whole.centered[i, j]:.4f}"]
+    assert closest == [
+        documents[j].id,
+        f"{whole.kinds['raw'][i, j]:.4f}",
+        f"{whole.kinds['centered'][i, j]:.4f}",
+    ]
 
 
 def test_of_many_documents_the_matrices_are_left_out_and_it_says_so(actvec, tmp_path):

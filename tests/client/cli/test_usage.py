@@ -267,6 +267,19 @@ def test_token_comes_from_a_flag_or_the_environment(actvec, monkeypatch):
     assert "not encrypted" in actvec("info")[2]
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_token_file_of_the_command_line_comes_first(actvec, monkeypatch, before):
+    """Before a token of the environment; but a token beside the file is the one."""
+    monkeypatch.setenv("ACTVEC_TARGET", "example.org:443")
+    monkeypatch.setenv("ACTVEC_TOKEN", "of another server")
+    option = ["--token-file", "absent"]
+    errors = actvec(*option, "info")[2] if before else actvec("info", *option)[2]
+    assert errors == "Error: No such file or directory: absent\n"
+    option += ["--token", "secret"]
+    errors = actvec(*option, "info")[2] if before else actvec("info", *option)[2]
+    assert "not encrypted" in errors
+
+
 def test_version_and_help(actvec):
     code, output, _ = actvec("--version")
     assert code == 0

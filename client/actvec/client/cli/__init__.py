@@ -13,7 +13,7 @@ import click
 
 from actvec.client.cli.commands import Verbs, takes
 from actvec.client.cli.printing import note
-from actvec.client.cli.server import Connect, explained, server_options
+from actvec.client.cli.server import Connect, connect_before, explained, server_options
 from actvec.client.errors import ActvecError
 
 # Verb -> the module that holds its command, under the same name. In the order of the work: from a
@@ -83,7 +83,7 @@ class _LazyGroup(Verbs):
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(package_name="actvec", prog_name="actvec")
-@takes("server", Connect, *server_options(envvars=True))
+@takes("server", connect_before, *server_options(envvars=True))
 @click.pass_context
 def cli(ctx: click.Context, server: Connect) -> None:
     """Turn documents into activation vectors of a language model."""

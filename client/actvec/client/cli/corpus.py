@@ -43,10 +43,8 @@ def corpus() -> None:
     "--files",
     metavar="GLOB",
     multiple=True,
-    help=(
-        "Read these files instead: JSON lines (.json, .jsonl, also .gz) or "
-        "Parquet, by name or URL. Quote wildcards; repeat the option for more files."
-    ),
+    help="Read these files instead: JSON lines (.json, .jsonl, also .gz) or Parquet, by name or"
+    " URL. Quote wildcards; repeat the option for more files.",
 )
 @click.option("--column", help="The column that holds the texts.  [default: text]")
 @click.option(
@@ -61,18 +59,14 @@ def corpus() -> None:
 @click.option(
     "--num-samples",
     type=click.IntRange(min=1),
-    help=(
-        "The number of documents to write.  [default: all accepted ones; required with --dataset]"
-    ),
+    help="The number of documents to write.  [default: all accepted ones; required with --dataset]",
 )
 @click.option("--seed", type=int, default=0, help="The seed of the sample.")
 @click.option(
     "--candidates",
     type=click.IntRange(min=1),
-    help=(
-        "Read this many accepted documents, and take the sample from them.  [default: "
-        "4 times --num-samples]"
-    ),
+    help="Read this many accepted documents, and take the sample from them.  [default: 4 times"
+    " --num-samples]",
 )
 @click.option(
     "--save-local",
@@ -138,10 +132,8 @@ def fetch(
 @click.option(
     "--tokenizer",
     metavar="FILE|FOLDER|ID",
-    help=(
-        "Count tokens with this tokenizer.json, folder with one, or model of the hub.  "
-        "[default: none, words and bytes only]"
-    ),
+    help="Count tokens with this tokenizer.json, folder with one, or model of the hub.  [default:"
+    " none, words and bytes only]",
 )
 @click.option(
     "--context",

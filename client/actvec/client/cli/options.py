@@ -65,10 +65,8 @@ _shard_option = grouped(
     "--shard",
     metavar="I/N",
     callback=_shard,
-    help=(
-        "Process only part I of N of INPUT, so that N machines can share the work. A "
-        "part is every N-th document; together the parts hold each document once."
-    ),
+    help="Process only part I of N of INPUT, so that N machines can share the work. A part is"
+    " every N-th document; together the parts hold each document once.",
 )
 
 _keep_option = grouped(
@@ -76,10 +74,8 @@ _keep_option = grouped(
     "--keep",
     metavar="NAME,...",
     callback=_names,
-    help=(
-        "More fields or columns of INPUT to keep with each vector, for example label,url: "
-        "strings, numbers, booleans or dates."
-    ),
+    help="More fields or columns of INPUT to keep with each vector, for example label,url:"
+    " strings, numbers, booleans or dates.",
 )
 
 

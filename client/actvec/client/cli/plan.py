@@ -38,10 +38,8 @@ _WIDTH = 100
         "--gpu",
         metavar="NAME",
         required=True,
-        help=(
-            f"The card: {', '.join(CARDS)}. Any other card needs --price-per-hour "
-            "and --tokens-per-second."
-        ),
+        help=f"The card: {', '.join(CARDS)}. Any other card needs --price-per-hour "
+        "and --tokens-per-second.",
     ),
     click.option(
         "--workers",
@@ -66,20 +64,16 @@ _WIDTH = 100
         "--context",
         metavar="TOKENS",
         type=click.IntRange(min=1),
-        help=(
-            "The longest document that the model takes, in tokens, BOS included.  "
-            "[default: the model's; 2048 if it is unknown here]"
-        ),
+        help="The longest document that the model takes, in tokens, BOS included.  [default: the"
+        " model's; 2048 if it is unknown here]",
     ),
     truncation_option,
     click.option(
         "--tokens-per-second",
         metavar="N",
         type=_POSITIVE,
-        help=(
-            "The speed of one worker, if you have measured it.  [default: an assumption, "
-            "see --fraction]"
-        ),
+        help="The speed of one worker, if you have measured it.  [default: an assumption, see"
+        " --fraction]",
     ),
     click.option(
         "--fraction",

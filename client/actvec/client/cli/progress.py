@@ -102,24 +102,22 @@ def describe(progress: JobProgress) -> str:
 
 def job_words(progress: JobProgress) -> str:
     """A job that runs, in words."""
-    done = "" if progress.fraction is None else f"{progress.fraction:.1%}: "
     failed = f", {progress.failed:,} failed" if progress.failed else ""
-    left = "" if (s := progress.seconds_left) is None else f"; {duration(s)} left"
-    return (
-        f"{done}{progress.documents:,} documents{failed}, {progress.tokens:,} tokens,"
-        f" {progress.tokens_per_second:,.0f} tokens/s{left}"
-    )
+    return _running(f"{progress.documents:,} documents{failed}", progress, progress)
 
 
 def mean_words(progress: MeanProgress, reading: Reading) -> str:
     """A mean that is computed, in words."""
+    documents = f"{progress.documents + progress.skipped:,} documents"
+    skipped = f"{progress.skipped:,} skipped, {progress.committed:,} durable"
+    return _running(f"{documents}, {skipped}", progress, reading)
+
+
+def _running(documents: str, progress: JobProgress | MeanProgress, reading: Reading) -> str:
     done = "" if reading.fraction is None else f"{reading.fraction:.1%}: "
     left = "" if (s := reading.seconds_left) is None else f"; {duration(s)} left"
-    return (
-        f"{done}{progress.documents + progress.skipped:,} documents, {progress.skipped:,} skipped,"
-        f" {progress.committed:,} durable, {progress.tokens:,} tokens,"
-        f" {progress.tokens_per_second:,.0f} tokens/s{left}"
-    )
+    rate = f"{progress.tokens_per_second:,.0f} tokens/s"
+    return f"{done}{documents}, {progress.tokens:,} tokens, {rate}{left}"
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from actvec.client.api.client import Client
 from actvec.client.cli.commands import SERVER, grouped, takes
@@ -148,11 +149,25 @@ def server_options(*, envvars: bool) -> list[Callable[[Any], Any]]:
     ]
 
 
-def _connect(**after: Any) -> Connect:
+def connect_before(**options: Any) -> Connect:
+    """The options before the verb, and the environment."""
+    source = click.get_current_context().get_parameter_source
+    if (source("token"), source("token_file")) == (
+        ParameterSource.ENVIRONMENT,
+        ParameterSource.COMMANDLINE,
+    ):
+        options["token"] = None
+    return Connect(**options)
+
+
+def _connect(**options: Any) -> Connect:
     """The options before the verb, and those after it, which count more."""
     before = click.get_current_context().find_object(Connect)
     assert before is not None  # noqa: S101 - of the program's own group
-    return replace(before, **{name: value for name, value in after.items() if value is not None})
+    given = {name: value for name, value in options.items() if value is not None}
+    if "token_file" in given:
+        given.setdefault("token", None)
+    return replace(before, **given)
 
 
 # The options of a `Connect`, which a verb takes as `server`.

@@ -120,12 +120,9 @@ _pools_option = grouped(
     "--pools",
     metavar="POOL,...",
     callback=split_pools,
-    help=(
-        "Your own pools, separated by commas: last, mean, mean_no_bos, exp:0.1 "
-        "(half-life 10% of the document), exp_tokens:8 (half-life 8 tokens), "
-        "position:0 (the first token), span:answer (the tokens of a span), or a preset's pools by "
-        "name."
-    ),
+    help="Your own pools, separated by commas: last, mean, mean_no_bos, exp:0.1 (half-life 10% of"
+    " the document), exp_tokens:8 (half-life 8 tokens), position:0 (the first token), span:answer"
+    " (the tokens of a span), or a preset's pools by name.",
 )
 
 _layers_option = grouped(
@@ -149,11 +146,9 @@ _hook_option = grouped(
     metavar="HOOK",
     default="",
     show_default=False,
-    help=(
-        "The states to take in each layer: resid_post (the residual stream after the "
-        "block), resid_pre (before it), attn_out or mlp_out (what its attention or MLP "
-        "adds).  [default: the server's]"
-    ),
+    help="The states to take in each layer: resid_post (the residual stream after the block),"
+    " resid_pre (before it), attn_out or mlp_out (what its attention or MLP adds).  [default: the"
+    " server's]",
 )
 
 truncation_option = grouped(
@@ -161,9 +156,7 @@ truncation_option = grouped(
     "--truncation",
     type=click.Choice(get_args(Truncation)),
     default="error",
-    help=(
-        "What to do with a document over the model's context: fail, or keep its start or its end."
-    ),
+    help="What to do with a document over the model's context: fail, or keep its start or its end.",
 )
 
 _bos_option = grouped(

@@ -41,19 +41,16 @@ from actvec.client.records.settings import VectorSettings
     "--out",
     type=AnyPath(url_okay=True),
     required=True,
-    help=("The folder to write to; created if missing. For shards and parquet also " + URLS + "."),
+    help=f"The folder to write to; created if missing. For shards and parquet also {URLS}.",
 )
 @click.option(
     "--format",
     "format_",
     type=click.Choice(["files", "shards", "parquet"]),
     default="files",
-    help=(
-        "files: one safetensors file per document, as `actvec extract` writes. "
-        "shards: safetensors files of many rows with an index "
-        "(vectors-00000.safetensors and .jsonl). parquet: "
-        "vectors.parquet/part-00000.parquet."
-    ),
+    help="files: one safetensors file per document, as `actvec extract` writes. shards:"
+    " safetensors files of many rows with an index (vectors-00000.safetensors and .jsonl)."
+    " parquet: vectors.parquet/part-00000.parquet.",
 )
 @click.option(
     "--dtype",
@@ -65,39 +62,31 @@ from actvec.client.records.settings import VectorSettings
     "--rows-per-file",
     type=click.IntRange(min=1, max=MAX_ROWS_PER_FILE),
     metavar="N",
-    help=(
-        "Vectors per shard or Parquet file; one file is held in memory.  [default: "
-        f"{ROWS_PER_FILE}, or as many of them as make up 1 GiB]"
-    ),
+    help="Vectors per shard or Parquet file; one file is held in memory.  [default: "
+    f"{ROWS_PER_FILE}, or as many of them as make up 1 GiB]",
 )
 @click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
 @click.option(
     "--resume",
     is_flag=True,
-    help=(
-        "Continue the job in --out; start it if there is none. Settings and INPUT "
-        "must be the same as before."
-    ),
+    help="Continue the job in --out; start it if there is none. Settings and INPUT must be the"
+    " same as before.",
 )
 @click.option(
     "--save-every",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     default=60.0,
-    help=(
-        "Save an unfinished shard or Parquet file this often, so that a kill costs no more work "
-        "than that; to the hub, at most every 600 seconds."
-    ),
+    help="Save an unfinished shard or Parquet file this often, so that a kill costs no more work"
+    " than that; to the hub, at most every 600 seconds.",
 )
 @click.option(
     "--window",
     type=click.IntRange(min=1),
     metavar="DOCUMENTS",
-    help=(
-        "The most documents in flight: sent, and not yet answered. One of more than 16,384 "
-        "characters, or with a vector of more than 256 KiB, counts as several.  [default: twice as "
-        "many as the server accepts from one stream]"
-    ),
+    help="The most documents in flight: sent, and not yet answered. One of more than 16,384"
+    " characters, or with a vector of more than 256 KiB, counts as several.  [default: twice as"
+    " many as the server accepts from one stream]",
 )
 @retry_for_option
 @json_option
