@@ -73,7 +73,7 @@ def open_documents(
             lack such a field.
         MissingExtra: Parquet and Zstandard need pyarrow, which is not installed.
 
-    Example:
+    Examples:
         >>> for document in open_documents("corpus.jsonl.zst", columns=Columns(text="body")):
         ...     print(document)
     """
