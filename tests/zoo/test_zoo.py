@@ -1,5 +1,6 @@
 """Any model is served right or refused in one line: an entry of the zoo per kind of fault."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -160,6 +161,25 @@ def test_dynamic_rope_stays_within_its_positions(tmp_path, caplog):
     engine, _ = load_engine(options)
     assert (engine.name, engine.card.context) == ("packed", CONTEXT)
     assert f"documents of more than {CONTEXT} tokens are not served" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "codegen", "openai-gpt"])
+def test_documents_beyond_the_positions_are_refused(name, tmp_path):
+    """On a GPU the first of them would end the server."""
+    options = replace(saved(name, tmp_path), context=CONTEXT + 1)
+    with pytest.raises(StartupError, match=f"no positions for documents of {CONTEXT + 1} tokens"):
+        load_engine(options)
+    assert load_engine(replace(options, context=CONTEXT))[0].card.context == CONTEXT
+
+
+def test_quantization_of_the_text_part_counts(tmp_path):
+    options = saved("gemma3", tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["text_config"]["quantization_config"] = {"quant_method": "abacus"}
+    path.write_text(json.dumps(config))
+    with pytest.raises(StartupError, match="quantized by 'abacus'"):
+        load_engine(options)
 
 
 def test_documents_beyond_the_check_are_not_served(tmp_path, caplog):

@@ -65,9 +65,15 @@ def states(model, adapter, **options):
         lora(target_modules=r".*\.(query_key_value|dense)|lm_head", exclude_modules=r".*\.1\..*"),
         lora(modules_to_save=["lm_head", "embed_in"]),
         lora(layers_to_transform=[2, 5]),
+        lora(trainable_token_indices={"embed_in": IDS.tolist()}),
         peft.IA3Config(target_modules=LINEAR, feedforward_modules=["dense_4h_to_h"]),
+        peft.VeraConfig(target_modules=["query_key_value"], r=4),
+        peft.TrainableTokensConfig(target_modules=["embed_in"], token_indices=IDS.tolist()),
     ],
-    ids=["lora", "dora", "embeddings", "pattern", "saved", "layers", "ia3"],
+    ids=[
+        *("lora", "dora", "embeddings", "pattern", "saved", "layers", "lora tokens"),
+        *("ia3", "vera", "tokens"),
+    ],
 )
 def test_adapter_is_merged(neox_directory, tmp_path, config):
     adapter, model = saved(tmp_path / "style", random_neox(), config)
@@ -75,6 +81,16 @@ def test_adapter_is_merged(neox_directory, tmp_path, config):
     assert engine.name == "packed"
     assert relative_error(found, reference_states(model, IDS, LAYERS)) < 1e-5
     assert relative_error(found, reference_states(random_neox(), IDS, LAYERS)) > 0.01
+
+
+@pytest.mark.parametrize("engine", ["packed", "lens"])
+def test_adapter_of_tied_tokens_is_merged(tmp_path, engine):
+    """The unembedding, which has the same weights, is there for the engine `lens` alone."""
+    model = save_model(tmp_path, random_neox(tie_word_embeddings=True))
+    tokens = lora(trainable_token_indices={"embed_in": IDS.tolist()})
+    adapter, adapted = saved(tmp_path / "style", random_neox(tie_word_embeddings=True), tokens)
+    _, found = states(model, adapter, engine=engine)
+    assert relative_error(found, reference_states(adapted, IDS, LAYERS)) < 1e-5
 
 
 def test_reference_engine_merges_too(neox_directory, tmp_path):

@@ -163,6 +163,25 @@ def test_unsupported_model_is_refused(tmp_path, neox_directory, config, message)
         load_model(ModelOptions(str(tmp_path / "other")))
 
 
+@pytest.mark.parametrize(
+    ("quantization", "message"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "requires bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "requires optimum"),
+        ({"quant_method": "abacus"}, "quantized by 'abacus', which transformers does not know"),
+        ({"bits": 4}, "quantized by None, which transformers does not know"),
+    ],
+)
+def test_quantization_needs_its_library(neox_directory, tmp_path, quantization, message):
+    shutil.copytree(neox_directory, tmp_path / "quantized")
+    path = tmp_path / "quantized" / "config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"quantization_config": quantization})
+    )
+    with pytest.raises(StartupError, match=message):
+        load_model(ModelOptions(str(tmp_path / "quantized")))
+
+
 def test_a_sharded_checkpoint_loads(neox_directory, tmp_path):
     module = random_neox()
     sharded = tmp_path / "sharded"
@@ -178,6 +197,18 @@ def test_a_sharded_checkpoint_loads(neox_directory, tmp_path):
     documents = [StepDocument.of(ids, "long")]
     (ours,), (theirs,) = (PackedEngine(one).run(documents) for one in (whole, shards))
     assert (ours == theirs).all()
+
+
+def test_model_beside_code_of_strangers_is_transformers_own(neox_directory, tmp_path, caplog):
+    strange = tmp_path / "strange"
+    shutil.copytree(neox_directory, strange)
+    (strange / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    config = json.loads((strange / "config.json").read_text())
+    config |= {"auto_map": {"AutoModelForCausalLM": "theirs.Model"}, "architectures": ["Model"]}
+    (strange / "config.json").write_text(json.dumps(config))
+    assert load_model(ModelOptions(str(strange))).card.architecture == "GPTNeoXForCausalLM"
+    assert "code of its own, which never runs: transformers' GPTNeoXForCausalLM" in caplog.text
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("place", ["config.json", "tokenizer_config.json"])

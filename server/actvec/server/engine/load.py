@@ -1,10 +1,12 @@
 """Loads a model and an engine checked against the model's own forward pass."""
 
+import inspect
 import logging
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from transformers.utils.logging import disable_progress_bar
 
 from actvec.server.config import ModelOptions
@@ -13,6 +15,7 @@ from actvec.server.engine.plain import PlainEngine
 from actvec.server.engine.selfcheck import SelfCheck, trusted, with_parts
 from actvec.server.errors import StartupError, first_line
 from actvec.server.model.loading import LoadedModel, load_model
+from actvec.server.model.target import RESID_POST, Point
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ def load_engine(
 
 def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine, LoadedModel]:
     loaded = load_model(options)
+    _check_positions(loaded)
     longest = min(loaded.card.context, document_tokens or loaded.card.context)
     lens = options.engine == "lens"
     if not lens:
@@ -69,6 +73,40 @@ def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine,
         log.warning("%s runs one document at a time, which is slower: %s", options.model, reason)
     loaded = _noted(loaded, batch_invariant=True, engine_note=reason or "")
     return PlainEngine(loaded), loaded
+
+
+def _check_positions(loaded: LoadedModel) -> None:
+    """Check that the model has a position for the last token of the longest document.
+
+    The operator may choose a context beyond the model's own. On a GPU, a position beyond a table
+    would later lose the device.
+
+    Raises:
+        StartupError: it has none.
+    """
+    decoder = PlainEngine(loaded).decoder
+    if "position_ids" not in inspect.signature(decoder.text.forward).parameters:
+        return
+    first, last = (
+        torch.tensor([[position]], device=loaded.card.device)
+        for position in (0, loaded.card.context - 1)
+    )
+
+    def run(position: torch.Tensor) -> None:
+        points = [Point(0, RESID_POST)]
+        decoder.capture(torch.zeros_like(first), points, lambda *_: None, position_ids=position)
+
+    try:
+        run(first)
+    except Exception:
+        return
+    try:
+        run(last)
+    except Exception as error:
+        raise StartupError(
+            f"{loaded.card.model!r} has no positions for documents of {loaded.card.context} tokens",
+            setting="context",
+        ) from error
 
 
 def _lens(

@@ -140,7 +140,12 @@ def _check_kind(config: Any, name: str) -> None:
 
 
 def _exclude(config: Any, removed: tuple[str, ...]) -> None:
-    """Exclude the placeholders of removed modules, which peft cannot change."""
+    """Exclude the placeholders of removed modules, which peft cannot change.
+
+    Some kinds of adapters exclude nothing; then peft refuses if it meets one.
+    """
+    if not hasattr(config, "exclude_modules"):
+        return
     excluded = config.exclude_modules or []
     if isinstance(excluded, str):
         config.exclude_modules = "|".join([f"(?:{excluded})", *map(re.escape, removed)])

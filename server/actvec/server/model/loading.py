@@ -103,6 +103,11 @@ def load_model(options: ModelOptions) -> LoadedModel:
         except Exception as error:
             raise StartupError(f"cannot read model {model!r}: {first_line(error)}") from error
         architecture = causal_lm(config).__name__
+        if any(name.startswith("AutoModel") for name in getattr(config, "auto_map", None) or {}):
+            log.warning(
+                "model %s brings code of its own, which never runs: transformers' %s is used",
+                *(model, architecture),
+            )
         tokenizer = load_tokenizer(source.directory, model)
         if (Path(source.directory) / ADAPTER.config).exists():
             raise StartupError(

@@ -68,9 +68,14 @@ def pruned(
             above = ".".join(filter(None, (path, self.block_list)))
             self.removed += [f"{above}.{number}" for number in range(blocks, len(every))]
             text.set_submodule(self.block_list, nn.ModuleList(list(every)[:blocks]))
+            # transformers ties by the second, peft by the first.
+            for name in ("_tied_weights_keys", "all_tied_weights_keys"):
+                setattr(self, name, self._still_there(getattr(self, name) or {}))
+
+        def _still_there(self, tied: dict[str, str]) -> dict[str, str]:
+            """Weights and those that they are tied to, without those of removed modules."""
             gone = tuple(f"{removed}." for removed in self.removed)
-            tied: dict[str, str] = vars(self)["all_tied_weights_keys"]
-            self.all_tied_weights_keys = {
+            return {
                 name: source
                 for name, source in tied.items()
                 if not name.startswith(gone) and not source.startswith(gone)

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
 )
-from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, AutoHfQuantizer
 from transformers.utils import logging as transformers_logging
 
 from actvec.server.errors import StartupError, first_line
@@ -55,7 +55,7 @@ def load_blocks(
 
     Raises:
         StartupError: the weights are damaged, incomplete, or have other shapes than the config, or
-            transformers does not know their quantization.
+            transformers does not know their quantization, or lacks a library for it.
     """
     _check_quantization(config)
     try:
@@ -76,6 +76,8 @@ def load_blocks(
             f"cannot load model {source!r}: its weights are damaged ({first_line(error)}), by a "
             "download that was cut or without git-lfs; download it again"
         ) from error
+    except ImportError as error:  # a library for quantized weights is missing
+        raise StartupError(f"cannot load model {source!r}: {first_line(error)}") from error
     _check_complete(source, report)
     _report_unused(report, module)
     return module.eval().requires_grad_(False)
@@ -92,15 +94,22 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _check_quantization(config: Any) -> None:
-    quantization = getattr(config, "quantization_config", None)
+    # transformers skips a quantization that it does not know, with a warning.
+    text = config.get_text_config(decoder=True)
+    quantization = getattr(config, "quantization_config", None) or getattr(
+        text, "quantization_config", None
+    )
     if not quantization:
         return
-    get = quantization.get if isinstance(quantization, dict) else vars(quantization).get
-    method = str(getattr(get("quant_method"), "value", get("quant_method")))
-    if method not in AUTO_QUANTIZER_MAPPING:
+    try:
+        with _quiet_transformers():
+            known = AutoHfQuantizer.supports_quant_method(quantization)
+    except ValueError:  # it names no method
+        known = False
+    if not known:
         raise StartupError(
-            f"the weights are quantized by {method!r}, which transformers does not know; it knows "
-            f"{', '.join(sorted(AUTO_QUANTIZER_MAPPING))}"
+            f"the weights are quantized by {quantization.get('quant_method')!r}, which "
+            f"transformers does not know; it knows {', '.join(sorted(AUTO_QUANTIZER_MAPPING))}"
         )
 
 
