@@ -18,9 +18,9 @@ from safetensors.numpy import load, load_file
 from actvec.client import Client
 from actvec.client import load as load_vectors
 from actvec.client.errors import Aborted, ActvecError, FailedPrecondition, InvalidArgument, NotFound
-from actvec.shards.host import ModelHost
-from tests.shards.conftest import TEXTS, write_corpus
-from tests.shards.conftest import run_local as run
+from tests.shards.running import TEXTS, run
+
+pytestmark = pytest.mark.usefixtures("loaded_once")
 
 STORE = "memory://shards"
 
@@ -32,21 +32,7 @@ def store(tmp_path, monkeypatch):
     MemoryFileSystem.pseudo_dirs[:] = [""]
     (tmp_path / "copies").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
-    monkeypatch.chdir(tmp_path)
     return fsspec.filesystem("memory")
-
-
-@pytest.fixture(autouse=True)
-def loaded_once(monkeypatch, host):
-    """The commands share one model, which commits its sums after each document."""
-    monkeypatch.setattr("actvec.shards.places._COMMIT_SECONDS", 0.0)
-    monkeypatch.setattr(ModelHost, "load", lambda *_: host)
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    """Thirty documents, one of them blank."""
-    return write_corpus(tmp_path / "corpus.jsonl", 30)
 
 
 @pytest.fixture
@@ -197,7 +183,7 @@ local(sys.argv[2:])
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_task_leaves_nothing_that_counts(corpus, s3, demo_server):
+def test_killed_task_counts_for_nothing(corpus, s3, demo_server):
     """The model is loaded for each run, as a batch system loads it."""
     url = f"s3://{s3.bucket}/out"
     tasks = {

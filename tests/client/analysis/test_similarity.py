@@ -46,7 +46,7 @@ def rows(output):
 
 @settings(deadline=None)
 @given(arrays(np.float32, (3, 5), elements=st.floats(-1e3, 1e3, width=32)))
-def test_a_cosine_is_what_its_formula_says_and_none_for_a_zero_vector(vectors):
+def test_cosine_agrees_with_its_formula(vectors):
     found = cosines(vectors)
     for i in range(3):
         for j in range(3):
@@ -66,7 +66,7 @@ def test_the_spread_is_of_different_documents():
         spread(matrix[:1, :1])
 
 
-def test_the_closest_and_the_farthest_pairs_come_first_and_those_without_a_cosine_never():
+def test_extreme_pairs_come_first():
     matrix = np.array([[1, 0.5, 0.1], [0.5, 1, 0.3], [0.1, 0.3, 1]])
     assert extreme_pairs(matrix, 2, "closest") == [(0, 1), (1, 2)]
     assert extreme_pairs(matrix, 9, "farthest") == [(0, 2), (1, 2), (0, 1)]
@@ -74,7 +74,7 @@ def test_the_closest_and_the_farthest_pairs_come_first_and_those_without_a_cosin
     assert extreme_pairs(matrix, 9, "closest") == [(1, 2), (0, 2)]
 
 
-def test_a_selection_keeps_the_first_documents_and_counts_the_rest():
+def test_selection_keeps_the_first_documents():
     failure = Failure("x", "INVALID_ARGUMENT", "broken")
     items = [Document("a", "A"), failure, *(Document(str(n), "B") for n in range(5))]
     selection = select(iter(items), 3)
@@ -83,7 +83,7 @@ def test_a_selection_keeps_the_first_documents_and_counts_the_rest():
     assert selection.indices == (0, 2)
 
 
-def test_raw_and_centered_vectors_are_of_the_same_documents_in_their_order(client):
+def test_raw_and_centered_rows_agree(client):
     documents = [Document(str(n), text) for n, text in enumerate([FIRST, " ", SECOND] * 4)]
     results = []
     pairs = paired_vectors(
@@ -147,14 +147,14 @@ def test_whitened_cosines_stand_beside_them(actvec, client, tmp_path):
     assert "the whitening was made of vectors of another stamp: layers is" in errors
 
 
-def test_without_a_mean_it_says_that_the_cosines_are_raw(actvec):
+def test_raw_cosines_are_called_raw(actvec):
     code, output, errors = actvec("similarity", FIRST, SECOND, "--mode", "short")
     assert code == 0
     assert "centered" not in output
     assert "Raw only; --center" in errors
 
 
-def test_a_name_of_a_file_stands_for_its_text(actvec, tmp_path):
+def test_file_name_stands_for_its_text(actvec, tmp_path):
     for name, text in (("first.txt", FIRST), ("second", SECOND)):
         (tmp_path / name).write_text(text)
     files = [tmp_path / "first.txt", tmp_path / "second"]
@@ -172,7 +172,7 @@ def test_bos_is_left_out_on_request(actvec):
     assert [count + 1 for count in tokens("--no-bos")] == tokens("--bos") == tokens()
 
 
-def test_a_text_may_be_longer_than_a_name_of_a_file(actvec):
+def test_text_is_longer_than_file_names(actvec):
     code, output, _ = actvec("similarity", FIRST * 50, f"{FIRST * 50}.", "--mode", "short")
     assert code == 0
     assert float(rows(output)["exp_933"][0]) > 0.9
@@ -202,7 +202,7 @@ def test_a_folder_is_compared_with_itself(actvec, client, tmp_path):
     ]
 
 
-def test_of_many_documents_the_matrices_are_left_out_and_it_says_so(actvec, tmp_path):
+def test_many_documents_have_no_matrices(actvec, tmp_path):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"text": f"Text {n}."}) + "\n" for n in range(203)))
     answer = json.loads(actvec("similarity", corpus, "--mode", "short", "--json")[1])
@@ -214,7 +214,7 @@ def test_of_many_documents_the_matrices_are_left_out_and_it_says_so(actvec, tmp_
     assert "and skipped 200" in errors
 
 
-def test_documents_that_fail_are_named_and_the_others_compared(actvec, tmp_path):
+def test_failing_documents_are_named(actvec, tmp_path):
     for name, text in (("a", FIRST), ("b", SECOND), ("blank", " ")):
         (tmp_path / f"{name}.txt").write_text(text)
     code, output, errors = actvec("similarity", tmp_path)
@@ -253,7 +253,7 @@ def test_what_cannot_be_compared_is_exit_code_2(actvec, arguments, reason, tmp_p
     assert reason in errors
 
 
-def test_a_single_document_has_nothing_to_be_compared_with(actvec, tmp_path):
+def test_single_document_has_no_pair(actvec, tmp_path):
     (tmp_path / "only.txt").write_text(FIRST)
     code, _, errors = actvec("similarity", tmp_path)
     assert code == 2

@@ -20,6 +20,7 @@ from actvec.server.config import AccessOptions, ServerConfig
 from actvec.server.errors import StartupError
 from actvec.v1 import model_pb2, service_pb2
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
+from tests.server.calling import bearer
 
 TOKENS = ("correct-horse", "battery-staple")
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationVectorService"]
@@ -38,10 +39,6 @@ def token_file(tmp_path) -> Path:
     path = tmp_path / "tokens"
     path.write_text("# who works here\n\n" + "".join(f"  {token} \n" for token in TOKENS))
     return path
-
-
-def bearer(token: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {token}"),)
 
 
 async def code_of(port: int, method: str, *messages: bytes, metadata=()) -> grpc.StatusCode:

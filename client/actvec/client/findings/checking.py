@@ -79,7 +79,7 @@ def check(
 ) -> FolderCheck:
     """Hold a folder to its checksums, and some of its vectors to a server.
 
-    Example:
+    Examples:
         >>> with Client("127.0.0.1:50051") as client:
         ...     found = check(load("vectors"), open_documents("corpus.jsonl"), client)
         >>> found.passed, [row.id for row in found.rows if not row.agrees]

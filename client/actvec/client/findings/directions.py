@@ -72,7 +72,7 @@ def direction(
 
     Two passes over the vectors; memory does not grow with their number.
 
-    Example:
+    Examples:
         >>> found = direction(load("vectors"), "label", "warm", "curt")
         >>> found.direction.shape, found.separation.auc.round(2)
 

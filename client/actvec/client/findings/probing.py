@@ -74,7 +74,7 @@ def probe(
     inside of each of 5 stratified folds, so that no figure has seen its documents. Memory holds the
     vectors of one layer and pool.
 
-    Example:
+    Examples:
         >>> found = probe(load("vectors"), "label")
         >>> found.layers[int(found.accuracy[:, 0].argmax())], found.majority
 

@@ -80,7 +80,7 @@ def separation(
 
     Two passes over the vectors; memory does not grow with their number.
 
-    Example:
+    Examples:
         >>> vectors = load("vectors")
         >>> found = separation(vectors, vectors.columns["label"])
         >>> vectors.layers[int(found.auc[:, 0].argmax())]

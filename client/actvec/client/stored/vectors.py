@@ -39,7 +39,7 @@ class Parts(Sequence[NDArray[Any]]):
 class StoredVectors:
     """The vectors of N documents, as `load` finds them on disk.
 
-    Example:
+    Examples:
         >>> vectors = load("vectors")
         >>> vectors.array[vectors.columns["label"] == "warm"].mean(axis=0)  # [L, K, D]
         >>> frame = vectors.to_pandas()
