@@ -77,9 +77,9 @@ def check(
     seed: int = 0,
     tolerance: float | None = None,
 ) -> FolderCheck:
-    """Hold a folder to its checksums, and some of its vectors to a server.
+    """Compare a folder with its checksums, and some of its vectors with a server's.
 
-    Example:
+    Examples:
         >>> with Client("127.0.0.1:50051") as client:
         ...     found = check(load("vectors"), open_documents("corpus.jsonl"), client)
         >>> found.passed, [row.id for row in found.rows if not row.agrees]
