@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from actvec.server.access.access import Access
+from actvec.server.access.bearer import Tokens
 from actvec.server.config import AccessOptions, ServerConfig
 from actvec.server.errors import StartupError
 from actvec.v1 import model_pb2, service_pb2
@@ -85,6 +86,12 @@ async def test_every_known_token_passes(serve, token_file):
         message = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
         code = await code_of(server.port, method, message, metadata=bearer(TOKENS[0]))
         assert code is grpc.StatusCode.OK
+
+
+def test_token_file_may_come_from_windows(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_bytes("\ufeffmine\r\n".encode())
+    assert Tokens(AccessOptions(token_file=path)).check("/a.Service/Method", bearer("mine"))
 
 
 async def test_only_the_health_check_is_public(serve, token_file):

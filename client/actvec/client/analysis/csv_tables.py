@@ -34,7 +34,7 @@ class VectorTable:
 
     Attributes:
         labels: One a document, each different.
-        values: `[N, K * D]` float32, a row a document: the transpose of the file.
+        values: `[N, K * D]` float32, one row per document: the transpose of the file.
     """
 
     labels: tuple[str, ...]
@@ -75,7 +75,7 @@ def read_table(path: str | Path) -> VectorTable:
     """Read a table that `write_table` wrote, or one of the same layout.
 
     Raises:
-        UnsupportedInput: it is not there, or no table of finite numbers under one label a column.
+        UnsupportedInput: it is not there, or no table of finite numbers with one label per column.
     """
     path = given_path(path)
     try:

@@ -77,7 +77,7 @@ def check(
     seed: int = 0,
     tolerance: float | None = None,
 ) -> FolderCheck:
-    """Hold a folder to its checksums, and some of its vectors to a server.
+    """Compare a folder with its checksums, and some of its vectors with a server's.
 
     Examples:
         >>> with Client("127.0.0.1:50051") as client:

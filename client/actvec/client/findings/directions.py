@@ -78,7 +78,7 @@ def direction(
 
     Args:
         vectors: From `load`.
-        by: The column of the labels. Documents without a label are passed over.
+        by: The column of the labels. Documents without a label are skipped.
         positive: The label that the direction leads to. Default: of two labels, the later in
             alphabetical order.
         negative: The label that it leads from. Default: all others.

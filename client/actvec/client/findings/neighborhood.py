@@ -183,7 +183,7 @@ def label_agreement(rows: NDArray[np.floating], labels: Sequence[Any] | NDArray[
 
     Args:
         rows: A vector per document, `[N, D]`.
-        labels: A label per document; documents with None are passed over.
+        labels: A label per document; documents with None are skipped.
 
     Raises:
         InvalidArgument: fewer than two documents have a label, or there is not one per vector.

@@ -56,7 +56,7 @@ class Probe:
 
     @property
     def majority(self) -> float:
-        """The accuracy of saying the commonest label every time."""
+        """The accuracy of always guessing the most common label."""
         return max(self.counts.values()) / sum(self.counts.values())
 
 
@@ -80,7 +80,7 @@ def probe(
 
     Args:
         vectors: From `load`.
-        by: The column of the labels. Documents without a label are passed over.
+        by: The column of the labels. Documents without a label are skipped.
         whitening: Whitens the vectors first. It knows nothing of labels, but may have been fitted
             to the same documents.
         jobs: Processes that fit at the same time; -1 for one per core. Default: this one alone.

@@ -87,7 +87,7 @@ def separation(
 
     Args:
         vectors: N documents, from `load`, or as an array `[N, L, K, D]`.
-        labels: A label per document; None for a document that is passed over.
+        labels: A label per document; None to skip a document.
         positive: See `two_labels`. Of more than two labels without a positive one, each is compared
             with the rest, and the figures are the means over the labels.
         negative: See `two_labels`.
