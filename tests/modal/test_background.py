@@ -18,6 +18,8 @@ def test_server_leaves_no_thread(tmp_path):
     port = server.start()
     with Client(f"127.0.0.1:{port}") as client:
         assert client.extract("A text.", mode="short").values.shape == (WIDTH,)
+        # Its texts are tokenized on a thread.
+        assert len(list(client.stream(["One.", "Two."], mode="short"))) == 2
         server.stop()
         with pytest.raises(ServerUnavailable):
             client.info()
