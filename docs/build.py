@@ -16,7 +16,6 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -32,7 +31,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001 - mkdocs' form
     """Keep the text of links to files beside the pages, which the site does not have."""
-    return OUTSIDE.sub(r"\1", markdown.replace("](../bench/README.md", "](bench.md"))
+    outside = "../" * page.file.src_uri.count("/") + "../"
+    markdown = markdown.replace(f"]({outside}bench/README.md", "](bench.md")
+    return re.sub(rf"\[([^\]]+)\]\({outside}[^)]+\)", r"\1", markdown)
 
 
 def contract_page() -> str:

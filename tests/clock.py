@@ -12,9 +12,13 @@ class Clock:
     """The monotonic clock of this process: of our code, and of event loops.
 
     It stays ahead after a test, since such a clock never goes back. gRPC has a clock of its own.
+
+    Attributes:
+        stopped: Whether `run` and `passes` wait at present, and set it no further.
     """
 
     def __init__(self) -> None:
+        self.stopped: Callable[[], bool] = lambda: False
         self._ahead = 0.0
         real = time.monotonic
         time.monotonic = lambda: real() + self._ahead
@@ -26,7 +30,8 @@ class Clock:
     async def run(self, seconds: float, until: Callable[[], bool]) -> None:
         """Let so much time pass, and again, until the condition holds."""
         while not until():
-            self.advance(seconds)
+            if not self.stopped():
+                self.advance(seconds)
             await asyncio.sleep(0.01)
 
     async def passes(self, seconds: float, awaited: Coroutine[Any, Any, Result]) -> Result:

@@ -1,6 +1,8 @@
 """Records a program's disk operations in order, and what a kill between two of them leaves."""
 
+import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +65,29 @@ def recorded(
         disk.setattr(os, "replace", recorded_replace)
         disk.setattr(os, "unlink", recorded_unlink)
         yield operations
+
+
+@contextmanager
+def failing_disk(number: int = errno.ENOSPC) -> Iterator[None]:
+    """A block in which nothing that this process writes becomes lasting: the disk is full."""
+
+    def failing(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.MonkeyPatch.context() as disk:
+        disk.setattr(os, "fsync", failing)
+        yield
+
+
+@contextmanager
+def file_limit(size: int) -> Iterator[None]:
+    """A block in which files grow to so many bytes only."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
 
 
 def remains(action: Callable[[], object], folder: Path, copies: Path) -> list[Path]:

@@ -246,11 +246,18 @@ def test_transformer_lens_is_for_its_engine_alone():
     assert importing == {"model/bridge.py", "engine/lens.py"}
 
 
+CLIENT_NEEDS_NONE = {
+    *("torch", "transformers", "transformer_lens", "safetensors", "datasets", "pandas", "pyarrow"),
+    *("matplotlib", "rich", "click", "actvec.server"),
+}
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("actvec.client", {"torch", "transformers", "pandas", "matplotlib", "rich", "click"}),
+        ("actvec.client", CLIENT_NEEDS_NONE),
         ("actvec.pooling", {"torch", "grpc", "google.protobuf"}),
+        ("actvec.server.extraction.scheduler", {"torch", "grpc"}),
         ("actvec.server.program.main", {"torch", "transformers", "transformer_lens"}),
     ],
 )

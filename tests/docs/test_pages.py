@@ -140,6 +140,18 @@ def test_what_the_page_shows_works(page, folder, server, monkeypatch):
         assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize("verb", ["corpus inspect", "plan"])
+def test_output_is_what_the_page_shows(verb, folder, monkeypatch):
+    """Of the commands whose output depends on no model."""
+    monkeypatch.chdir(folder)
+    page = (ROOT / "docs" / "corpora.md").read_text()
+    both = rf"^```console\n(actvec {verb} [^\n]+)\n```\n\n```text\n(.*?)^```$"
+    ((command, shown),) = re.findall(both, page, re.MULTILINE | re.DOTALL)
+    program = [str(Path(sys.executable).with_name("actvec")), *command.split()[1:]]
+    run = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert run.stdout.split() == shown.split(), run.stderr
+
+
 def test_commands_with_a_token_work(start_server, tmp_path):
     """A server with a token requires it for reflection too."""
     (tmp_path / "token").write_text("sesame\n")

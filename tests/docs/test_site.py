@@ -43,6 +43,7 @@ def test_reference_lists_every_public_name(site):
     assert "StreamCorpusMean" in contract
     assert 'id="vectorsettings"' in contract
     assert 'id="streamcorpusmean"' in contract
+    assert 'href="../grpc.html"' in contract
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,8 @@ def test_reference_lists_every_public_name(site):
 )
 def test_reference_lists_classes_and_functions(site, page, module):
     shown = (site / f"reference/{page}.html").read_text()
+    # As Markdown, the prompts of an example are quotes of quotes.
+    assert "<blockquote>" not in shown
     public = importlib.import_module(module)
     names = {
         name

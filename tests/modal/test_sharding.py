@@ -106,6 +106,16 @@ def test_finished_shard_is_skipped(modal):
         run_shards(["1/30"], modal.map("vectors", name="v", options={"mode": "long"}), attempts=1)
 
 
+def test_another_corpus_is_no_finished_shard(modal):
+    """The same file name, with a corrected text."""
+    options = {"mode": "short", "format": "shards"}
+    run = modal.map("vectors", name="v", options=options)
+    run_shards(["1/30"], run)
+    modal.corpus("bridges.jsonl", ["Corrected.", *TEXTS[1:]])
+    with pytest.raises(NoShardsError, match="other vectors already"):
+        run_shards(["1/30"], run, attempts=1)
+
+
 def test_failing_shards_are_named():
     tried = Counter()
 

@@ -19,7 +19,7 @@ from actvec.server.config import AccessOptions, Limits, ModelOptions, ServerConf
 from actvec.server.errors import EngineLostError, StartupError
 from actvec.v1.worker_pb2 import Worker as Entry
 from tests.modal.stand_ins import LocalDeployment, LocalStart, MemoryDirectory, tls_tunnel
-from tests.server.calling import eventually
+from tests.waiting import eventually
 
 TOKEN = "of-the-secret"  # noqa: S105 - of the tests
 TEXT = "The tide comes back twice a day, and nobody is surprised."

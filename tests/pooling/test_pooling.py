@@ -57,7 +57,7 @@ def test_decay_is_a_half_life():
 
 
 @exponential
-def test_half_of_the_weight_lies_within_the_half_life(pool):
+def test_half_life_has_half_the_weight(pool):
     tokens = 1_000_000
     within = pool.weights(tokens)[-round(pool.depth * tokens) :].sum()
     # exactly half of an endless document: this one lacks the tail 2 ** (-1 / depth)

@@ -16,22 +16,13 @@ from numpy.testing import assert_allclose
 from safetensors.numpy import load
 
 from actvec.client import Client, Document, FailedPrecondition
-from actvec.ray import (
-    ActivationVectors,
-    PartialMeans,
-    corpus_mean,
-    jobs,
-    means,
-    write_mean,
-    write_vectors,
-)
+from actvec.ray import PartialMeans, corpus_mean, jobs, means, write_mean, write_vectors
 from actvec.ray.command import ray as ray_command
 from actvec.ray.means import merge_parts
+from actvec.ray.steps import FileVectors
 from tests.ray.conftest import TEXTS
 
 OPTIONS = {"mode": "short", "device": "cpu"}
-# A block is written after about every batch.
-SMALL = {"batch_size": 8, "block_bytes": 4096}
 
 # A cluster takes seconds to start, and a worker's death longer to notice.
 pytestmark = [
@@ -39,6 +30,13 @@ pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.usefixtures("cluster"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def small_files(monkeypatch):
+    """Each file has eight of the 201 documents, and each part of a mean one file."""
+    monkeypatch.setattr("actvec.ray.documents._ROWS", 8)
+    monkeypatch.setattr("actvec.ray.means._PART_FILES", 1)
 
 
 def written(folder):
@@ -61,8 +59,8 @@ def check(folder, server):
     assert {one["index"]: one.get("columns") for one in failures} == {5: {"label": 5}, 200: None}
 
 
-def dying_once(kind, mark, ready=lambda: True):
-    """A worker that is killed with its third batch made and not given away yet, once it is ready.
+def dying_once(kind, mark):
+    """A worker that is killed with its third batch made and not given away yet.
 
     Only the first worker of all that comes so far, which leaves a mark.
     """
@@ -76,8 +74,6 @@ def dying_once(kind, mark, ready=lambda: True):
             if self.calls == 3:
                 with contextlib.suppress(FileExistsError):
                     mark.touch(exist_ok=False)
-                    while not ready():
-                        time.sleep(0.01)
                     os.kill(os.getpid(), signal.SIGKILL)
             return made
 
@@ -87,16 +83,12 @@ def dying_once(kind, mark, ready=lambda: True):
 def test_killed_worker_loses_nothing(corpus, tmp_path, demo_server, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        # Some of its earlier vectors are in a file.
-        dying = dying_once(
-            ActivationVectors, tmp_path / "killed", lambda: any(out.glob("vectors/*.parquet"))
-        )
-        patched.setattr(jobs, "ActivationVectors", dying)
-        made = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
+        patched.setattr(jobs, "FileVectors", dying_once(FileVectors, tmp_path / "killed"))
+        made = write_vectors(corpus, out, workers=2, **OPTIONS)
     assert (tmp_path / "killed").exists()
     assert (made.vectors, made.failed, made.computed) == (199, 2, 200)
     check(out, demo_server)
-    again = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
+    again = write_vectors(corpus, out, workers=2, **OPTIONS)
     assert (again.vectors, again.failed, again.computed) == (199, 2, 0)
     with pytest.raises(FailedPrecondition, match="other settings or another input"):
         write_vectors(corpus, out, workers=2, **OPTIONS | {"mode": "long"})
@@ -106,7 +98,7 @@ def test_killed_worker_loses_nothing(corpus, tmp_path, demo_server, monkeypatch)
 HELD = """
 import sys, time, ray
 from actvec.client.documents import Columns, open_documents
-from actvec.ray import documents, jobs, write_mean, write_vectors
+from actvec.ray import documents, jobs, means, write_mean, write_vectors
 
 def held(kind):
     class Held(kind):
@@ -121,6 +113,7 @@ def held(kind):
     return Held
 
 ray.init(address=sys.argv[1], log_to_driver=False)
+documents._ROWS, means._PART_FILES = 8, 1
 source = open_documents(sys.argv[2], columns=Columns(keep=("label",)))
 """
 
@@ -138,9 +131,8 @@ def kill_driver(cluster, program, corpus, out, due):
 
 
 DRIVER = """
-jobs.ActivationVectors = held(jobs.ActivationVectors)
-write_vectors(source, sys.argv[3], workers=1, batch_size=8, block_bytes=4096, mode="short",
-              device="cpu")
+jobs.FileVectors = held(jobs.FileVectors)
+write_vectors(source, sys.argv[3], workers=1, mode="short", device="cpu")
 """
 
 
@@ -148,12 +140,12 @@ def test_killed_driver_resumes(cluster, corpus, tmp_path, demo_server):
     out = tmp_path / "out"
     kill_driver(cluster, DRIVER, corpus, out, lambda: any(out.glob("vectors/*.parquet")))
     before = {path.name: path.read_bytes() for path in out.glob("vectors/*.parquet")}
-    made = write_vectors(corpus, out, workers=2, **SMALL, **OPTIONS)
+    made = write_vectors(corpus, out, workers=2, **OPTIONS)
     assert 0 < made.computed < 200
     check(out, demo_server)
     after = {path.name: path.read_bytes() for path in out.glob("vectors/*.parquet")}
     # Files that were whole have not changed.
-    assert sum(after.get(name) == content for name, content in before.items()) >= len(before) - 1
+    assert {name: after[name] for name in before} == before
 
 
 def same_mean(path, made, demo_server, documents, job):
@@ -187,7 +179,6 @@ def test_killed_worker_counts_documents_once(cluster, tmp_path, demo_server, mon
 
 
 MEAN_DRIVER = """
-documents._ROWS = 8
 jobs.FileSums = held(jobs.FileSums)
 write_mean(source, sys.argv[3], name="bridges", device="cpu")
 """
@@ -226,8 +217,8 @@ def test_killed_mean_resumes(cluster, corpus, tmp_path, demo_server):
 
 
 def test_too_few_cpus_are_refused(corpus, tmp_path):
-    with pytest.raises(FailedPrecondition, match=r"5 workers need 8 CPUs.*declares 6"):
-        write_vectors(corpus, tmp_path / "out", workers=5, **OPTIONS)
+    with pytest.raises(FailedPrecondition, match=r"7 workers need 7 CPUs.*declares 6"):
+        write_vectors(corpus, tmp_path / "out", workers=7, **OPTIONS)
 
 
 def run(*arguments):

@@ -33,11 +33,12 @@ def add(merger, part):
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_parts_equal_the_servers_mean(sums, demo_server, count):
+def test_parts_equal_the_servers_mean(sums, demo_server, tmp_path, count):
     merger = PartMerger("bridges")
     for number in reversed(range(count)):
         add(merger, sums(table(DOCUMENTS[number::count])))
-    record, content = merger.finish()
+    record = merger.write(tmp_path / "mean", "out")
+    content = (tmp_path / "mean").read_bytes()
     with Client(demo_server.target) as client:
         made = client.corpus_mean(DOCUMENTS, job="ray-parts", name="bridges", variance=True)
         theirs, ours = load(client.download_mean(made.id).content), load(content)
@@ -57,15 +58,15 @@ def test_blank_parts_only_count(sums):
     add(merger, sums(table([Document("x", " ")])))
     add(merger, sums(table(DOCUMENTS[:3])))
     add(merger, sums(table([Document("y", "")])))
-    record, _ = merger.finish()
-    assert (record.documents, record.skipped[0].documents) == (3, 2)
+    total, record = merger.sums()
+    assert (total.documents, record.skipped[0].documents) == (3, 2)
 
 
 def test_no_usable_document_is_refused(sums):
     merger = PartMerger("bridges")
     add(merger, sums(table([Document("x", " ")])))
     with pytest.raises(RequestError, match="no document to average: skipped for INVALID_ARG"):
-        merger.finish()
+        merger.sums()
 
 
 def test_parts_of_other_models_are_refused(sums):

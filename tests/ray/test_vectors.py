@@ -12,7 +12,7 @@ from actvec.client.documents import open_documents
 from actvec.client.samples import sample_corpus
 from actvec.ray import ActivationVectors
 from actvec.ray.batches import RowColumns, documents_of
-from actvec.ray.documents import keep_documents
+from actvec.ray.documents import SOURCE_COLUMNS, keep_documents, unreadable
 from actvec.server.errors import MeanMismatchError, RequestError
 from tests.ray.conftest import TEXTS
 from tests.server.chats import save_chat_model
@@ -129,8 +129,20 @@ def test_documents_on_disk_are_those_of_the_corpus(tmp_path):
     path.write_text("\n".join(map(json.dumps, lines)))
     source = open_documents(path)
     files = sorted(keep_documents(source, tmp_path).iterdir())
-    columns = RowColumns(messages="messages", token_ids="token_ids", spans="spans")
+    columns = RowColumns(**SOURCE_COLUMNS)
     assert list(documents_of(pq.read_table(files[0]), columns)) == list(source)
+
+
+def test_half_a_character_costs_one_document(tmp_path):
+    """JSON can name half of a surrogate pair, which no file can hold."""
+    lines = [{"id": "a", "text": "A \ud800 text."}, {"id": "\udfff", "text": "B"}, {"text": "C"}]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    (file,) = keep_documents(open_documents(path), tmp_path).iterdir()
+    assert pq.read_table(file)["index"].to_pylist() == [2]
+    failures = unreadable(tmp_path)
+    assert [(one.index, one.field) for one in failures] == [(0, "text"), (1, "id")]
+    assert failures[0].message.startswith("the text of document 'a' cannot be written in UTF-8")
 
 
 def test_texts_may_be_missing_beside_chats(chats):

@@ -1,9 +1,7 @@
 """Calls through raw stubs, as any client can make them, and their results."""
 
-import asyncio
 import contextlib
 import hashlib
-from collections.abc import Callable
 
 import grpc
 import numpy as np
@@ -34,11 +32,9 @@ def some_documents(*texts: str) -> StreamVectorsRequest:
     return StreamVectorsRequest(settings=SHORT, documents=documents)
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - nobody could set an event
-            await asyncio.sleep(0.01)
+def bearer(token: str) -> tuple[tuple[str, str]]:
+    """The metadata of a caller with a token."""
+    return (("authorization", f"Bearer {token}"),)
 
 
 async def read_all(call) -> list[object]:

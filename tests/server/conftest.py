@@ -1,9 +1,7 @@
 """Models that the tests make themselves, and servers of them in this process."""
 
-import asyncio
 import functools
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,15 +20,15 @@ from transformers import (
 from actvec.server.config import AccessOptions, Limits, ModelOptions, ServerConfig, WatchOptions
 from actvec.server.engine import memory
 from actvec.server.engine.packed import Engine, PackedEngine
-from actvec.server.engine.pools import Pools
-from actvec.server.engine.step import StepDocument
-from actvec.server.errors import NotFiniteError
 from actvec.server.model.demo import TOKENIZER_CONFIG, VOCABULARY, write_demo_model
 from actvec.server.model.loading import LoadedModel, load_model
 from actvec.server.model.text.tokenizer import Tokenizer
 from actvec.server.program.engines import DrivenEngine, engine_thread
 from actvec.server.program.server import Server
+from actvec.server.rpc.interceptor import CallInterceptor
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
+from tests.clock import Clock
+from tests.server.engines import HeldEngine
 
 
 def random_neox(*, seed: int = 0, **overrides: object) -> PreTrainedModel:
@@ -99,33 +97,6 @@ def demo_engine(demo_model: LoadedModel) -> PackedEngine:
     return PackedEngine(demo_model)
 
 
-class HeldEngine:
-    """An engine that computes nothing until `release` is called.
-
-    Attributes:
-        steps: The number of documents of each step that it was given.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.name, self.card, self.groups = engine.name, engine.card, engine.groups
-        self.steps: list[int] = []
-        self._engine = engine
-        self._entered, self._released = threading.Event(), threading.Event()
-
-    def run(self, documents: Sequence[StepDocument]) -> list[Pools | NotFiniteError]:
-        self.steps.append(len(documents))
-        self._entered.set()
-        assert self._released.wait(60)
-        return self._engine.run(documents)
-
-    async def entered(self) -> None:
-        """Return once it was given a step."""
-        assert await asyncio.to_thread(self._entered.wait, 60)
-
-    def release(self) -> None:
-        self._released.set()
-
-
 @pytest.fixture
 def held_engine(demo_engine: PackedEngine) -> Iterator[HeldEngine]:
     engine = HeldEngine(demo_engine)
@@ -170,6 +141,24 @@ def serve(
                 await server.stop(grace=5)
 
     return start
+
+
+@pytest.fixture
+def idle_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock, which stops while an answer is on its way: it may take no longer than idleness."""
+    writing = []
+    write = CallInterceptor._write
+
+    async def noted(self: CallInterceptor, response: object, context: object) -> None:
+        writing.append(response)
+        try:
+            await write(self, response, context)
+        finally:
+            writing.pop()
+
+    monkeypatch.setattr(CallInterceptor, "_write", noted)
+    monkeypatch.setattr(clock, "stopped", lambda: bool(writing))
+    return clock
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators decide themselves")
-def test_freed_memory_is_kept_until_it_is_given_back():
+def test_freed_memory_is_given_back():
     keep_freed_memory()
     before = resident_bytes()
     block = np.ones(64 << 20, dtype=np.uint8)
@@ -67,7 +67,7 @@ async def test_needed_memory_is_not_given_back_again():
     assert await process.is_tidied()
 
 
-async def test_calls_that_hold_memory_stand_still_once_a_minute():
+async def test_held_memory_is_tidied_each_minute():
     process = Process()
     process.held = 1
     process.resident += 64 * MIB

@@ -11,7 +11,6 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
 from numpy.testing import assert_allclose
 from safetensors.numpy import load, load_file
@@ -19,10 +18,10 @@ from safetensors.numpy import load, load_file
 from actvec.client import Client
 from actvec.client import load as load_vectors
 from actvec.client.errors import Aborted, ActvecError, FailedPrecondition, InvalidArgument, NotFound
-from actvec.shards.command import local
-from actvec.shards.host import ModelHost
+from tests.shards.running import TEXTS, run
 
-TEXTS = [f"In {year} the bridge was closed for repairs." for year in range(1700, 1730)]
+pytestmark = pytest.mark.usefixtures("loaded_once")
+
 STORE = "memory://shards"
 
 
@@ -33,33 +32,7 @@ def store(tmp_path, monkeypatch):
     MemoryFileSystem.pseudo_dirs[:] = [""]
     (tmp_path / "copies").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "copies"))
-    monkeypatch.chdir(tmp_path)
     return fsspec.filesystem("memory")
-
-
-@pytest.fixture(autouse=True)
-def loaded_once(monkeypatch, host):
-    """The commands share one model, which commits its sums after each document."""
-    monkeypatch.setattr("actvec.shards.places._COMMIT_SECONDS", 0.0)
-    monkeypatch.setattr(ModelHost, "load", lambda *_: host)
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    """Thirty documents, one of them blank."""
-    path = tmp_path / "corpus.jsonl"
-    texts = [*TEXTS[:5], " ", *TEXTS[6:]]
-    lines = [json.dumps({"id": f"doc-{i}", "text": text}) for i, text in enumerate(texts)]
-    path.write_text("\n".join(lines))
-    return path
-
-
-def run(*arguments):
-    """Run `actvec local` in this process."""
-    ran = CliRunner().invoke(local, [str(argument) for argument in arguments])
-    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
-        raise ran.exception
-    return ran
 
 
 @pytest.fixture
@@ -210,7 +183,7 @@ local(sys.argv[2:])
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_task_leaves_nothing_that_counts(corpus, s3, demo_server):
+def test_killed_task_counts_for_nothing(corpus, s3, demo_server):
     """The model is loaded for each run, as a batch system loads it."""
     url = f"s3://{s3.bucket}/out"
     tasks = {

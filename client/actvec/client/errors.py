@@ -75,7 +75,7 @@ class Aborted(ActvecError):
 
 
 class Unauthenticated(ActvecError):
-    """The server requires a token, or another one."""
+    """The server requires a token, and got none or a wrong one."""
 
     code = "UNAUTHENTICATED"
 

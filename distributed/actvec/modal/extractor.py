@@ -8,7 +8,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import modal
 import modal.experimental
@@ -30,25 +30,30 @@ from actvec.modal.resources import (
 )
 from actvec.server.errors import CutShortError, EngineLostError, InputError
 
+if TYPE_CHECKING:
+    from actvec.modal.volume import Site
+    from actvec.modal.worker import Worker
+    from actvec.server.config import ServerConfig
+
 log = logging.getLogger(__name__)
 
 _PORT = 50051
 
 
-def site() -> Any:
+def site() -> "Site":
     """The files of a container."""
     from actvec.modal.volume import Site  # noqa: PLC0415 - in the container only
 
     return Site(LOCAL, DATA, data)
 
 
-def _make_worker() -> Any:
+def _make_worker() -> "Worker":
     from actvec.modal.worker import make_worker  # noqa: PLC0415 - torch: not at home
 
     return make_worker(MODEL, site(), DEVICE)
 
 
-def _server_config(**address: Any) -> Any:
+def _server_config(**address: Any) -> "ServerConfig":
     from actvec.modal.worker import server_config  # noqa: PLC0415 - torch: not at home
 
     return server_config(MODEL, LOCAL, device=DEVICE, **address)
@@ -103,7 +108,7 @@ class Pythia12BActivationExtractor:
     @modal.enter(snap=True)
     def load(self) -> None:
         """Load and warm the model; Modal takes the snapshot after this."""
-        self._worker: Any = None
+        self._worker: Worker | None = None
         self._failure: Exception | None = None
         # A snapshot without the GPU's memory is taken on a machine without a GPU, so the model
         # loads after it.
@@ -132,7 +137,7 @@ class Pythia12BActivationExtractor:
             self._failure = error
 
     @contextmanager
-    def _at_work(self) -> Iterator[Any]:
+    def _at_work(self) -> Iterator["Worker"]:
         """Provide the worker for one input, with errors that any caller can read.
 
         Raises:
@@ -148,10 +153,10 @@ class Pythia12BActivationExtractor:
             yield worker
 
     @contextmanager
-    def _loaded(self) -> Iterator[Any]:
+    def _loaded(self) -> Iterator["Worker"]:
         """Provide the worker, as `_at_work` does; the container keeps taking inputs."""
         with _built_in_errors():
-            if self._failure is not None:
+            if self._worker is None:
                 raise RuntimeError(f"this worker cannot start: {self._failure}")
             yield self._worker
 
@@ -159,22 +164,19 @@ class Pythia12BActivationExtractor:
     def get_activation_vector(self, /, text: str, **options: Any) -> dict[str, Any]:
         """See `worker.Worker.get_activation_vector`."""
         with self._at_work() as worker:
-            made: dict[str, Any] = worker.get_activation_vector(text, **options)
-        return made
+            return worker.get_activation_vector(text, **options)
 
     @modal.method()
     def get_activation_matrix(self, /, text: str, **options: Any) -> dict[str, Any]:
         """See `worker.Worker.get_activation_matrix`."""
         with self._at_work() as worker:
-            made: dict[str, Any] = worker.get_activation_matrix(text, **options)
-        return made
+            return worker.get_activation_matrix(text, **options)
 
     @modal.method()
     def get_model_info(self) -> dict[str, Any]:
         """See `worker.Worker.get_model_info`."""
         with self._at_work() as worker:
-            info: dict[str, Any] = worker.get_model_info()
-        return info
+            return worker.get_model_info()
 
     @modal.method()
     async def serve(
@@ -237,8 +239,7 @@ class Pythia12BActivationExtractor:
     def find_corpus_mean(self, center: str) -> str:
         """See `worker.Worker.find_corpus_mean`."""
         with self._at_work() as worker:
-            found: str = worker.find_corpus_mean(center)
-        return found
+            return worker.find_corpus_mean(center)
 
     @modal.method()
     def compute_shard(

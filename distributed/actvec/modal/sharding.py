@@ -16,19 +16,16 @@ from typing import Any
 from actvec.client.bulk import Layout
 from actvec.client.bulk.failures import first_failure
 from actvec.client.documents import Columns, DocumentSource, Shard, open_documents
-from actvec.client.messages.means import decode_mean
 from actvec.client.records.settings import MeanSettings, VectorSettings
 from actvec.modal.volume import Site
 from actvec.server.errors import MeanNotFoundError, RequestError
-from actvec.server.jobs.checkpoint import JobDirectory
-from actvec.server.means.merging import merged
 from actvec.server.means.naming import checked_name
-from actvec.server.means.record import MeanRecord, SkippedDocuments
+from actvec.server.means.record import MeanRecord
 from actvec.server.means.store import MeanStore
-from actvec.server.service.mean_messages import mean_message
+from actvec.shards.folders import sum_shard
 from actvec.shards.host import ModelHost
-from actvec.shards.means import compute_mean
-from actvec.shards.merging import describe_skipped
+from actvec.shards.merging import PartMerger
+from actvec.shards.places import MEANS, Place
 from actvec.shards.vectors import write_vectors
 
 log = logging.getLogger(__name__)
@@ -72,20 +69,17 @@ class ShardRunner:
         Raises:
             RequestError: a name is invalid.
             EngineLostError: the engine is lost; the process must end.
-            Exception: whatever `compute_mean` raises.
+            Exception: whatever `sum_shard` raises.
         """
         began = time.monotonic()
         folder = _folder("shards", name, shard)
-        here, replica = self._site.local / folder, self._site.replica(folder)
-        record = compute_mean(
+        made = sum_shard(
             self._host,
             self._source(corpus, shard, options),
             MeanSettings(job=name, name=name, **_without(options, _FIELDS)),
-            JobDirectory(here / "jobs" / name, replica),
-            MeanStore(here / "means", replica=replica),
+            Place(self._site.local / folder, self._site.replica(folder)),
         )
-        made = decode_mean(mean_message(record)).to_dict()
-        return made | {"worker_seconds": time.monotonic() - began}
+        return made.to_dict() | {"worker_seconds": time.monotonic() - began}
 
     def vectors(
         self, corpus: str, name: str, shard: str, options: Mapping[str, Any]
@@ -107,8 +101,8 @@ class ShardRunner:
         began = time.monotonic()
         folder = _folder("vectors", name, shard)
         there, here = self._site.mount / folder, self._site.local / folder
-        self._site.volume.reload()
-        asked = {"corpus": corpus, **options}
+        source = self._source(corpus, shard, options)
+        asked = {"corpus": corpus, "input": source.identity(), **options}
         if (there / _SUMMARY).exists():
             found: dict[str, Any] = json.loads((there / _SUMMARY).read_text())
             if found["asked"] != asked:
@@ -120,7 +114,6 @@ class ShardRunner:
             return found | {"worker_seconds": 0.0}
         settings = _without(options, ("format", *_FIELDS))
         layout = Layout(options["format"]) if "format" in options else Layout()
-        source = self._source(corpus, shard, options)
         done = write_vectors(self._host, source, here, VectorSettings(**settings), layout)
         made = {
             "vectors": done.vectors,
@@ -206,8 +199,7 @@ def merge_means(site: Site, name: str, done: Mapping[str, Mapping[str, Any]]) ->
     Args:
         site: The files of this machine.
         name: The name of the whole mean.
-        done: The result of `ShardRunner.mean` per shard. A shard of 0 documents adds only its
-            skipped ones.
+        done: The result of `ShardRunner.mean` per shard.
 
     Raises:
         RequestError: the name is invalid, or no shard has a usable document.
@@ -217,31 +209,20 @@ def merge_means(site: Site, name: str, done: Mapping[str, Mapping[str, Any]]) ->
         StorageError: the volume cannot be written.
     """
     site.volume.reload()
-    stores: dict[str, MeanStore] = {}
-    records = []
-    skipped = []
-    for shard, said in done.items():
-        if not said["documents"]:
-            skipped += [SkippedDocuments(**entry) for entry in said["skipped"]]
-            continue
-        store = MeanStore(site.mount / _folder("shards", name, shard) / "means")
-        found = store.records()
-        if not found:
+    merger = PartMerger(name)
+    for shard, record in done.items():
+        if not merger.add_shard(site.mount / _folder("shards", name, shard) / MEANS, record):
             raise MeanNotFoundError(
                 f"the mean of shard {shard} is not on the volume; run the same command again to"
                 " compute it"
             )
-        stores[found[0].id] = store
-        records.append(found[0])
-    if not records:
+    try:
+        total, start = merger.sums()
+    except RequestError:
         # So that the same name can start again with a corrected corpus, or other options.
         _remove_shards(site, name)
-        raise RequestError(
-            "corpus", f"has no document to average: {'; '.join(describe_skipped(skipped))}"
-        )
-    whole = MeanStore(site.local / "means", replica=site.replica())
-    total, record = merged(records, lambda record: stores[record.id].load(record), name, skipped)
-    made = whole.save(total, record)
+        raise
+    made = MeanStore(site.local / MEANS, replica=site.replica()).save(total, start)
     _remove_shards(site, name)
     return made
 

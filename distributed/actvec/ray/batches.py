@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from actvec.client.extras import import_extra
 from actvec.client.records.inputs import make_document
@@ -59,21 +59,20 @@ def to_table(batch: Any) -> "pa.Table":
 
 @dataclass(frozen=True)
 class RowColumns:
-    """The columns that make a row a document; a row has one of text, messages and token ids.
+    """The columns that make a row a document; see `ActivationVectors` for the attributes."""
 
-    Attributes:
-        text: The column of texts. With another source it may be missing.
-        id: That of ids; None for no ids.
-        messages: That of chats, lists of `{"role": ..., "content": ...}`.
-        token_ids: That of token ids.
-        spans: That of spans, lists of `{"name": ..., "start": ..., "end": ...}`.
-    """
+    text_column: str | None = "text"
+    id_column: str | None = "id"
+    messages_column: str | None = None
+    token_ids_column: str | None = None
+    spans_column: str | None = None
 
-    text: str | None = "text"
-    id: str | None = "id"
-    messages: str | None = None
-    token_ids: str | None = None
-    spans: str | None = None
+    @classmethod
+    def taken(cls, options: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """The columns that options name, and the other options."""
+        names = {field.name for field in fields(cls)} & options.keys()
+        rest = {name: value for name, value in options.items() if name not in names}
+        return cls(**{name: options[name] for name in names}), rest
 
     def sources(self, table: "pa.Table") -> dict[str, str]:
         """The columns of a table that may hold a row's document, by what they hold.
@@ -81,10 +80,11 @@ class RowColumns:
         Raises:
             RequestError: a column does not exist.
         """
-        others = {"messages": self.messages, "token_ids": self.token_ids}
+        others = {"messages": self.messages_column, "token_ids": self.token_ids_column}
         found = {kind: name for kind, name in others.items() if name is not None}
-        if self.text is not None and not (found and self.text not in table.column_names):
-            found["text"] = self.text
+        text = self.text_column
+        if text is not None and not (found and text not in table.column_names):
+            found["text"] = text
         for kind, name in found.items():
             _check(table, f"{kind}_column", name)
         return found
@@ -99,8 +99,8 @@ def documents_of(table: "pa.Table", columns: RowColumns) -> Iterator[Document | 
     sources = columns.sources(table)
     values = {kind: table.column(name).to_pylist() for kind, name in sources.items()}
     ids, spans = (
-        _optional(table, argument, name)
-        for argument, name in (("id_column", columns.id), ("spans_column", columns.spans))
+        _optional(table, argument, getattr(columns, argument))
+        for argument in ("id_column", "spans_column")
     )
     for row in range(len(table)):
         document_id = "" if ids[row] is None else str(ids[row])

@@ -16,7 +16,7 @@ from actvec.client.cli.settings import own_mean_options, own_vector_options
 from actvec.client.errors import ActvecError
 from actvec.client.extras import import_extra
 from actvec.client.records.settings import MeanSettings, VectorSettings
-from actvec.ray.jobs import SPARE_CPUS, write_mean, write_vectors
+from actvec.ray.jobs import write_mean, write_vectors
 from actvec.server.config import ModelOptions
 from actvec.server.errors import PicklableError, first_line
 from actvec.server.program.options import model_options
@@ -63,7 +63,7 @@ class Cluster:
         if not library.is_initialized():
             if self.address is None and "RAY_ADDRESS" not in os.environ:
                 # Ray counts these CPUs, whatever the machine has, and workers wait for theirs.
-                cpus = max(os.cpu_count() or 1, self.workers + SPARE_CPUS)
+                cpus = max(os.cpu_count() or 1, self.workers)
                 library.init(num_cpus=cpus, log_to_driver=False, include_dashboard=False)
             else:
                 library.init(address=self.address)
@@ -191,8 +191,6 @@ def mean(
     were skipped.
     """
     documents = source.open()
-    if isinstance(out, Path):
-        out.parent.mkdir(parents=True, exist_ok=True)
     with cluster.connected() as workers:
         made = write_mean(
             documents,

@@ -10,26 +10,21 @@ from typing import Any
 
 from actvec.client.bulk.sinks.kept_columns import ColumnTypes
 from actvec.client.documents import DocumentSource
-from actvec.client.errors import FailedPrecondition
+from actvec.client.errors import FailedPrecondition, InvalidArgument
 from actvec.client.extras import import_extra
 from actvec.client.files import write_json
+from actvec.client.messages.documents import check_utf8
 from actvec.client.records.vectors import Document, Failure
 
-# The columns of a file that make a row a document, as `ActivationVectors` takes them.
-SOURCE_COLUMNS = {
-    "text_column": "text",
-    "id_column": "id",
-    "messages_column": "messages",
-    "token_ids_column": "token_ids",
-}
-# Of the same, those that are copies of the source.
+# The columns of a file that are copies of the source.
 CONTENT = ("text", "messages", "token_ids", "spans")
-
+# Those that make a row a document, as `ActivationVectors` takes them.
+SOURCE_COLUMNS = {f"{name}_column": name for name in ("id", *CONTENT)}
 # The list of documents that cannot be read, in a job's folder.
 UNREADABLE = "unreadable.jsonl"
 
-# Rows per file, which Ray reads at a time.
-_ROWS = 1024
+# Rows per file, which a worker computes at a time: a kill costs as many for each worker.
+_ROWS = 256
 
 
 def begin_job(source: DocumentSource, out: Path, options: Mapping[str, Any]) -> None:
@@ -59,9 +54,10 @@ def begin_job(source: DocumentSource, out: Path, options: Mapping[str, Any]) -> 
 
 
 def keep_documents(source: DocumentSource, out: Path) -> Path:
-    """Write documents as Parquet files, which Ray's checkpoint can filter, unlike other inputs.
+    """Write documents as Parquet files.
 
-    Existing files stay. Documents that cannot be read go to a separate list; see `unreadable`.
+    Existing files stay. Documents that cannot be read, or written in UTF-8, go to a separate list;
+    see `unreadable`.
 
     Args:
         source: The documents; rows have their `index`, the number in the source, `id`, `text`,
@@ -103,13 +99,13 @@ def keep_documents(source: DocumentSource, out: Path) -> Path:
         while some := list(islice(located, _ROWS)):
             rows, columns = [], []
             for one in some:
-                match one.document:
-                    case Failure() as failure:
-                        record = replace(failure, index=one.index).to_dict()
-                        listed.write(json.dumps(record) + "\n")
-                    case Document() as document:
-                        rows.append({"index": one.index, "id": document.id, **_content(document)})
-                        columns.append(document.columns)
+                document = _writable(one.document)
+                if isinstance(document, Failure):
+                    record = replace(document, index=one.index).to_dict()
+                    listed.write(json.dumps(record) + "\n")
+                else:
+                    rows.append({"index": one.index, "id": document.id, **_content(document)})
+                    columns.append(document.columns)
             table = pa.Table.from_pylist(rows, schema)
             for name in kept.types:
                 values = kept.array(name, [one.get(name) for one in columns])
@@ -118,6 +114,16 @@ def keep_documents(source: DocumentSource, out: Path) -> Path:
             part += 1
     partial.rename(folder)
     return folder
+
+
+def _writable(document: Document | Failure) -> Document | Failure:
+    """A document, or the reason why no file can hold it."""
+    if isinstance(document, Document):
+        try:
+            check_utf8(document)
+        except InvalidArgument as error:
+            return Failure.of(error, document.id, 0, document.columns)
+    return document
 
 
 def _content(document: Document) -> dict[str, Any]:
@@ -132,5 +138,5 @@ def _content(document: Document) -> dict[str, Any]:
 
 
 def unreadable(out: Path) -> list[Failure]:
-    """Yield the documents of the source that could not be read."""
+    """The documents of the source that could not be read."""
     return [Failure(**json.loads(line)) for line in (out / UNREADABLE).read_text().splitlines()]

@@ -7,9 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actvec.client.bulk.remote import is_remote, write_file
 from actvec.client.extras import import_extra
-from actvec.client.files import given_path, write_atomic
 from actvec.client.records.means import CorpusMean
 from actvec.client.records.settings import MeanSettings, Truncation
 from actvec.client.records.vectors import Failure
@@ -27,8 +25,9 @@ log = logging.getLogger(__name__)
 # it.
 PART_DOCUMENTS = 2048
 
-# Parts of a mean at most, each as large as the mean's file.
-_PARTS = 64
+# Parts of a mean at most, and files of documents of a part at least: a part is as large as the
+# mean's file.
+_PARTS, _PART_FILES = 64, 4
 
 
 class PartialMeans:
@@ -43,11 +42,7 @@ class PartialMeans:
         separate: Whether each layer has a mean of its own, instead of their average.
         truncation: How to treat a text beyond the context; with `error` it is skipped and counted.
         prepend_bos: As in `ActivationVectors`.
-        text_column: As in `ActivationVectors`.
-        id_column: As in `ActivationVectors`.
-        messages_column: As in `ActivationVectors`.
-        token_ids_column: As in `ActivationVectors`.
-        **model: As in `ActivationVectors`.
+        **options: The columns of a row, and the model, as in `ActivationVectors`.
 
     Raises:
         StartupError: the model or an option is unusable.
@@ -62,13 +57,9 @@ class PartialMeans:
         separate: bool = False,
         truncation: Truncation = "error",
         prepend_bos: bool | None = None,
-        text_column: str | None = "text",
-        id_column: str | None = "id",
-        messages_column: str | None = None,
-        token_ids_column: str | None = None,
-        **model: Any,
+        **options: Any,
     ) -> None:
-        self._columns = RowColumns(text_column, id_column, messages_column, token_ids_column)
+        self._columns, model = RowColumns.taken(options)
         host = load_host(**model)
         # Imports torch, which the driver may lack.
         from actvec.shards.means import SumMaker  # noqa: PLC0415
@@ -150,46 +141,10 @@ def corpus_mean(
     return merge_parts(parts.iter_rows(), out, name)
 
 
-class FileSums:
-    """Sums files of documents into files of sums; for `Dataset.map_batches`.
-
-    A row's `files` names the files of one part, whose sums are written atomically under the name of
-    the first. A worker that dies leaves no part or a whole one.
-
-    Args:
-        documents: The folder of the files.
-        sums: The folder of the parts.
-        **options: Options of `PartialMeans`.
-
-    Raises:
-        StartupError: the model or an option is unusable.
-    """
-
-    def __init__(self, *, documents: str, sums: str, **options: Any) -> None:
-        self._documents, self._sums = Path(documents), Path(sums)
-        self._make = PartialMeans(**options)
-
-    def __call__(self, batch: "pa.Table") -> "pa.Table":
-        """Write the parts of a batch, and return their files' names.
-
-        Raises:
-            DoesNotFitError: a document does not fit memory.
-            EngineError: the engine failed.
-            OSError: a part cannot be written.
-        """
-        pa, pq = import_extra("pyarrow", "ray"), import_extra("pyarrow.parquet", "ray")
-        for files in batch["files"].to_pylist():
-            tables = [pq.read_table(self._documents / name) for name in files]
-            content = pa.BufferOutputStream()
-            pq.write_table(self._make(pa.concat_tables(tables)), content)
-            write_atomic(self._sums / files[0], content.getvalue().to_pybytes())
-        return batch
-
-
 def parts_of(files: list[str]) -> list[list[str]]:
     """The files of each part: no more parts than `_PARTS`, and the same ones of the same files."""
-    size = -(-len(files) // _PARTS)
-    return [files[first : first + size] for first in range(0, len(files), max(size, 1))]
+    size = max(-(-len(files) // _PARTS), _PART_FILES)
+    return [files[first : first + size] for first in range(0, len(files), size)]
 
 
 def merge_parts(
@@ -211,9 +166,7 @@ def merge_parts(
         MeanMismatchError: workers have loaded different models.
         OSError: the file cannot be written.
     """
-    from actvec.client.messages.means import decode_mean  # noqa: PLC0415 - as of the others
-    from actvec.server.means.record import SkippedDocuments  # noqa: PLC0415
-    from actvec.server.service.mean_messages import mean_message  # noqa: PLC0415
+    from actvec.server.means.record import SkippedDocuments  # noqa: PLC0415 - torch, as above
     from actvec.shards.merging import PartMerger  # noqa: PLC0415
 
     merger = PartMerger(name)
@@ -222,9 +175,4 @@ def merge_parts(
     for row in parts:
         skipped = [SkippedDocuments(**one) for one in json.loads(row["skipped"])]
         merger.add(row["part"], skipped)
-    record, content = merger.finish()
-    if is_remote(out):
-        write_file(str(out), content, "out")
-    else:
-        write_atomic(given_path(out), content)
-    return decode_mean(mean_message(record))
+    return merger.write(out, "out")

@@ -118,8 +118,10 @@ def mean(
     documents, folder = _open_shard(source, out)
     with _loaded(model) as host:
         from actvec.shards.folders import sum_shard  # noqa: PLC0415 - torch, as in `_loaded`
+        from actvec.shards.places import opened  # noqa: PLC0415 - as above
 
-        record = sum_shard(host, documents, settings, folder)
+        with opened(folder) as place:
+            record = sum_shard(host, documents, settings, place)
     text = f"{record.documents:,} documents of {record.tokens:,} tokens in {folder}"
     report_mean(record, {"folder": str(folder)}, text, as_json=as_json)
 

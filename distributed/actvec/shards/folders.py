@@ -8,25 +8,23 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actvec.client.bulk.remote import is_remote, write_file
 from actvec.client.documents import DocumentSource
 from actvec.client.errors import FailedPrecondition
-from actvec.client.files import given_path, write_atomic, write_json
+from actvec.client.files import write_json
 from actvec.client.messages.means import decode_mean
 from actvec.client.records.means import CorpusMean
 from actvec.client.records.settings import MeanSettings
 from actvec.server.jobs.checkpoint import JobDirectory
-from actvec.server.means.record import SkippedDocuments
 from actvec.server.means.store import MeanStore
 from actvec.server.service.mean_messages import mean_message
 from actvec.shards.host import ModelHost
 from actvec.shards.means import compute_mean
 from actvec.shards.merging import PartMerger
-from actvec.shards.places import JOBS, MEANS, RECORD, finished_shards, opened
+from actvec.shards.places import JOBS, MEANS, RECORD, Place, finished_shards
 
 
 def sum_shard(
-    host: ModelHost, source: DocumentSource, settings: MeanSettings, folder: str | Path
+    host: ModelHost, source: DocumentSource, settings: MeanSettings, place: Place
 ) -> CorpusMean:
     """The mean of a shard, in its folder; run again, it continues, or finds it there.
 
@@ -34,28 +32,26 @@ def sum_shard(
         host: The model.
         source: The documents of the shard.
         settings: What the mean is.
-        folder: Of this shard alone: a folder or a URL, as of `VectorJob`.
+        place: The folder, of this shard and this process alone.
 
     Returns:
         Its record; without a document that can be used, one of 0 documents.
 
     Raises:
-        Aborted: another process is at this shard.
-        Exception: what `opened` and `compute_mean` raise.
+        Exception: what `compute_mean` raises.
     """
-    with opened(folder) as place:
-        store = MeanStore(place.folder / MEANS, replica=place.replica)
-        store.sweep()
-        record = compute_mean(
-            host,
-            source,
-            settings,
-            JobDirectory(place.folder / JOBS / settings.job, place.replica),
-            store,
-            commit_every=place.commit_every,
-        )
-        made = decode_mean(mean_message(record))
-        write_json(place.folder / RECORD, made.to_dict())
+    store = MeanStore(place.folder / MEANS, replica=place.replica)
+    store.sweep()
+    record = compute_mean(
+        host,
+        source,
+        settings,
+        JobDirectory(place.folder / JOBS / settings.job, place.replica),
+        store,
+        commit_every=place.commit_every,
+    )
+    made = decode_mean(mean_message(record))
+    write_json(place.folder / RECORD, made.to_dict())
     return made
 
 
@@ -76,36 +72,11 @@ def merge_shards(folder: str | Path, name: str, to: str | Path) -> CorpusMean:
     """
     merger = PartMerger(name)
     for where, path in finished_shards(folder):
-        record = _record(where, path, name)
-        if not record["documents"]:
-            merger.add(b"", [SkippedDocuments(**one) for one in record["skipped"]])
-            continue
-        store = MeanStore(path / MEANS)
-        found = [one for one in store.records() if one.id == record["id"]]
-        if not found:
+        if not merger.add_shard(path / MEANS, _record(where, path, name)):
             raise FailedPrecondition(
                 f"{where} has lost its mean; remove it and run the shard again"
             )
-        merger.add(store.content(found[0]), ())
-    merged, content = merger.finish()
-    write_out(to, content)
-    return decode_mean(mean_message(merged))
-
-
-def write_out(to: str | Path, content: bytes) -> None:
-    """Write a file, or one at a URL, whole or not at all.
-
-    Raises:
-        InvalidArgument: the URL is of no known store, or names no file.
-        MissingExtra: the package that knows the store is not installed.
-        OSError: it cannot be written.
-    """
-    if is_remote(to):
-        write_file(str(to), content, "to")
-        return
-    path = given_path(to)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, content)
+    return merger.write(to, "to")
 
 
 def _record(where: str, path: Path, name: str) -> dict[str, Any]:

@@ -1,13 +1,21 @@
 """The exact merge of the parts of a corpus mean."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
+from actvec.client.bulk.remote import is_remote, write_file
+from actvec.client.files import given_path, write_atomic
+from actvec.client.messages.means import decode_mean
+from actvec.client.records.means import CorpusMean
+from actvec.pooling import MeanAccumulator
 from actvec.server.errors import RequestError
 from actvec.server.means.format import decode
 from actvec.server.means.merging import Merge
 from actvec.server.means.naming import checked_name
 from actvec.server.means.record import MeanRecord, SkippedDocuments, by_reason
-from actvec.server.means.store import computed
+from actvec.server.means.store import MeanStore, computed
+from actvec.server.service.mean_messages import mean_message
 
 
 class PartMerger:
@@ -38,8 +46,28 @@ class PartMerger:
         else:
             self._merge.skip(skipped)
 
-    def finish(self) -> tuple[MeanRecord, bytes]:
-        """Return the record of the mean, and its file.
+    def add_shard(self, means: Path, record: Mapping[str, Any]) -> bool:
+        """Add the mean of a shard from the folder of its means; False if it is not there.
+
+        Args:
+            means: The folder.
+            record: The record that `sum_shard` returned. One of 0 documents adds only its skips.
+
+        Raises:
+            MeanMismatchError: as `add`.
+            MeanCorruptError: the file was altered.
+        """
+        if not record["documents"]:
+            self._merge.skip(SkippedDocuments(**one) for one in record["skipped"])
+            return True
+        store = MeanStore(means)
+        found = next((one for one in store.records() if one.id == record["id"]), None)
+        if found is not None:
+            self._merge.add(found, store.load(found))
+        return found is not None
+
+    def sums(self) -> tuple[MeanAccumulator, MeanRecord]:
+        """Return the sums of all parts, and the start of their record.
 
         Raises:
             RequestError: no document is usable.
@@ -47,8 +75,29 @@ class PartMerger:
         if self._merge.total is None:
             why = "; ".join(describe_skipped(self._merge.skipped))
             raise RequestError("corpus", f"has no document to average: {why}")
-        content, record = computed(self._merge.total, self._merge.record(self._name))
-        return record, content
+        return self._merge.total, self._merge.record(self._name)
+
+    def write(self, to: str | Path, setting: str) -> CorpusMean:
+        """Write the file of the mean, or one at a URL, whole or not at all; return its record.
+
+        Args:
+            to: The safetensors file to write, or its URL.
+            setting: The argument that gave it, for errors.
+
+        Raises:
+            RequestError: no document is usable.
+            InvalidArgument: the URL is of no known store, or names no file.
+            MissingExtra: the package that knows the store is not installed.
+            OSError: the file cannot be written.
+        """
+        content, record = computed(*self.sums())
+        if is_remote(to):
+            write_file(str(to), content, setting)
+        else:
+            path = given_path(to)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, content)
+        return decode_mean(mean_message(record))
 
 
 def describe_skipped(skipped: Iterable[SkippedDocuments]) -> list[str]:

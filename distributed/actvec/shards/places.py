@@ -33,7 +33,7 @@ class Place:
 
     folder: Path
     replica: Replica
-    commit_every: float
+    commit_every: float = 0.0
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ def opened(folder: str | Path) -> Iterator[Place]:
         folder = given_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            yield Place(folder, NO_REPLICA, 0.0)
+            yield Place(folder, NO_REPLICA)
         return
     remote = RemoteFolder(str(folder))
     remote.copy.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ _SHOWN = 80
 def register_pool(kind: str, factory: PoolFactory) -> None:
     """Register a kind of pool under a name.
 
-    Example:
+    Examples:
         >>> def first(_argument: str) -> Pool:
         ...     return Pool("first", lambda tokens: np.eye(1, tokens.used)[0])
         >>> register_pool("first", first)

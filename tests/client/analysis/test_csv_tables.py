@@ -42,7 +42,7 @@ def columns(path):
     return header, np.array(rows, dtype=np.float64).T
 
 
-def test_a_column_is_a_document_and_a_row_a_dimension(tmp_path):
+def test_documents_are_columns(tmp_path):
     path = tmp_path / "table.csv"
     write_table(path, ["one", "two"], [np.array([1, 2, -3.5]), np.array([0.25, 5e-9, 1e5])])
     assert path.read_text() == (
@@ -93,7 +93,7 @@ def test_carriage_return_is_quoted(tmp_path):
     assert path.read_bytes().startswith(b'"a\rb",c\n')
 
 
-def test_byte_order_mark_of_a_table_is_no_label(tmp_path):
+def test_byte_order_mark_is_no_label(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("\ufeffa,b\n1,2\n")
     assert read_table(path).labels == ("a", "b")
@@ -109,7 +109,7 @@ def test_byte_order_mark_of_a_table_is_no_label(tmp_path):
 )
 # Its eight decimals are nearest to its neighbor among the float32.
 @example(np.array([[0.091796875]], np.float32))
-def test_number_comes_back_to_the_bit_or_within_7_5e_9(tmp_path_factory, values):
+def test_numbers_come_back_almost_whole(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("table") / "table.csv"
     write_table(path, [str(number) for number in range(len(values))], list(values))
     read = read_table(path).values
@@ -206,9 +206,7 @@ def test_the_tables_pass_verify(actvec, folder, tmp_path):
         assert (code, "holds: 2 documents" in output) == (0, True)
 
 
-def test_without_a_mean_there_are_raw_tables_only_also_where_there_were_centered_ones(
-    actvec, folder, tmp_path
-):
+def test_raw_tables_replace_centered_ones(actvec, folder, tmp_path):
     actvec("csv", folder, "--center", "samples", "--out", tmp_path)
     code, output, _ = actvec("csv", folder, "--out", tmp_path)
     assert code == 0
@@ -226,7 +224,7 @@ def test_csv_of_the_sample_corpus(actvec, tmp_path):
     assert header == [document.id for document in sample_corpus()]
 
 
-def test_documents_that_fail_are_listed_and_repeated_ids_are_numbered(actvec, tmp_path):
+def test_failures_are_listed_and_ids_numbered(actvec, tmp_path):
     corpus = tmp_path / "corpus.jsonl"
     records = [("a", "One."), ("b", "Two."), ("a", "Three."), ("blank", " ")]
     lines = [json.dumps({"id": name, "text": text}) for name, text in records]
@@ -244,7 +242,7 @@ def test_documents_that_fail_are_listed_and_repeated_ids_are_numbered(actvec, tm
     assert not listed.exists()
 
 
-def test_a_job_of_stream_in_the_same_folder_is_left_as_it_is(actvec, tmp_path):
+def test_job_in_the_folder_stays(actvec, tmp_path):
     corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
     corpus.write_text("\n".join([json.dumps({"text": TEXTS["a"]}), "rubbish", '{"text": " "}']))
     job = ("stream", corpus, "--mode", "short", "--out", out, "--format", "shards", "--resume")
@@ -257,14 +255,14 @@ def test_a_job_of_stream_in_the_same_folder_is_left_as_it_is(actvec, tmp_path):
     assert (code, "(3 documents were there already)" in output) == (1, True)
 
 
-def test_documents_over_the_limit_are_left_out_and_it_says_so(actvec, folder, tmp_path):
+def test_documents_over_the_limit_are_skipped(actvec, folder, tmp_path):
     code, _, errors = actvec("csv", folder, "--out", tmp_path / "out", "--limit", 1)
     assert code == 0
     assert "and skipped 1" in errors
     assert columns(tmp_path / "out" / "vectors_short_mode_raw.csv")[0] == ["a"]
 
 
-def test_where_every_document_fails_no_table_is_written_and_it_says_so(actvec, tmp_path):
+def test_failures_alone_make_no_table(actvec, tmp_path):
     (tmp_path / "blank.txt").write_text(" ")
     code, output, errors = actvec("csv", tmp_path, "--out", tmp_path / "out")
     assert (code, output) == (1, "")
@@ -272,7 +270,7 @@ def test_where_every_document_fails_no_table_is_written_and_it_says_so(actvec, t
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["vectors_errors.jsonl"]
 
 
-def test_a_mean_that_is_not_there_leaves_nothing_behind(actvec, folder, tmp_path):
+def test_missing_mean_leaves_nothing(actvec, folder, tmp_path):
     code, output, errors = actvec("csv", folder, "--center", "nobodys", "--out", tmp_path / "out")
     assert (code, output) == (2, "")
     assert errors.startswith("Error: no corpus mean 'nobodys'")

@@ -46,7 +46,7 @@ def rows(output):
 
 @settings(deadline=None)
 @given(arrays(np.float32, (3, 5), elements=st.floats(-1e3, 1e3, width=32)))
-def test_a_cosine_is_what_its_formula_says_and_none_for_a_zero_vector(vectors):
+def test_cosine_agrees_with_its_formula(vectors):
     found = cosines(vectors)
     for i in range(3):
         for j in range(3):
@@ -66,7 +66,7 @@ def test_the_spread_is_of_different_documents():
         spread(matrix[:1, :1])
 
 
-def test_the_closest_and_the_farthest_pairs_come_first_and_those_without_a_cosine_never():
+def test_extreme_pairs_come_first():
     matrix = np.array([[1, 0.5, 0.1], [0.5, 1, 0.3], [0.1, 0.3, 1]])
     assert extreme_pairs(matrix, 2, "closest") == [(0, 1), (1, 2)]
     assert extreme_pairs(matrix, 9, "farthest") == [(0, 2), (1, 2), (0, 1)]
@@ -74,7 +74,7 @@ def test_the_closest_and_the_farthest_pairs_come_first_and_those_without_a_cosin
     assert extreme_pairs(matrix, 9, "closest") == [(1, 2), (0, 2)]
 
 
-def test_a_selection_keeps_the_first_documents_and_counts_the_rest():
+def test_selection_keeps_the_first_documents():
     failure = Failure("x", "INVALID_ARGUMENT", "broken")
     items = [Document("a", "A"), failure, *(Document(str(n), "B") for n in range(5))]
     selection = select(iter(items), 3)
@@ -83,7 +83,7 @@ def test_a_selection_keeps_the_first_documents_and_counts_the_rest():
     assert selection.indices == (0, 2)
 
 
-def test_raw_and_centered_vectors_are_of_the_same_documents_in_their_order(client):
+def test_raw_and_centered_rows_agree(client):
     documents = [Document(str(n), text) for n, text in enumerate([FIRST, " ", SECOND] * 4)]
     results = []
     pairs = paired_vectors(
@@ -104,9 +104,14 @@ def test_each_pool_is_compared_and_the_whole_vector(client):
     tables = similarities(pairs)
     assert [table.pool for table in tables] == [*POOLS, "all"]
     for table in tables[:-1]:
-        for matrix, (a, b) in ((table.raw, pairs.raw), (table.centered, pairs.centered)):
+        for matrix, (a, b) in (
+            (table.kinds["raw"], pairs.raw),
+            (table.kinds["centered"], pairs.centered),
+        ):
             assert_allclose(matrix[0, 1], plain_cosine(a.pools[table.pool], b.pools[table.pool]))
-    assert_allclose(tables[-1].raw[0, 1], plain_cosine(pairs.raw[0].values, pairs.raw[1].values))
+    assert_allclose(
+        tables[-1].kinds["raw"][0, 1], plain_cosine(pairs.raw[0].values, pairs.raw[1].values)
+    )
 
 
 def test_two_texts_raw_and_centered_side_by_side(actvec, client):
@@ -117,8 +122,8 @@ def test_two_texts_raw_and_centered_side_by_side(actvec, client):
     tables = similarities(paired_vectors(client, documents, mode="long", center="latest"))
     for table in tables:
         assert rows(output)[table.pool] == [
-            f"{table.raw[0, 1]:.4f}",
-            f"{table.centered[0, 1]:.4f}",
+            f"{table.kinds['raw'][0, 1]:.4f}",
+            f"{table.kinds['centered'][0, 1]:.4f}",
         ]
 
 
@@ -142,14 +147,14 @@ def test_whitened_cosines_stand_beside_them(actvec, client, tmp_path):
     assert "the whitening was made of vectors of another stamp: layers is" in errors
 
 
-def test_without_a_mean_it_says_that_the_cosines_are_raw(actvec):
+def test_raw_cosines_are_called_raw(actvec):
     code, output, errors = actvec("similarity", FIRST, SECOND, "--mode", "short")
     assert code == 0
     assert "centered" not in output
     assert "Raw only; --center" in errors
 
 
-def test_a_name_of_a_file_stands_for_its_text(actvec, tmp_path):
+def test_file_name_stands_for_its_text(actvec, tmp_path):
     for name, text in (("first.txt", FIRST), ("second", SECOND)):
         (tmp_path / name).write_text(text)
     files = [tmp_path / "first.txt", tmp_path / "second"]
@@ -167,7 +172,7 @@ def test_bos_is_left_out_on_request(actvec):
     assert [count + 1 for count in tokens("--no-bos")] == tokens("--bos") == tokens()
 
 
-def test_a_text_may_be_longer_than_a_name_of_a_file(actvec):
+def test_text_is_longer_than_file_names(actvec):
     code, output, _ = actvec("similarity", FIRST * 50, f"{FIRST * 50}.", "--mode", "short")
     assert code == 0
     assert float(rows(output)["exp_933"][0]) > 0.9
@@ -181,19 +186,23 @@ def test_a_folder_is_compared_with_itself(actvec, client, tmp_path):
     answer = json.loads(output)
     pairs = paired_vectors(client, documents, mode="long", center="latest")
     for shown, table in zip(answer["pools"], similarities(pairs), strict=True):
-        assert_allclose(shown["raw"]["cosines"], table.raw, atol=1e-12)
-        assert_allclose(shown["centered"]["mean"], spread(table.centered).mean)
+        assert_allclose(shown["raw"]["cosines"], table.kinds["raw"], atol=1e-12)
+        assert_allclose(shown["centered"]["mean"], spread(table.kinds["centered"]).mean)
     assert (code, answer["corpus_mean"]) == (0, client.get_mean("latest").id)
 
     code, output, _ = actvec("similarity", tmp_path, "--center", "latest", "--top", 2)
     whole = similarities(pairs)[-1]
-    (i, j) = extreme_pairs(whole.centered, 1, "closest")[0]
+    (i, j) = extreme_pairs(whole.kinds["centered"], 1, "closest")[0]
     closest = rows(output)[documents[i].id]
     assert code == 0
-    assert closest == [documents[j].id, f"{whole.raw[i, j]:.4f}", f"{whole.centered[i, j]:.4f}"]
+    assert closest == [
+        documents[j].id,
+        f"{whole.kinds['raw'][i, j]:.4f}",
+        f"{whole.kinds['centered'][i, j]:.4f}",
+    ]
 
 
-def test_of_many_documents_the_matrices_are_left_out_and_it_says_so(actvec, tmp_path):
+def test_many_documents_have_no_matrices(actvec, tmp_path):
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"text": f"Text {n}."}) + "\n" for n in range(203)))
     answer = json.loads(actvec("similarity", corpus, "--mode", "short", "--json")[1])
@@ -205,7 +214,7 @@ def test_of_many_documents_the_matrices_are_left_out_and_it_says_so(actvec, tmp_
     assert "and skipped 200" in errors
 
 
-def test_documents_that_fail_are_named_and_the_others_compared(actvec, tmp_path):
+def test_failing_documents_are_named(actvec, tmp_path):
     for name, text in (("a", FIRST), ("b", SECOND), ("blank", " ")):
         (tmp_path / f"{name}.txt").write_text(text)
     code, output, errors = actvec("similarity", tmp_path)
@@ -244,7 +253,7 @@ def test_what_cannot_be_compared_is_exit_code_2(actvec, arguments, reason, tmp_p
     assert reason in errors
 
 
-def test_a_single_document_has_nothing_to_be_compared_with(actvec, tmp_path):
+def test_single_document_has_no_pair(actvec, tmp_path):
     (tmp_path / "only.txt").write_text(FIRST)
     code, _, errors = actvec("similarity", tmp_path)
     assert code == 2

@@ -98,7 +98,7 @@ def test_manifest_says_what_is_durable(client, corpus, tmp_path, layout):
 
 
 @NUMBERED
-def test_sink_killed_in_a_commit_stands_before_or_after(tmp_path, kind):
+def test_killed_sink_stands_before_or_after(tmp_path, kind):
     folder = tmp_path / "out"
     with opened(kind, folder) as sink:
         sink.write(make_vector(0))

@@ -78,7 +78,7 @@ def test_folder_has_one_process_at_a_time(client, corpus, tmp_path):
     job(corpus, tmp_path / "out").run(client)
 
 
-def test_foreign_file_of_the_same_name_fails_its_document(client, tmp_path):
+def test_foreign_file_fails_its_document(client, tmp_path):
     """In a folder that `actvec extract`, or a job whose manifest is gone, has written to."""
     out = tmp_path / "out"
     same, other = text_of(1), text_of(2)
@@ -97,7 +97,7 @@ def test_foreign_file_of_the_same_name_fails_its_document(client, tmp_path):
     assert {one.id for one in read_back(out, "files")} == {f"doc-{n}" for n in range(1, 5)}
 
 
-def test_file_that_is_not_full_is_written_in_time(client, corpus, tmp_path):
+def test_partial_file_is_written_in_time(client, corpus, tmp_path):
     """So that a kill costs little: here, each document gets a file."""
     seen = []
 

@@ -3,23 +3,11 @@
 import errno
 import json
 import os
-import resource
-from contextlib import contextmanager
 
 import pytest
 
 from actvec.client.bulk.line_log import LineLog, read_lines
-
-
-@contextmanager
-def file_limit(size):
-    """Let files of this process have at most so many bytes: the rest of a write is refused."""
-    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+from tests.disk import file_limit
 
 
 def records(path):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -23,6 +22,7 @@ from actvec.client.bulk.sinks import numbered_files
 from actvec.client.bulk.sinks.vector_folder import DuplicateNameError
 from actvec.client.errors import DataLoss, FailedPrecondition, MissingExtra, OutOfRange
 from tests.client.bulk.stamp import STAMP
+from tests.disk import failing_disk
 
 NUMBERED = pytest.mark.parametrize("kind", [ShardSink, ParquetSink])
 
@@ -345,38 +345,28 @@ def test_rows_missing_in_the_index_are_written_again(tmp_path):
 
 
 @NUMBERED
-def test_failed_commit_can_be_repeated(tmp_path, monkeypatch, kind):
+def test_failed_commit_can_be_repeated(tmp_path, kind):
     sink = kind(tmp_path)
     sink.write(make_vector(0))
     sink.commit()
     before = contents(tmp_path)
     sink.write(make_vector(1))
 
-    def full(_descriptor):
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as disk:
-        disk.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="no space"):
-            sink.commit()
+    with failing_disk(), pytest.raises(OSError, match="No space"):
+        sink.commit()
     assert contents(tmp_path) == before
     sink.commit()
     assert [row.index for row in sink.rows()] == [0, 1]
 
 
 @NUMBERED
-def test_sink_continues_after_a_full_file_failed(tmp_path, monkeypatch, kind):
+def test_sink_continues_after_a_failed_file(tmp_path, kind):
     """A caller that makes room on the disk loses nothing."""
     sink = kind(tmp_path, rows_per_file=2)
     sink.write(make_vector(0))
 
-    def full(_descriptor):
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as disk:
-        disk.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="no space"):
-            sink.write(make_vector(1))
+    with failing_disk(), pytest.raises(OSError, match="No space"):
+        sink.write(make_vector(1))
     with sink:
         sink.write(make_vector(2))
     assert [row.index for row in sink.rows()] == [0, 1, 2]

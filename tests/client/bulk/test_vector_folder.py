@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from actvec.client import OutOfRange, Stamp, Vector
 from actvec.client.bulk.sinks.vector_folder import DuplicateNameError, VectorFolder, file_name
 from actvec.client.files import write_atomic
 from tests.client.bulk.stamp import STAMP
+from tests.disk import failing_disk
 
 SHA = hashlib.sha256(b"text").hexdigest()
 OTHER_SHA = hashlib.sha256(b"another text").hexdigest()
@@ -202,15 +202,11 @@ def test_files_get_ordinary_permissions(tmp_path):
     assert saved.vector_path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_failed_write_leaves_the_file_unchanged(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_file_unchanged(tmp_path):
     path = tmp_path / "file"
     write_atomic(path, b"before")
 
-    def full(_descriptor):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
+    with failing_disk(), pytest.raises(OSError, match="No space"):
         write_atomic(path, b"after")
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]

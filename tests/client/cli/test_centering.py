@@ -50,10 +50,11 @@ def test_centering_reports_the_mean(actvec, few, verb):
     assert "Centered by" not in output
 
 
-@pytest.mark.parametrize("verb", CENTERING)
+@pytest.mark.parametrize("verb", [verb for verb in CENTERING if verb != "verify"])
 def test_raw_vectors_report_no_mean(actvec, verb):
-    if verb != "verify":
-        assert "Centered" not in actvec(verb, *CENTERING[verb])[2]
+    code, _, errors = actvec(verb, *CENTERING[verb])
+    assert code == 0
+    assert "Centered" not in errors
 
 
 def test_means_of_enough_documents_need_no_warning(actvec, many):

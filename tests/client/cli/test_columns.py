@@ -35,7 +35,7 @@ def actvec(actvec, tmp_path, monkeypatch):
 def test_wrong_columns_stop_every_reader(actvec, verb):
     code, output, errors = actvec(*verb.split(), "corpus.jsonl", *READERS[verb])
     assert (code, output) == (2, "")
-    assert "no column 'text' or 'messages' or 'token_ids'; there are: body, uid, label" in errors
+    assert "or 'token_ids' or 'conversations'; there are: body, uid, label" in errors
     named = ("--column", "body", "--id-column", "nr")
     code, output, errors = actvec(*verb.split(), "corpus.jsonl", *READERS[verb], *named)
     assert (code, output) == (2, "")

@@ -7,13 +7,13 @@ import pty
 import re
 import signal
 import subprocess
-import time
 
 import pyarrow.parquet as pq
 import pytest
 
 from actvec.client.cli import progress
 from tests.client.processes import start
+from tests.waiting import wait_until
 
 TEXT = "The lighthouse stood dark for eleven years."
 
@@ -182,10 +182,7 @@ def test_interrupt_leaves_no_half_file(demo_server, tmp_path, number_of_signal):
         for number in (1, 2):
             pipe.write(json.dumps({"text": TEXT}) + "\n")
             pipe.flush()
-            deadline = time.monotonic() + 60
-            while len(list(out.glob("*_metadata.json"))) < number:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_until(lambda: len(list(out.glob("*_metadata.json"))) == number)  # noqa: B023
         program.send_signal(number_of_signal)
         _, errors = program.communicate(timeout=60)
     assert program.returncode == 128 + number_of_signal

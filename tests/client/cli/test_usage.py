@@ -222,6 +222,14 @@ def test_usage_errors_exit_with_2(actvec, arguments, tmp_path, monkeypatch):
     assert "Error" in errors
 
 
+@pytest.mark.parametrize("stored", [["--vectors", "."], ["--csv", "raw.csv", "centered.csv"]])
+def test_stored_vectors_are_not_centered(actvec, stored):
+    """They would pass for vectors that are centered by the mean that was named."""
+    code, output, errors = actvec("report", *stored, "--center", "samples")
+    assert (code, output) == (2, "")
+    assert "--center is for vectors that a server makes, not --vectors or --csv" in errors
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

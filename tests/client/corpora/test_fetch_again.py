@@ -202,8 +202,10 @@ def test_foreign_file_is_not_replaced(c4, tmp_path, program):
     assert "no fetch wrote it" in refusal()
     path.unlink()
     program("corpus", "fetch", *options)
-    assert "with seed 0;" in refusal("--seed", 1)
-    assert "documents 10, seed 0" in refusal("--seed", 1, "--num-samples", 5)
+    assert "seed is 0 there and 1 here;" in refusal("--seed", 1)
+    assert "documents is 10 there and 5 here; seed is 0 there" in refusal(
+        "--seed", 1, "--num-samples", 5
+    )
     (c4 / "c4-train.00003-of-00003.json.gz").write_bytes(gzip.compress(b'{"text": "new"}\n'))
     assert "the dataset has changed" in refusal()
     (c4 / "c4-train.00003-of-00003.json.gz").unlink()

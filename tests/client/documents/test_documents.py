@@ -37,7 +37,8 @@ def test_texts_of_sub_folders_are_skipped_with_a_warning(tmp_path, caplog):
         (tmp_path / name).write_text("A text.")
     assert list(open_documents(tmp_path)) == [Document("a", "A text.")]
     assert caplog.messages == [
-        f"{tmp_path}: reading its 1 .txt files, and not those in sub-folders: 'test', 'train'"
+        f"{tmp_path}: skipping the texts in its sub-folders ('test', 'train');"
+        " .txt files of the folder itself: 1"
     ]
     (tmp_path / "a.txt").unlink()
     with pytest.raises(UnsupportedInput, match=r"only in sub-folders, .*: 'test', 'train'"):
@@ -45,6 +46,18 @@ def test_texts_of_sub_folders_are_skipped_with_a_warning(tmp_path, caplog):
     caplog.clear()
     assert list(open_documents(tmp_path / "test"))
     assert not caplog.messages
+
+
+def test_search_for_skipped_texts_ends(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("actvec.client.documents.folder._MOST_FOLDERS", 3)
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "b/c/d/e").mkdir(parents=True)
+    (tmp_path / "b/c/d/e/f.txt").touch()
+    open_documents(tmp_path)
+    assert not caplog.messages
+    (tmp_path / "b/c/d/f.txt").touch()
+    open_documents(tmp_path)
+    assert "'b'" in caplog.text
 
 
 def test_many_skipped_folders_are_counted(tmp_path):

@@ -93,7 +93,7 @@ def test_file_gives_it_back(vectors, tmp_path):
         read_whitening(tmp_path / "absent")
 
 
-def test_part_of_a_whitening_fits_part_of_the_vectors(vectors):
+def test_whitening_is_selected_with_vectors(vectors):
     fitted = whiten(vectors)
     part = vectors.pick([4], ["mean"])
     found = fitted.of(part.stamp).rows(part.rows(0, 0), 0, 0)

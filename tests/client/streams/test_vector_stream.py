@@ -5,7 +5,6 @@ import gc
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from numpy.testing import assert_array_equal
@@ -20,6 +19,7 @@ from actvec.client import (
     SourceBroken,
     Vector,
 )
+from tests.waiting import wait_until
 
 TEXTS = [f"The harbour was built in the year {year}." for year in range(1500, 1620)]
 
@@ -208,14 +208,11 @@ async def test_early_stop_leaves_nothing_behind(demo_server):
             await asyncio.sleep(0.01)
 
 
-def test_the_reading_thread_ends_with_the_stream(client):
+def test_reading_thread_ends_with_the_stream(client):
     for _ in client.stream((text for text in TEXTS * 1000), mode="short"):
         break
     gc.collect()
-    deadline = time.monotonic() + 60
-    while any(thread.name == "actvec-documents" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: "actvec-documents" not in {one.name for one in threading.enumerate()})
 
 
 async def test_closing_the_client_ends_its_streams(demo_server):

@@ -12,7 +12,7 @@ from actvec.client import (
 )
 from tests.client.workers.streams import TEXTS, TOKEN, same, texts_until, vectors
 from tests.modal.stand_ins import LocalDeployment
-from tests.server.calling import eventually
+from tests.waiting import eventually
 
 
 def working(deployment):

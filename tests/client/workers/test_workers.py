@@ -61,18 +61,20 @@ async def test_waking_does_not_count_as_timeout(deploy, client_of, clock):
 
 
 async def test_parallel_clients_share_a_start(deploy, client_of):
-    deployment = deploy(wakes_after=0.5)
-    told = set()
+    another = asyncio.Event()
+    deployment = deploy(wakes_after=another)
+
+    def on_wait(_, what):
+        if what == "waiting for a worker of modal://actvec, which another client is starting":
+            another.set()
+
     async with contextlib.AsyncExitStack() as stack:
         clients = [
-            await stack.enter_async_context(
-                client_of(deployment, on_wait=lambda _, what: told.add(what))
-            )
+            await stack.enter_async_context(client_of(deployment, on_wait=on_wait))
             for _ in range(5)
         ]
         await asyncio.gather(*(client.info() for client in clients))
     assert deployment.starts == 1
-    assert "waiting for a worker of modal://actvec, which another client is starting" in told
 
 
 @pytest.mark.parametrize("apart", [0.02, 0.05])

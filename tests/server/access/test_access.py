@@ -15,10 +15,12 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from actvec.server.access.access import Access
+from actvec.server.access.bearer import Tokens
 from actvec.server.config import AccessOptions, ServerConfig
 from actvec.server.errors import StartupError
 from actvec.v1 import model_pb2, service_pb2
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
+from tests.server.calling import bearer
 
 TOKENS = ("correct-horse", "battery-staple")
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationVectorService"]
@@ -37,10 +39,6 @@ def token_file(tmp_path) -> Path:
     path = tmp_path / "tokens"
     path.write_text("# who works here\n\n" + "".join(f"  {token} \n" for token in TOKENS))
     return path
-
-
-def bearer(token: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {token}"),)
 
 
 async def code_of(port: int, method: str, *messages: bytes, metadata=()) -> grpc.StatusCode:
@@ -88,6 +86,12 @@ async def test_every_known_token_passes(serve, token_file):
         message = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
         code = await code_of(server.port, method, message, metadata=bearer(TOKENS[0]))
         assert code is grpc.StatusCode.OK
+
+
+def test_token_file_may_come_from_windows(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_bytes("\ufeffmine\r\n".encode())
+    assert Tokens(AccessOptions(token_file=path)).check("/a.Service/Method", bearer("mine"))
 
 
 async def test_only_the_health_check_is_public(serve, token_file):

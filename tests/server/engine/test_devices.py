@@ -24,38 +24,53 @@ from actvec.server.model.loading import load_model
 from actvec.server.program.engines import load_engines
 from actvec.server.program.options import GroupedCommand, server_config, server_options
 from actvec.v1.model_pb2 import GetModelInfoRequest
-from actvec.v1.vectors_pb2 import MODE_SHORT, ExtractVectorRequest, VectorSettings
-
-SHORT = VectorSettings(mode=MODE_SHORT)
+from tests.server.calling import EXTRACT
+from tests.server.engines import StandIn
+from tests.waiting import eventually
 
 TEXTS = [f"text {number} " + "of words " * (number % 9) for number in range(60)]
 
 
-class OnDevice:
+class OnDevice(StandIn):
     """A copy of an engine that counts its steps, and can fail or hang at one of them.
 
+    Any engine may be quick enough to compute all documents. So before its second step, it waits
+    until the others with which it serves have begun a step, or have come to the one that fails.
+
     Attributes:
+        others: The engines with which it serves.
         steps: How many it has begun.
         fails_at: The step at which its device fails; it computes none after it.
         hangs_at: The step that it computes after `released` is set.
         hangs: Whether it has come so far.
     """
 
+    begun = threading.Condition()
+
     def __init__(self, engine: PackedEngine) -> None:
-        self.name, self.card, self.groups = engine.name, engine.card, engine.groups
+        super().__init__(engine)
+        self.others: Sequence[OnDevice] = ()
         self.steps = 0
         self.hangs = False
         self.fails_at = self.hangs_at = float("inf")
         self.released = threading.Event()
-        self._engine = engine
+
+    def came(self) -> bool:
+        fault = min(self.fails_at, self.hangs_at)
+        return self.steps >= (fault if fault < float("inf") else 1)
 
     def run(self, documents: Sequence) -> list:
-        self.steps += 1
+        with self.begun:
+            self.steps += 1
+            self.begun.notify_all()
         if self.steps >= self.fails_at:
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         if self.steps == self.hangs_at:
             self.hangs = True
             assert self.released.wait(60)
+        elif self.steps > 1:
+            with self.begun:
+                assert self.begun.wait_for(lambda: all(one.came() for one in self.others), 60)
         return self._engine.run(documents)
 
 
@@ -83,7 +98,13 @@ def hours_pass(monkeypatch):
 @pytest.fixture
 def serve_on(serve):
     """Serves several engines, with steps of few documents; gives the server and its target."""
-    return lambda engines: serve(engines[0], others=engines[1:], step_tokens=60)
+
+    def start(engines):
+        for engine in engines:
+            engine.others = [one for one in engines if one is not engine]
+        return serve(engines[0], others=engines[1:], step_tokens=60)
+
+    return start
 
 
 def config_of(*arguments):
@@ -120,7 +141,7 @@ def assert_same_mean(found, expected):
     assert_allclose(found[0], expected[0], rtol=1e-12, atol=1e-12 * np.abs(expected[0]).max())
 
 
-async def test_vectors_are_the_same_bits_whichever_device_computes(serve, serve_on, engines):
+async def test_devices_compute_the_same_bits(serve, serve_on, engines):
     async with serve(engines[0]) as (server, _):
         expected = await vectors_of(server)
     async with serve_on(engines[1:]) as (server, stub):
@@ -131,7 +152,7 @@ async def test_vectors_are_the_same_bits_whichever_device_computes(serve, serve_
     assert info.device == "cpu,cpu"
 
 
-async def test_a_mean_sums_what_every_device_computed(serve, serve_on, engines, tmp_path):
+async def test_a_mean_sums_all_devices(serve, serve_on, engines, tmp_path):
     async with serve(engines[0], data_dir=tmp_path / "one") as (server, _):
         expected = await mean_of(server, tmp_path / "one")
     async with serve_on(engines[1:]) as (server, _):
@@ -139,13 +160,12 @@ async def test_a_mean_sums_what_every_device_computed(serve, serve_on, engines, 
     assert min(engine.steps for engine in engines) > 0
 
 
-async def test_a_device_that_fails_is_taken_out(serve_on, engines, caplog):
+async def test_failing_device_is_taken_out(serve_on, engines, caplog):
     engines[1].fails_at = 3
     async with serve_on(engines) as (server, _):
         watching = asyncio.create_task(server.lost(step_timeout=600))
         found = await vectors_of(server)
-        while "is taken out" not in caplog.text:  # noqa: ASYNC110 - nobody sets an event
-            await asyncio.sleep(0.01)
+        await eventually(lambda: "is taken out" in caplog.text)
         assert await health_of(server) == "SERVING"
         assert not watching.done()
         assert_array_equal(await vectors_of(server), found)
@@ -156,7 +176,7 @@ async def test_a_device_that_fails_is_taken_out(serve_on, engines, caplog):
 
 
 @pytest.mark.usefixtures("hours_pass")
-async def test_a_device_that_hangs_is_taken_out(serve_on, engines):
+async def test_hanging_device_is_taken_out(serve_on, engines):
     engines[1].hangs_at = 2
     async with serve_on(engines) as (server, _):
         watching = asyncio.create_task(server.lost(step_timeout=600))
@@ -169,14 +189,14 @@ async def test_a_device_that_hangs_is_taken_out(serve_on, engines):
     assert not engines[1].released.is_set()
 
 
-async def test_the_server_is_lost_with_its_last_device(serve_on, engines):
+async def test_server_is_lost_with_its_last_device(serve_on, engines):
     for engine in engines:
         engine.fails_at = 2
     async with serve_on(engines) as (server, stub):
         watching = asyncio.create_task(server.lost(step_timeout=600))
         while not watching.done():
             with suppress(grpc.aio.AioRpcError):
-                await stub.ExtractVector(ExtractVectorRequest(text="text", settings=SHORT))
+                await stub.ExtractVector(EXTRACT)
         assert "an illegal memory access" in str(watching.result())
 
 
@@ -193,7 +213,7 @@ async def test_a_mean_loses_nothing_with_a_device(serve, serve_on, engines, tmp_
         assert not server.all_well
 
 
-def test_the_program_serves_on_several_devices(start_server):
+def test_program_serves_on_several_devices(start_server):
     server = start_server("--devices=cpu,cpu", "--step-tokens=60")
     with Client(server.target) as client:
         assert client.info().device == "cpu,cpu"
@@ -202,7 +222,7 @@ def test_the_program_serves_on_several_devices(start_server):
     assert server.stop() == 0
 
 
-def test_devices_that_do_not_run_the_model_alike_are_refused():
+def test_devices_that_differ_are_refused():
     config = ServerConfig(devices=("cpu", "meta"))
     with pytest.raises(StartupError, match="meta"):
         asyncio.run(load_engines(config))
@@ -225,12 +245,12 @@ def test_devices_are_named_as_operators_do(value, devices):
 @pytest.mark.parametrize(
     "value", ["", "0,0", "0-1,cuda:1", "3-1", "auto,cpu", "cpu,", "0-999999999"]
 )
-def test_devices_that_make_no_sense_are_refused(value):
+def test_senseless_devices_are_refused(value):
     with pytest.raises(click.BadParameter, match="is not a list of different GPUs"):
         config_of("--devices", value)
 
 
-def test_one_device_and_several_exclude_each_other():
+def test_one_device_excludes_several():
     with pytest.raises(click.UsageError, match="--device and --devices exclude each other"):
         config_of("--device", "cpu", "--devices", "cpu,cpu")
     assert [copy.device for copy in config_of("--device", "cuda:1").copies] == ["cuda:1"]

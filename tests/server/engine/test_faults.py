@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import threading
-import time
 
 import grpc
 import numpy as np
@@ -18,28 +17,17 @@ from actvec.server.engine.step import StepDocument
 from actvec.server.errors import EngineError
 from actvec.server.model.text.tokenizer import Tokenizer
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
-from actvec.v1.vectors_pb2 import (
-    MODE_SHORT,
-    ExtractVectorRequest,
-    StreamVectorsRequest,
-    VectorSettings,
-)
 from actvec.v1.vectors_pb2 import Document as DocumentMessage
-
-SHORT = VectorSettings(mode=MODE_SHORT)
-EXTRACT = ExtractVectorRequest(text="a text", settings=SHORT)
+from actvec.v1.vectors_pb2 import ExtractVectorRequest, StreamVectorsRequest
+from tests.server.calling import EXTRACT, SHORT
+from tests.server.engines import FailingEngine
+from tests.waiting import wait_until
 
 
 async def test_failing_engine_is_logged_once_per_step(serve, demo_engine, caplog):
-    class Failing:
-        name, card = demo_engine.name, demo_engine.card
-        groups = demo_engine.groups
-
-        def run(self, _documents):
-            raise ZeroDivisionError("what nobody foresaw")
-
+    engine = FailingEngine(demo_engine, ZeroDivisionError("what nobody foresaw"))
     documents = [DocumentMessage(text="text", sequence=n) for n in range(50)]
-    async with serve(Failing()) as (_, stub):
+    async with serve(engine) as (_, stub):
         request = StreamVectorsRequest(settings=SHORT, documents=documents)
         answers = [answer async for answer in stub.StreamVectors(iter([request]))]
     results = [result for answer in answers for result in answer.results]
@@ -63,14 +51,8 @@ async def test_hanging_engine_is_noticed(serve, held_engine):
 
 
 async def test_failed_device_is_noticed_at_once(serve, demo_engine):
-    class Failing:
-        name, card = demo_engine.name, demo_engine.card
-        groups = demo_engine.groups
-
-        def run(self, _documents):
-            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
-    async with serve(Failing()) as (server, stub):
+    fault = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    async with serve(FailingEngine(demo_engine, fault)) as (server, stub):
         watching = asyncio.create_task(server.lost(step_timeout=600))
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await stub.ExtractVector(EXTRACT)
@@ -147,8 +129,7 @@ def test_end_keeps_to_its_grace(hanging_server):
     with grpc.insecure_channel(server.target) as channel:
         stub = ActivationVectorServiceStub(channel)
         hanging = stub.ExtractVector.future(ExtractVectorRequest(text=LONG_TEXT, settings=SHORT))
-        while "the engine has it" not in server.log:
-            time.sleep(0.01)
+        wait_until(lambda: "the engine has it" in server.log)
         assert server.stop() == 1
         with pytest.raises(grpc.RpcError):
             hanging.result(30)
@@ -205,8 +186,7 @@ def test_second_signal_ends_at_once(hanging_server, start_server, tmp_path):
         making = threading.Thread(target=make)
         making.start()
         assert committed.wait(60)
-        while "the engine has it" not in server.log:
-            time.sleep(0.01)
+        wait_until(lambda: "the engine has it" in server.log)
         with grpc.insecure_channel(server.target) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             next(watch)

@@ -25,7 +25,7 @@ def states(*rows):
     return torch.tensor(rows, dtype=torch.float32)
 
 
-def test_distance_is_relative_to_the_document_and_to_a_token():
+def test_distance_has_two_scales():
     expected = states([3, 4], [0, 12])
     document, token = _distance([states([3, 4.5], [0, 12])], [expected])
     assert document == pytest.approx(0.5 / 13)

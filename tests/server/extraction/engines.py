@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 
 class Engine:
     """Negates documents. Records its steps, and computes nothing while held."""
 
     def __init__(self):
+        self.thread = ThreadPoolExecutor(1)
         self.steps = []
         self.entered = threading.Event()
         self.allowed = threading.Event()
@@ -19,12 +21,14 @@ class Engine:
         self.steps.append(list(documents))
         return [-document for document in documents]
 
-    async def hold(self, scheduler):
-        """Return once the engine is busy with a document that `release` ends."""
+    async def hold(self, scheduler, told=lambda _: None):
+        """Return the lane of a document once the engine is busy with it, until `release`."""
         self.allowed.clear()
         self.entered.clear()
-        await scheduler.lane(interactive=True).put(0, 1, lambda _: None)
-        await asyncio.to_thread(self.entered.wait, 60)
+        lane = scheduler.lane(interactive=True)
+        await lane.put(0, 1, told)
+        assert await asyncio.to_thread(self.entered.wait, 60)
+        return lane
 
     def release(self):
         self.allowed.set()

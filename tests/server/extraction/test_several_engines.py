@@ -1,11 +1,11 @@
 """Several engines share one scheduler, and some lose their device."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from actvec.server.extraction.scheduler import Scheduler
 from tests.server.extraction.engines import Engine
+from tests.waiting import eventually
 
 
 class Failing(Engine):
@@ -23,20 +23,16 @@ def several(*engines, **sizes):
     scheduler = Scheduler(**({"step_tokens": 100, "queued_tokens": 1000} | sizes))
     for engine in engines:
         lost = partial(getattr, engine, "failed", False)
-        scheduler.start(ThreadPoolExecutor(1), engine, lost)
+        scheduler.start(engine.thread, engine, lost)
     return scheduler
-
-
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - nobody sets an event
-        await asyncio.sleep(0)
 
 
 async def busy(scheduler, *engines):
     """Return once each engine computes a step of one document, of 1, 2, ... and 100 tokens."""
     told = {}
-    for number, engine in enumerate(engines, 1):
+    for engine in engines:
         engine.allowed.clear()
+    for number in range(1, len(engines) + 1):
         await scheduler.lane().put(number, 100, partial(told.setdefault, number))
     for engine in engines:
         assert await asyncio.to_thread(engine.entered.wait, 60)
@@ -77,14 +73,14 @@ async def test_draining_waits_for_every_engine():
     told = await busy(scheduler, first, second)
     drained = asyncio.create_task(scheduler.drain())
     first.release()
-    await until(lambda: told)
+    await eventually(lambda: told)
     assert not drained.done()
     second.release()
     await drained
     assert told == {1: -1, 2: -2}
 
 
-async def test_another_engine_computes_what_a_lost_one_had():
+async def test_another_engine_computes_what_one_lost():
     hanging, well = Engine(), Engine()
     scheduler = several(hanging, well)
     told = await busy(scheduler, hanging, well)
@@ -97,17 +93,17 @@ async def test_another_engine_computes_what_a_lost_one_had():
     assert scheduler.waiting_tokens(interactive=False) == 0
     told.clear()
     hanging.release()
-    await until(lambda: hanging.steps)
-    await asyncio.sleep(0.01)
+    await asyncio.to_thread(hanging.thread.shutdown)
+    assert hanging.steps
     assert not told, "what a lost engine computes after all counts for nothing"
 
 
-async def test_an_engine_whose_device_failed_computes_one_step():
+async def test_failed_engine_computes_nothing_more():
     failing, well = Failing(), Engine()
     scheduler = several(failing, well)
     told = await busy(scheduler, failing, well)
     failing.release()
-    await until(lambda: scheduler.taken_out)
+    await eventually(lambda: scheduler.taken_out)
     lane = scheduler.lane()
     for document in range(3, 9):
         await lane.put(document, 100, partial(told.setdefault, document))
@@ -117,24 +113,24 @@ async def test_an_engine_whose_device_failed_computes_one_step():
     assert len(failing.steps) == 1
 
 
-async def test_the_last_engine_is_not_taken_out():
+async def test_last_engine_is_not_taken_out():
     engine = Failing()
     scheduler = several(engine)
     told = []
     await scheduler.lane().put(1, 10, told.append)
-    await until(lambda: told)
+    await eventually(lambda: told)
     assert not scheduler.take_out(engine)
     await scheduler.drain()
     assert isinstance(told[0], RuntimeError)
     assert scheduler.taken_out == 0
 
 
-async def test_a_document_takes_no_more_than_two_engines_along():
+async def test_document_takes_two_engines_along():
     engines = [Failing() for _ in range(4)]
     scheduler = several(*engines)
     told = []
     await scheduler.lane().put(1, 10, told.append)
-    await until(lambda: told)
+    await eventually(lambda: told)
     await scheduler.drain()
     assert "two devices were lost" in str(told[0])
     assert scheduler.taken_out == 2

@@ -19,7 +19,8 @@ from actvec.server.model.text.token_bounds import TokenBound
 from actvec.server.model.text.tokenizer import Tokenizer
 from actvec.server.service.requests import SentDocument
 from actvec.v1.vectors_pb2 import Document
-from tests.server.calling import eventually, extract, opened, some_documents
+from tests.server.calling import extract, opened, some_documents
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def test_checkpoint_is_durable_before_an_older_goes(job, tmp_path):
     ]
 
 
-def test_job_killed_in_a_commit_stands_before_or_after(job, tmp_path):
+def test_killed_job_stands_before_or_after(job, tmp_path):
     job.save(JobState(sums(1), 2))
     reached = []
     third = partial(job.save, JobState(sums(2), 3))
@@ -158,7 +158,7 @@ def test_job_killed_in_a_commit_stands_before_or_after(job, tmp_path):
     assert reached == sorted(reached)
 
 
-def test_job_killed_at_its_end_has_progress_or_the_end(job, tmp_path):
+def test_killed_end_keeps_progress_or_result(job, tmp_path):
     ended = []
     for left in remains(lambda: job.finish(1, "mean"), tmp_path / "job", tmp_path / "left"):
         found = JobDirectory(left)
@@ -170,7 +170,7 @@ def test_job_killed_at_its_end_has_progress_or_the_end(job, tmp_path):
     assert ended == sorted(ended)
 
 
-def test_job_killed_in_its_removal_is_whole_or_gone(job, tmp_path):
+def test_killed_removal_is_whole_or_none(job, tmp_path):
     """Never a job without its end that another client could resume."""
     folder = tmp_path / "job"
     (checkpoint,) = folder.glob("checkpoint-*")

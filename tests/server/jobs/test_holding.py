@@ -8,7 +8,7 @@ import pytest
 
 from actvec.server.jobs.checkpoint import JobDirectory
 from actvec.v1.means_pb2 import DeleteCorpusMeanRequest
-from tests.server.calling import eventually
+from tests.server.engines import StandIn
 from tests.server.jobs.talking import (
     TEXTS,
     answers,
@@ -17,6 +17,7 @@ from tests.server.jobs.talking import (
     refused,
     run,
 )
+from tests.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -58,17 +59,14 @@ async def test_unread_client_is_not_silent(serve, demo_engine, clock):
     """Its documents finish one after the other."""
     steps = threading.Semaphore(0)
 
-    class Stepping:
-        name, card = demo_engine.name, demo_engine.card
-        groups = demo_engine.groups
-
-        def run(self, step):
-            assert steps.acquire(timeout=60)
-            return demo_engine.run(step)
+    def run_one(step):
+        assert steps.acquire(timeout=60)
+        return demo_engine.run(step)
 
     # A commit would wait for all documents, and report no progress meanwhile.
     limits = {"step_tokens": 1, "stream_documents": 2, "commit_seconds": 1e9}
-    async with serve(Stepping(), lease_seconds=30, **limits) as (_, stub):
+    engine = StandIn(demo_engine, run_one)
+    async with serve(engine, lease_seconds=30, **limits) as (_, stub):
         call = await hold(stub)
         await call.write(documents(["a"] * 4))
         for added in range(1, 4):

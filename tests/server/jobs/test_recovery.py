@@ -13,6 +13,7 @@ import pytest
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import JobCorruptError
 from actvec.server.jobs.checkpoint import JobDirectory, JobState
+from tests.disk import failing_disk
 from tests.server.jobs.talking import (
     TEXTS,
     assert_same,
@@ -209,16 +210,12 @@ async def test_damaged_end_is_data_loss(serve, tmp_path):
             await run(stub, opening())
 
 
-async def test_full_disk_is_one_line_in_the_log(serve, monkeypatch, caplog):
-    def full(_descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+async def test_full_disk_is_logged_in_a_line(serve, caplog):
     async with serve() as (_, stub):
         await run(stub, opening(explicit_finish=True))
-        with monkeypatch.context() as disk:
-            disk.setattr("actvec.server.files.os.fsync", full)
-            with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "cannot store a checkpoint of job"):
-                await run(stub, opening(), documents(TEXTS))
+        reason = "cannot store a checkpoint of job"
+        with failing_disk(), refused(grpc.StatusCode.RESOURCE_EXHAUSTED, reason):
+            await run(stub, opening(), documents(TEXTS))
             # It opens again once it was released.
             await run(stub, opening(explicit_finish=True))
     errors = [record for record in caplog.records if record.levelname in {"ERROR", "CRITICAL"}]

@@ -26,9 +26,9 @@ from actvec.server.means.store import MeanStore
 from actvec.server.model.stamp import ModelStamp
 from actvec.server.program.engines import DrivenEngine, engine_thread
 from actvec.server.program.server import Server
-from tests.server.calling import eventually
 from tests.server.conftest import measured_bytes
 from tests.volume import FolderVolume
+from tests.waiting import eventually
 
 MODEL = ModelStamp(model="m", revision="r", tokenizer_sha256="t", layers=(1, 2), hook="resid_post")
 SETTINGS = '{"name": "first"}'

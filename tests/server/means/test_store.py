@@ -25,7 +25,7 @@ from actvec.server.means.naming import checked_name
 from actvec.server.means.record import MeanRecord, SkippedDocuments
 from actvec.server.means.record_json import encode_record
 from actvec.server.means.store import MeanStore
-from actvec.server.model.stamp import ModelStamp, Truncation
+from actvec.server.model.stamp import ModelStamp
 
 D = 6
 SETTINGS = '{"name": "first"}'
@@ -120,22 +120,6 @@ def test_merging_is_exact(store):
     assert_array_equal(found.accumulator.sums, total.sums)
     assert_array_equal(found.counts, total.counts)
     assert (merged.name, merged.documents) == ("both", 4)
-
-
-def test_means_of_other_settings_do_not_merge(store):
-    one = stored(store, "one")
-    with pytest.raises(MeanMismatchError, match="differ in layers; only"):
-        store.merge([one, stored(store, "two", model=OTHER)], "both")
-    without_bos = store.save(
-        accumulated(seed=3), MeanRecord(name="no-bos", model=MODEL, prepend_bos=False)
-    )
-    with pytest.raises(MeanMismatchError, match="differ in prepend_bos; only"):
-        store.merge([one, without_bos], "both")
-    kept_start = MeanRecord(
-        name="start", model=MODEL, prepend_bos=True, truncation=Truncation.KEEP_START
-    )
-    with pytest.raises(MeanMismatchError, match="differ in truncation; only"):
-        store.merge([one, store.save(accumulated(seed=4), kept_start)], "both")
 
 
 def test_foreign_file_is_stored_unchanged(store, tmp_path):

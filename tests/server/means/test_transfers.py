@@ -22,7 +22,8 @@ from actvec.v1.means_pb2 import (
     MergeCorpusMeansRequest,
     UploadCorpusMeanRequest,
 )
-from tests.server.calling import error_of, eventually, mean_file, upload_messages
+from tests.server.calling import bearer, error_of, mean_file, upload_messages
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -221,7 +222,7 @@ def two_callers(tmp_path):
     """Who may call, and what each of two callers sends along."""
     tokens = tmp_path / "tokens"
     tokens.write_text("of-a\nof-b\n")
-    sent = [{"metadata": (("authorization", f"Bearer of-{name}"),)} for name in "ab"]
+    sent = [{"metadata": bearer(f"of-{name}")} for name in "ab"]
     return AccessOptions(token_file=tokens), *sent
 
 

@@ -8,26 +8,26 @@ import sys
 import pytest
 
 from actvec.server.errors import StartupError
-from actvec.server.program.ownership import Ownership
+from actvec.server.program.ownership import owned
 from tests.conftest import NotStartedError
 
 HOLDER = """
 import sys, pathlib
-from actvec.server.program.ownership import Ownership
-held = Ownership.take(pathlib.Path(sys.argv[1]))
-print("held", flush=True)
-sys.stdin.read()
+from actvec.server.program.ownership import owned
+with owned(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
 """
 
 
 def test_second_owner_learns_of_the_first(tmp_path):
-    held = Ownership.take(tmp_path / "data")
-    with pytest.raises(StartupError, match=rf"another server \(process {os.getpid()}\) uses") as no:
-        Ownership.take(tmp_path / "data")
-    assert str(tmp_path / "data") in str(no.value)
-    held.release()
-    held.release()
-    Ownership.take(tmp_path / "data").release()
+    path, taken = tmp_path / "data", rf"another server \(process {os.getpid()}\) uses"
+    with owned(path):
+        with pytest.raises(StartupError, match=taken) as no, owned(path):
+            pass
+        assert str(path) in str(no.value)
+    with owned(path):
+        pass
 
 
 def test_a_killed_owner_holds_nothing(tmp_path):
@@ -35,17 +35,21 @@ def test_a_killed_owner_holds_nothing(tmp_path):
         [sys.executable, "-c", HOLDER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(StartupError, match=rf"process {holder.pid}\)"):
-            Ownership.take(tmp_path)
+        with pytest.raises(StartupError, match=rf"process {holder.pid}\)"), owned(tmp_path):
+            pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        Ownership.take(tmp_path).release()
+        with owned(tmp_path):
+            pass
 
 
 def test_a_directory_that_cannot_be_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartupError, match=r"cannot use the data directory .*: Not a directory"):
-        Ownership.take(tmp_path / "file" / "data")
+    refused = pytest.raises(
+        StartupError, match=r"cannot use the data directory .*: Not a directory"
+    )
+    with refused, owned(tmp_path / "file" / "data"):
+        pass
 
 
 def test_second_server_exits_with_2(start_server, tmp_path):

@@ -23,7 +23,15 @@ from actvec.v1.vectors_pb2 import (
     StreamVectorsRequest,
     VectorSettings,
 )
-from tests.server.calling import EXHAUSTED, EXTRACT, SERVICE, error_of, opened, upload_messages
+from tests.server.calling import (
+    EXHAUSTED,
+    EXTRACT,
+    SERVICE,
+    bearer,
+    error_of,
+    opened,
+    upload_messages,
+)
 
 
 async def test_client_that_reads_nothing_is_cut(serve, clock, caplog):
@@ -92,7 +100,7 @@ async def test_unread_answers_count_for_their_client(
     tokens = AccessOptions(token_file=tmp_path / "tokens")
     tokens.token_file.write_text("a\nb\n")
     limits = {"streams": 1, "calls": 1, "stream_documents": 1, "caller_documents": 1}
-    a, b = ({"metadata": (("authorization", f"Bearer {name}"),)} for name in "ab")
+    a, b = ({"metadata": bearer(name)} for name in "ab")
 
     async def there_is_room() -> bool:
         try:

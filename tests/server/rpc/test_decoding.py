@@ -13,15 +13,8 @@ from actvec.server.rpc import decoding, wire
 from actvec.server.rpc.decoding import Decoder
 from actvec.v1 import means_pb2, model_pb2
 from actvec.v1.vectors_pb2 import Document, StreamVectorsRequest
-from tests.server.calling import (
-    EXHAUSTED,
-    SETTINGS,
-    collect,
-    error_of,
-    eventually,
-    opened,
-    some_documents,
-)
+from tests.server.calling import EXHAUSTED, SETTINGS, collect, error_of, opened, some_documents
+from tests.waiting import eventually
 
 EMPTY = b"\x12\x00"
 VECTORS = Decoder(StreamVectorsRequest.DESCRIPTOR, 4096)

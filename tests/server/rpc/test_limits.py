@@ -18,10 +18,11 @@ from tests.server.calling import (
     SERVICE,
     SETTINGS,
     SHORT,
+    bearer,
     error_of,
-    eventually,
     opened,
 )
+from tests.waiting import eventually
 
 
 def test_every_limit_is_a_flag():
@@ -68,7 +69,7 @@ async def test_unary_calls_beyond_the_limit_are_refused(serve, held_engine):
 async def test_documents_of_a_caller_are_bounded(serve):
     access = AccessOptions(token="of-a")
     async with serve(access=access, stream_documents=8, caller_documents=17) as (_, stub):
-        a = {"metadata": (("authorization", "Bearer of-a"),)}
+        a = {"metadata": bearer("of-a")}
         calls = [await opened(stub, **a) for _ in range(2)]
         error = await error_of(stub.StreamVectors(**a))
         assert error.code() is EXHAUSTED
@@ -92,7 +93,7 @@ async def test_callers_do_not_share_their_bound(serve, tmp_path):
     tokens.write_text("of-a\nof-b\n")
     access = AccessOptions(token_file=tokens)
     async with serve(access=access, stream_documents=8, caller_documents=8) as (_, stub):
-        a, b = ({"metadata": (("authorization", f"Bearer of-{name}"),)} for name in "ab")
+        a, b = ({"metadata": bearer(f"of-{name}")} for name in "ab")
         first = await opened(stub, **a)
         assert (await error_of(stub.StreamVectors(**a))).code() is EXHAUSTED
         second = await opened(stub, **b)
@@ -151,7 +152,7 @@ async def test_documents_may_be_shorter_than_the_context(serve):
     ],
     ids=["vectors", "opened", "mean", "open job", "upload", "unary"],
 )
-async def test_idle_call_is_ended(serve, clock, method, message):
+async def test_idle_call_is_ended(serve, idle_clock, method, message):
     async with (
         serve() as (server, _),
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
@@ -161,12 +162,12 @@ async def test_idle_call_is_ended(serve, clock, method, message):
             await call.write(message.SerializeToString())
             # Its answer: the server has the message.
             await call.read()
-        error = await clock.passes(600, error_of(call))
+        error = await idle_clock.passes(600, error_of(call))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert error.details().startswith("nothing was sent for 600 seconds")
 
 
-async def test_waiting_stream_is_not_idle(serve, held_engine, clock, monkeypatch):
+async def test_waiting_stream_is_not_idle(serve, held_engine, idle_clock, monkeypatch):
     times, busy = [], VectorsCall.busy
 
     def noted(self):
@@ -178,7 +179,7 @@ async def test_waiting_stream_is_not_idle(serve, held_engine, clock, monkeypatch
         await call.write(StreamVectorsRequest(documents=[Document(text="a text")]))
         await held_engine.entered()
         monkeypatch.setattr(VectorsCall, "busy", property(noted))
-        await clock.run(600, until=lambda: len(times) > 2)
+        await idle_clock.run(600, until=lambda: len(times) > 2)
         assert all(times)
         # A stream that was cut would still answer the documents read, and nothing more.
         more = [Document(text="another", sequence=1)]
@@ -188,11 +189,11 @@ async def test_waiting_stream_is_not_idle(serve, held_engine, clock, monkeypatch
         while len(seen) < 2:
             seen += [result.sequence for result in (await call.read()).results]
         assert sorted(seen) == [0, 1]
-        error = await clock.passes(600, error_of(call))
+        error = await idle_clock.passes(600, error_of(call))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_idle_job_keeps_its_documents(serve, clock):
+async def test_idle_job_keeps_its_documents(serve, idle_clock):
     job = means_pb2.StreamCorpusMeanRequest(open=means_pb2.CorpusMeanJob(job="idle"))
     documents = [Document(text=f"text {n}", sequence=n) for n in range(5)]
     message = means_pb2.CorpusMeanDocuments(documents=documents)
@@ -202,7 +203,7 @@ async def test_idle_job_keeps_its_documents(serve, clock):
         await call.write(means_pb2.StreamCorpusMeanRequest(documents=message))
         while (await call.read()).progress.documents < 5:
             pass
-        error = await clock.passes(600, error_of(call))
+        error = await idle_clock.passes(600, error_of(call))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         again = stub.StreamCorpusMean()
         await again.write(job)

@@ -17,7 +17,8 @@ from actvec.v1.means_pb2 import (
     CorpusMeanSkip,
     StreamCorpusMeanRequest,
 )
-from tests.server.calling import error_of, eventually
+from tests.server.calling import error_of
+from tests.server.engines import FailingEngine, StandIn
 from tests.server.jobs.talking import (
     TEXTS,
     answers,
@@ -31,6 +32,7 @@ from tests.server.jobs.talking import (
     tensors_of,
 )
 from tests.server.reference import reference_states
+from tests.waiting import eventually
 
 
 async def test_mean_agrees_with_an_independent_model(serve, demo_model, tmp_path):
@@ -140,18 +142,12 @@ async def test_commits_repeat_no_long_id(serve):
 
 
 async def test_infinite_document_is_skipped(serve, demo_engine):
-    class Poisoned:
-        name = "packed"
-        card = demo_engine.card
-        groups = demo_engine.groups
+    def poisoned(step):
+        good = [document for document in step if document.tokens > 10]
+        results = iter(demo_engine.run(good) if good else [])
+        return [NotFiniteError(4) if one.tokens <= 10 else next(results) for one in step]
 
-        def run(self, step):
-
-            good = [document for document in step if document.tokens > 10]
-            results = iter(demo_engine.run(good) if good else [])
-            return [NotFiniteError(4) if one.tokens <= 10 else next(results) for one in step]
-
-    async with serve(Poisoned()) as (_, stub):
+    async with serve(StandIn(demo_engine, poisoned)) as (_, stub):
         record, _ = await mean_of(stub, [*TEXTS, "a short text"])
     assert record.documents == len(TEXTS)
     assert [entry.reason for entry in record.skipped] == ["INTERNAL"]
@@ -234,22 +230,11 @@ async def test_cancelled_commit_keeps_its_documents(serve, held_engine, monkeypa
 
 
 async def test_failing_engine_voids_uncommitted_documents(serve, demo_engine):
-    class Failing:
-        name = "packed"
-        card = demo_engine.card
-        groups = demo_engine.groups
-        fails = True
-
-        def run(self, step):
-            if self.fails:
-                raise RuntimeError("the device is lost")
-            return demo_engine.run(step)
-
-    engine = Failing()
+    engine = FailingEngine(demo_engine, RuntimeError("the device is lost"))
     async with serve(engine) as (_, stub):
         with refused(grpc.StatusCode.INTERNAL, "the engine failed"):
             await run(stub, opening(), documents(TEXTS))
-        engine.fails = False
+        engine.run = demo_engine.run
         responses = await run(stub, opening(), documents(TEXTS))
         assert responses[0].opened.next_sequence == 0
         assert responses[-1].finished.documents == len(TEXTS)
@@ -299,7 +284,7 @@ async def test_job_without_a_good_document_has_no_mean(serve):
             await run(stub, opening(), documents([" "]))
 
 
-async def test_client_that_waits_for_the_server_is_not_idle(serve, held_engine, clock):
+async def test_waiting_client_is_not_idle(serve, held_engine, clock):
     async with serve(held_engine, idle_seconds=600, commit_seconds=1e9) as (_, stub):
         call = stub.StreamCorpusMean()
         await call.write(opening(explicit_finish=True))
@@ -315,13 +300,13 @@ async def test_client_that_waits_for_the_server_is_not_idle(serve, held_engine, 
         assert [one async for one in answers(call)][-1].finished.documents == 3
 
 
-async def test_silent_client_that_waits_for_nothing_is_idle(serve, clock):
+async def test_silent_client_is_idle(serve, idle_clock):
     async with serve(idle_seconds=600) as (_, stub):
         call = stub.StreamCorpusMean()
         await call.write(opening(explicit_finish=True))
         await call.write(documents(TEXTS[:3]))
-        while (await clock.passes(5, call.read())).commit.next_sequence < 3:
+        while (await idle_clock.passes(5, call.read())).commit.next_sequence < 3:
             pass
-        error = await clock.passes(601, error_of(call))
+        error = await idle_clock.passes(601, error_of(call))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert "nothing was sent for 600 seconds" in error.details()

@@ -36,7 +36,7 @@ from actvec.v1.vectors_pb2 import (
     TokenIds,
     VectorSettings,
 )
-from tests.server.calling import collect, error_of, eventually, extract, floats
+from tests.server.calling import collect, error_of, extract, floats
 from tests.server.chats import overlapping, save_chat_model
 from tests.server.conftest import random_llama, save_model
 from tests.server.jobs.talking import documents as mean_documents
@@ -44,6 +44,7 @@ from tests.server.jobs.talking import opening
 from tests.server.jobs.talking import run as run_mean
 from tests.server.pairs import pairwise_cases
 from tests.server.reference import cosine, reference_layers, reference_row
+from tests.waiting import eventually
 
 CONTEXT = 40
 TEXTS = [

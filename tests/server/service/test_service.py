@@ -34,8 +34,9 @@ from actvec.v1.vectors_pb2 import (
     StreamVectorsRequest,
     VectorSettings,
 )
-from tests.server.calling import SHORT, collect, eventually, extract, floats
+from tests.server.calling import SHORT, collect, extract, floats
 from tests.server.conftest import random_neox, save_model
+from tests.waiting import eventually
 
 
 async def test_get_model_info(serve):

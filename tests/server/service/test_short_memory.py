@@ -21,7 +21,9 @@ from actvec.server.model.target import Target
 from actvec.v1 import means_pb2
 from actvec.v1.vectors_pb2 import Document as DocumentMessage
 from actvec.v1.vectors_pb2 import StreamVectorsRequest
-from tests.server.calling import EXHAUSTED, EXTRACT, SHORT, error_of, eventually
+from tests.server.calling import EXHAUSTED, EXTRACT, SHORT, error_of
+from tests.server.engines import StandIn
+from tests.waiting import eventually
 
 LARGE = "word " * 300
 WITH_A_LARGE_ONE = [
@@ -31,14 +33,14 @@ WITH_A_LARGE_ONE = [
 ]
 
 
-class SmallEngine:
+class SmallEngine(StandIn):
     """An engine whose memory ends at a number of tokens per step."""
 
     def __init__(self, engine, tokens, error=torch.OutOfMemoryError):
-        self.name, self.card, self.groups = engine.name, engine.card, engine.groups
+        super().__init__(engine)
         self.steps = []
         self.tokens = tokens
-        self._engine, self._error = engine, error
+        self._error = error
 
     def run(self, documents):
         tokens = sum(document.tokens for document in documents)

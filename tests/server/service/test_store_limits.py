@@ -1,13 +1,12 @@
 """A full store of means, or disk: one call fails, and leaves nothing behind."""
 
 import errno
-import os
-import resource
 
 import grpc
 import pytest
 
 from actvec.v1 import means_pb2
+from tests.disk import failing_disk, file_limit
 from tests.server.calling import EXHAUSTED, error_of, mean_file, upload_messages
 
 
@@ -50,13 +49,9 @@ async def test_full_store_has_room_after_a_deletion(serve):
         (errno.EROFS, grpc.StatusCode.INTERNAL, "cannot store mean m: Read-only file system"),
     ],
 )
-async def test_full_disk_fails_one_call(serve, monkeypatch, number, code, message):
-    def fsync(_descriptor):
-        raise OSError(number, os.strerror(number))
-
+async def test_full_disk_fails_one_call(serve, number, code, message):
     async with serve() as (_, stub):
-        with monkeypatch.context() as fault:
-            fault.setattr("actvec.server.files.os.fsync", fsync)
+        with failing_disk(number):
             error = await error_of(stub.UploadCorpusMean(upload_messages(mean_file())))
         assert error.code() is code
         assert message in error.details()
@@ -67,13 +62,9 @@ async def test_full_disk_fails_one_call(serve, monkeypatch, number, code, messag
 
 
 async def test_disk_filling_up_fails_one_upload(serve):
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with serve() as (_, stub):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, limit[1]))
-        try:
+        with file_limit(1 << 10):
             error = await error_of(stub.UploadCorpusMean(upload_messages(mean_file())))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         assert error.code() is EXHAUSTED
         assert error.details() == "cannot store mean m: File too large"
         await stub.UploadCorpusMean(upload_messages(mean_file()))

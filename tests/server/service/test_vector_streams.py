@@ -23,17 +23,9 @@ from actvec.v1.vectors_pb2 import (
     StreamVectorsRequest,
     VectorSettings,
 )
-from tests.server.calling import (
-    LONG,
-    SHORT,
-    collect,
-    error_of,
-    eventually,
-    extract,
-    mean_file,
-    upload_messages,
-)
+from tests.server.calling import LONG, SHORT, collect, error_of, extract, mean_file, upload_messages
 from tests.server.conftest import random_neox, save_model
+from tests.waiting import eventually
 
 
 async def test_stream_and_unary_call_agree(serve):
@@ -90,7 +82,7 @@ async def test_a_poisoned_document_fails_alone(serve, tmp_path):
     assert "layer 2 is not finite" in results[1].error.message
 
 
-async def test_a_pool_that_fails_is_an_error_of_its_document(serve, monkeypatch):
+async def test_failing_pool_fails_its_document(serve, monkeypatch):
     """One that a server registers may raise anything; the stream goes to its end."""
     failing = Pool("failing", lambda tokens: np.ones(tokens.used))
     monkeypatch.setitem(written._FACTORIES, "failing", lambda _: failing)

@@ -14,15 +14,9 @@ from actvec.v1 import means_pb2, model_pb2
 from actvec.v1.service_pb2_grpc import ActivationVectorServiceStub
 from actvec.v1.vectors_pb2 import Document, ExtractVectorRequest
 from tests.conftest import NotStartedError
-from tests.server.calling import (
-    SERVICE,
-    SHORT,
-    error_of,
-    eventually,
-    over,
-    read_all,
-    some_documents,
-)
+from tests.server.calling import SERVICE, SHORT, bearer, error_of, over, read_all, some_documents
+from tests.server.engines import FailingEngine
+from tests.waiting import eventually
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
@@ -57,7 +51,7 @@ async def test_every_end_of_a_call_is_logged(serve, held_engine, caplog):
         serve(held_engine, access=AccessOptions(token="t")) as (server, stub),
         grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
-        metadata = (("authorization", "Bearer t"),)
+        metadata = bearer("t")
         await error_of(stub.GetModelInfo(model_pb2.GetModelInfoRequest()))
         await error_of(channel.unary_unary("/no.such/Method")(b"", metadata=metadata))
         # Until one has come as far as the server.
@@ -117,18 +111,11 @@ async def test_request_id_is_logged_and_echoed(serve, caplog, given, echoed):
 
 async def test_log_never_contains_a_text(serve, demo_engine, caplog):
     caplog.set_level(logging.DEBUG)
-
-    class Failing:
-        name, card = demo_engine.name, demo_engine.card
-        groups = demo_engine.groups
-
-        def run(self, _documents):
-            raise RuntimeError("the engine is broken")
-
+    failing = FailingEngine(demo_engine, RuntimeError("the engine is broken"))
     marker = "Rumpelstiltskin"
     texts = [marker, f"{marker} " * 5000, f"{marker}\ud7ff", marker * 3]
     job = means_pb2.StreamCorpusMeanRequest(open=means_pb2.CorpusMeanJob(job="job"))
-    for engine in (demo_engine, Failing()):
+    for engine in (demo_engine, failing):
         async with serve(engine) as (server, stub):
             await read_all(stub.StreamVectors(iter([some_documents(*texts)])))
             for text in texts[:2]:

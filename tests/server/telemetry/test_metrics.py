@@ -22,7 +22,8 @@ from actvec.v1.vectors_pb2 import (
     StreamVectorsRequest,
     VectorSettings,
 )
-from tests.server.calling import SHORT, error_of, eventually, read_all, some_documents
+from tests.server.calling import SHORT, error_of, read_all, some_documents
+from tests.waiting import eventually
 
 METRICS = WatchOptions(metrics_port=0)
 DASHBOARD = Path(__file__).resolve().parents[3] / "deploy/grafana/dashboards/actvec.json"

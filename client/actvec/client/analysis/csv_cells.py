@@ -6,22 +6,16 @@ begins as a formula does: such a label gets an apostrophe before it, which `read
 """
 
 import re
-from collections.abc import Iterable
 
 # With any number of apostrophes before it, so that reading undoes writing whatever a label is.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 _QUOTED = re.compile(r'[",\r\n\ufeff]|^\s|\s$')
 
 
-def csv_line(label: str, *cells: object) -> str:
-    """A line whose first cell is a label, with its line end."""
-    return ",".join([_quoted(_inert(label)), *(_quoted(str(cell)) for cell in cells)]) + "\n"
-
-
-def csv_header(labels: Iterable[str]) -> str:
-    """A line of labels, with its line end."""
-    return ",".join(_quoted(_inert(label)) for label in labels) + "\n"
+def csv_line(*cells: object) -> str:
+    """A line of labels and numbers, with its line end."""
+    return ",".join(_quoted(_inert(str(cell))) for cell in cells) + "\n"
 
 
 def read_label(cell: str) -> str:

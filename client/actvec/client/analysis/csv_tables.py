@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actvec.client.analysis.csv_cells import csv_header, csv_line, read_label
+from actvec.client.analysis.csv_cells import csv_line, read_label
 from actvec.client.analysis.csv_parts import TablePart, parts_of
 from actvec.client.analysis.paired import PairedVectors
 from actvec.client.errors import FailedPrecondition, InvalidArgument, UnsupportedInput
@@ -34,7 +34,7 @@ class VectorTable:
 
     Attributes:
         labels: One a document, each different.
-        values: `[N, K * D]` float32, a row a document: the transpose of the file.
+        values: `[N, K * D]` float32, one row per document: the transpose of the file.
     """
 
     labels: tuple[str, ...]
@@ -64,7 +64,7 @@ def write_table(path: str | Path, labels: Sequence[str], vectors: Sequence[NDArr
         raise InvalidArgument("the vectors of a table must have one mode and one model")
     row_format = ",".join([f"%.{DECIMALS}f"] * len(vectors)) + "\n"
     with atomic_file(given_path(path)) as temporary, temporary.open("wb") as file:
-        file.write(csv_header(labels).encode())
+        file.write(csv_line(*labels).encode())
         for start in range(0, len(vectors[0]), _BLOCK):
             block = np.stack([vector[start : start + _BLOCK] for vector in vectors], axis=1)
             lines = "".join(row_format % tuple(row) for row in block.tolist())
@@ -75,7 +75,7 @@ def read_table(path: str | Path) -> VectorTable:
     """Read a table that `write_table` wrote, or one of the same layout.
 
     Raises:
-        UnsupportedInput: it is not there, or no table of finite numbers under one label a column.
+        UnsupportedInput: it is not there, or no table of finite numbers with one label per column.
     """
     path = given_path(path)
     try:

@@ -113,24 +113,21 @@ def paired_vectors(
     # First, so that nothing is computed in vain if there is no such mean.
     centered = collect(asked.center) if asked.center is not None else []
     raw = collect(None)
-    outcomes = list(zip(raw, centered, strict=True)) if centered else [(one,) for one in raw]
-    failures = [
-        next((result for result in outcome if isinstance(result, Failure)), None)
-        for outcome in outcomes
-    ]
-    kept = _kept(centered, failures) if centered else ()
-    return PairedVectors(
-        raw=_kept(raw, failures),
-        centered=kept,
-        failures=tuple(failure for failure in failures if failure is not None),
-        # By the id in the stamp: `latest` may be another one by now.
-        mean=client.get_mean(kept[0].stamp.corpus_mean_id) if kept else None,
+    kept: list[tuple[Vector, Vector]] = []
+    failures: list[Failure] = []
+    for one, other in zip(raw, centered or raw, strict=True):
+        if isinstance(one, Failure):
+            failures.append(one)
+        elif isinstance(other, Failure):
+            failures.append(other)
+        else:
+            kept.append((one, other))
+    pairs = PairedVectors(
+        raw=tuple(one for one, _ in kept),
+        centered=tuple(other for _, other in kept) if centered else (),
+        failures=tuple(failures),
     )
-
-
-def _kept(results: Sequence[Result], failures: Sequence[Failure | None]) -> tuple[Vector, ...]:
-    return tuple(
-        result
-        for result, failure in zip(results, failures, strict=True)
-        if failure is None and isinstance(result, Vector)
-    )
+    if not pairs.centered:
+        return pairs
+    # By the id in the stamp: `latest` may be another one by now.
+    return replace(pairs, mean=client.get_mean(pairs.centered[0].stamp.corpus_mean_id))

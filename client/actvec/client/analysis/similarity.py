@@ -1,15 +1,14 @@
 """How alike documents are: cosines between their vectors, raw and centered, pool by pool."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.analysis.paired import PairedVectors
 from actvec.client.findings import Whitening
-from actvec.client.records.vectors import Vector
 
 # The name under which the whole vector of several pools is compared.
 ALL_POOLS = "all"
@@ -21,21 +20,12 @@ class Similarity:
 
     Attributes:
         pool: Its name, after its layer's if layers are separate; or `all` for the whole vector.
-        raw: `[N, N]` float64, NaN if a vector is zero.
-        centered: The same of the centered vectors; None if there are none.
-        whitened: The same of the whitened ones.
+        kinds: `[N, N]` float64, NaN if a vector is zero, by the kind of the vectors: `raw`, and
+            `centered` and `whitened` if there are any.
     """
 
     pool: str
-    raw: NDArray[np.float64]
-    centered: NDArray[np.float64] | None
-    whitened: NDArray[np.float64] | None = None
-
-    @property
-    def kinds(self) -> dict[str, NDArray[np.float64]]:
-        """Those that there are, by name."""
-        all_kinds = {"raw": self.raw, "centered": self.centered, "whitened": self.whitened}
-        return {name: matrix for name, matrix in all_kinds.items() if matrix is not None}
+    kinds: Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -76,9 +66,13 @@ def similarities(pairs: PairedVectors, whitening: Whitening | None = None) -> li
     """
     if not pairs.raw:
         raise ValueError("there is no vector to compare")
-    raw = _matrices(pairs.raw)
-    centered = _matrices(pairs.centered) if pairs.centered else None
-    whitened = None if whitening is None else _whitened(pairs, whitening)
+    matrices = {
+        name: np.stack([vector.matrix for vector in vectors])
+        for name, vectors in (("raw", pairs.raw), ("centered", pairs.centered))
+        if vectors
+    }
+    if whitening is not None:
+        matrices["whitened"] = _whitened(pairs, whitening)
     names = pairs.raw[0].stamp.row_names
     rows: list[tuple[str, int | slice]] = [(name, at) for at, name in enumerate(names)]
     if len(names) > 1:
@@ -86,9 +80,7 @@ def similarities(pairs: PairedVectors, whitening: Whitening | None = None) -> li
     return [
         Similarity(
             name,
-            _cosines_at(raw, at),
-            None if centered is None else _cosines_at(centered, at),
-            None if whitened is None else _cosines_at(whitened, at),
+            {kind: cosines(one[:, at].reshape(len(one), -1)) for kind, one in matrices.items()},
         )
         for name, at in rows
     ]
@@ -125,17 +117,8 @@ def extreme_pairs(
     return [(int(rows[place]), int(columns[place])) for place in order]
 
 
-def _matrices(vectors: Sequence[Vector]) -> NDArray[np.floating]:
-    """Vectors `[N, L * K, D]`."""
-    return np.stack([vector.matrix for vector in vectors])
-
-
-def _cosines_at(vectors: NDArray[np.floating], at: int | slice) -> NDArray[np.float64]:
-    """The cosines of a row, or of all rows as one vector, of vectors `[N, L * K, D]`."""
-    return cosines(vectors[:, at].reshape(len(vectors), -1))
-
-
-def _whitened(pairs: PairedVectors, whitening: Whitening) -> NDArray[np.floating]:
+def _whitened(pairs: PairedVectors, whitening: Whitening) -> NDArray[Any]:
+    """Vectors `[N, L * K, M]`."""
     vectors = pairs.centered if whitening.stamp.centered and pairs.centered else pairs.raw
     fitted = whitening.of(vectors[0].stamp)
     whitened = fitted.array(np.stack([vector.array for vector in vectors]))

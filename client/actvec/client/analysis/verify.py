@@ -1,4 +1,4 @@
-"""Holds a server to the identity of centering: raw minus centered is the pooled mean."""
+"""Checks vectors against the identity of centering: raw minus centered is the pooled mean."""
 
 import csv
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -62,7 +62,7 @@ def worst_error(documents: Collection[DocumentIdentity]) -> float | None:
 
 
 def verify_vectors(raw: Vector, centered: Vector, mean: NDArray[np.float32]) -> DocumentIdentity:
-    """Hold two vectors of one document to the mean that is between them.
+    """Check that two vectors of one document differ by the pooled mean.
 
     Args:
         raw: The raw vector.
@@ -122,7 +122,7 @@ def _target(stamp: Stamp) -> tuple[object, ...]:
 def verify_columns(
     pools: Pools, raw: Path, centered: Path, mean: NDArray[np.float32], lengths: Mapping[str, int]
 ) -> Iterator[DocumentIdentity]:
-    """Hold two CSV files, as `actvec csv` writes them, to a mean `[N, D]`.
+    """Check two CSV files, as `actvec csv` writes them, against a mean `[N, D]`.
 
     Args:
         pools: The name of a preset, or the pools of the vectors.

@@ -147,7 +147,7 @@ class AsyncClient:
     ) -> Vector:
         """Return the vector of one document.
 
-        Example:
+        Examples:
             >>> vector = await client.extract("Some text.", mode="short")
             >>> vector = await client.extract(
             ...     Document("a", messages=[("user", "Hello!"), ("assistant", "Hello.")]),
@@ -207,7 +207,7 @@ class AsyncClient:
         A document that has no vector gives a `Failure`, and the stream continues. If the connection
         breaks, the client connects again and resends every document without an answer.
 
-        Example:
+        Examples:
             >>> async with client.stream(texts, mode="short") as results:
             ...     async for result in results:
             ...         print(result.id, result.array.shape)
@@ -256,7 +256,7 @@ class AsyncClient:
     ) -> VectorArray:
         """Return the vectors of documents as one array in memory, in the order of the documents.
 
-        Example:
+        Examples:
             >>> array, ids, failures = await client.vectors(texts, mode="short")
             >>> array.shape
             (1000, 1, 1, 512)
@@ -311,7 +311,7 @@ class AsyncClient:
 
         A mean of separate layers (`separate=True`) centers vectors of any of its layers.
 
-        Example:
+        Examples:
             >>> mean = await client.corpus_mean(documents, name="wikitext", layers=[25, 26, 27])
             >>> vector = await client.extract("Some text.", mode="short", center=mean.id)
 
@@ -440,7 +440,7 @@ class AsyncClient:
     async def download_mean(self, name: str) -> MeanFile:
         """Download the file of a mean, by its id, its name or as `latest`, and check its SHA-256.
 
-        Example:
+        Examples:
             >>> file = await client.download_mean("my-corpus")
             >>> file.mean.shape
             (2048, 512)

@@ -93,7 +93,7 @@ class Client:
     ) -> Vector:
         """Return the vector of one document.
 
-        Example:
+        Examples:
             >>> vector = client.extract("Some text.", mode="short")
 
         Arguments and errors are those of `AsyncClient.extract`.
@@ -116,7 +116,7 @@ class Client:
         The client draws `documents` lazily, in another thread. To leave the loop early, or to close
         the generator, cancels everything in flight.
 
-        Example:
+        Examples:
             >>> for result in client.stream(texts, mode="short"):
             ...     print(result.id, result.array.shape)
 
@@ -136,7 +136,7 @@ class Client:
     ) -> VectorArray:
         """Return the vectors of documents as one array in memory; see `AsyncClient.vectors`.
 
-        Example:
+        Examples:
             >>> array, ids, failures = client.vectors(texts, mode="short")
         """
         return self._loop.run(self._client.vectors(documents, settings=settings, **keywords))
@@ -156,7 +156,7 @@ class Client:
 
         The client draws `documents` lazily and calls `on_progress`, both in other threads.
 
-        Example:
+        Examples:
             >>> mean = client.corpus_mean(documents, name="wikitext", layers=[25, 26, 27])
             >>> vector = client.extract("Some text.", mode="short", center=mean.id)
 

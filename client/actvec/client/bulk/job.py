@@ -57,9 +57,9 @@ class VectorJob:
 
         Args:
             source: The documents, from `open_documents`.
-            folder: The folder for the vectors; created if it is missing. Or, for shards and
-                Parquet, a URL: `s3://bucket/vectors`, `gs://bucket/vectors` or
-                `hf://datasets/owner/name/vectors`.
+            folder: The folder for the vectors; created if it is missing. A leading `~` is the home
+                directory, as in every path of this library. Or, for shards and Parquet, a URL:
+                `s3://bucket/vectors`, `gs://bucket/vectors` or `hf://datasets/owner/name/vectors`.
             settings: How to turn documents into vectors. You may pass its attributes by name
                 instead, for example `mode="long"`; see `VectorSettings`. The job looks up the mean
                 `latest` when it starts, not when it resumes.

@@ -56,7 +56,7 @@ def shown(text: str, width: int | None = None) -> str:
     Raises:
         ValueError: `width` is less than 1.
 
-    Example:
+    Examples:
         >>> print(shown("a\x1b[2Jb\n"))
         a\x1b[2Jb\n
         >>> shown("a long name", width=6)

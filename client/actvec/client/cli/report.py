@@ -105,6 +105,10 @@ def report(
         raise click.UsageError("give one of INPUT, --text, --file, --samples, --vectors and --csv")
     if whitening is not None and folder is None:
         raise click.UsageError("--whiten is for --vectors")
+    if asked.settings.center is not None and (tables or folder is not None):
+        raise click.UsageError(
+            "--center is for vectors that a server makes, not --vectors or --csv"
+        )
     # Before anything is computed in vain.
     if png is not None:
         import_extra("choreographer", "report")

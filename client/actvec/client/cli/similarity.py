@@ -190,7 +190,7 @@ def _to_json(pairs: PairedVectors, tables: list[Similarity], left_out: int) -> d
         "pools": [
             {"pool": table.pool}
             | {
-                kind: _matrix_json(getattr(table, kind), with_matrix=with_matrices)
+                kind: _matrix_json(table.kinds.get(kind), with_matrix=with_matrices)
                 for kind in ("raw", "centered", "whitened")
             }
             for table in tables

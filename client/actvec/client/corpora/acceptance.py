@@ -13,7 +13,7 @@ class Counts:
     """Texts that were read, by result; each counts once, under the first result that applies.
 
     Attributes:
-        unreadable: Rows without a text: no JSON, no such column, no string, no UTF-8.
+        unreadable: Rows without a text: not JSON, no such column, not a string, not UTF-8.
         empty: Texts without a word.
         too_short: Texts with fewer words than required.
         too_long: Texts with more words than allowed.

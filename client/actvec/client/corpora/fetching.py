@@ -13,7 +13,7 @@ from typing import Any
 from actvec.client.corpora.acceptance import Acceptance, Counts, Verdict, WordLimits, text_digest
 from actvec.client.corpora.candidates import Candidates, FetchProgress
 from actvec.client.corpora.sampling import Sample, draw, shard_order
-from actvec.client.corpora.sources import Source
+from actvec.client.corpora.sources import Identity, Source
 from actvec.client.corpora.writing import write_corpus, writer_for
 from actvec.client.errors import (
     FailedPrecondition,
@@ -24,6 +24,7 @@ from actvec.client.errors import (
 )
 from actvec.client.files import Content, given_path, sync_folder, write_json
 from actvec.client.messages.documents import check_utf8
+from actvec.client.records.differences import differences
 from actvec.client.records.vectors import Document, Failure
 
 # Rows between two commits: a killed fetch reads at most this many again.
@@ -143,10 +144,10 @@ def _cached(path: Path, source: Source, request: dict[str, Any]) -> Fetched:
     advice = "remove it to fetch it anew, or name another file"
     try:
         manifest = json.loads(_manifest_path(path).read_bytes())
-        differing = _differences(manifest["request"], request)
+        differing = differences(_settings(manifest["request"]), _settings(request))
         fetched = _fetched(path, manifest, cached=True, resumed_at=0)
         whole = manifest["sha256"] == Content.of(path).sha256
-        unchanged = source.unchanged(manifest["source"])
+        unchanged = _is_unchanged(source, manifest["source"])
     except UnsupportedInput:
         # The dataset is gone and cannot have changed: the file is all there is.
         unchanged = True
@@ -158,7 +159,7 @@ def _cached(path: Path, source: Source, request: dict[str, Any]) -> Fetched:
     except (ValueError, KeyError, TypeError) as error:
         raise FailedPrecondition(f"{_manifest_path(path)} is damaged; {advice}") from error
     if differing:
-        raise FailedPrecondition(f"{path} was fetched otherwise, with {differing}; {advice}")
+        raise FailedPrecondition(f"{path} was fetched with other settings: {differing}; {advice}")
     if not whole:
         raise FailedPrecondition(f"{path} was changed after it was fetched; {advice}")
     if not unchanged:
@@ -166,20 +167,20 @@ def _cached(path: Path, source: Source, request: dict[str, Any]) -> Fetched:
     return fetched
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Describe the settings in which an earlier request differs."""
-    return ", ".join(
-        f"{name} {before[part].get(name)}"
-        for part, settings in now.items()
-        for name in sorted(settings.keys() | before[part].keys())
-        if before[part].get(name) != settings.get(name)
-    )
+def _settings(request: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a fetch by their names."""
+    return {name: value for part in request.values() for name, value in part.items()}
+
+
+def _is_unchanged(source: Source, identity: Identity) -> bool:
+    """Whether an earlier identity still holds; a commit always does, without asking the hub."""
+    return "commit" in identity or source.identity() == identity
 
 
 def _resume(candidates: Candidates, source: Source, request: dict[str, Any]) -> FetchProgress:
     """Return the progress of an earlier fetch with the same request; else start over."""
     progress = candidates.resume()
-    if progress and progress.request == request and source.unchanged(progress.identity):
+    if progress and progress.request == request and _is_unchanged(source, progress.identity):
         return progress
     candidates.clear()
     return FetchProgress(request, source.identity())

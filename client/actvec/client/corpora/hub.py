@@ -22,7 +22,7 @@ def fetch_tokenizer(model: str) -> Path:
             cannot be reached and the cache lacks the file. One line.
         MissingExtra: `huggingface_hub` is not installed.
 
-    Example:
+    Examples:
         >>> fetch_tokenizer("EleutherAI/pythia-12b").name  # doctest: +SKIP
         'tokenizer.json'
     """

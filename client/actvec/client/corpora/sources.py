@@ -70,10 +70,6 @@ class HubDataset:
             ) from error
         return {"commit": info.sha}
 
-    def unchanged(self, identity: Identity) -> bool:
-        """Whether an earlier identity still holds; a commit always does, without asking the hub."""
-        return "commit" in identity or self.identity() == identity
-
     def open(self, identity: Identity) -> "Texts":
         """Open the texts of the dataset with that identity.
 
@@ -135,10 +131,6 @@ class DataFiles:
             "files": _stamps(Path(file) for file in files if not is_url(file)),
             "urls": [file for file in files if is_url(file)],
         }
-
-    def unchanged(self, identity: Identity) -> bool:
-        """Whether an earlier identity still holds."""
-        return self.identity() == identity
 
     def open(self, identity: Identity) -> "Texts":  # noqa: ARG002 - as `HubDataset` has it
         """Open the texts of the files.

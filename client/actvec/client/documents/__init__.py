@@ -73,7 +73,7 @@ def open_documents(
             lack such a field.
         MissingExtra: Parquet and Zstandard need pyarrow, which is not installed.
 
-    Example:
+    Examples:
         >>> for document in open_documents("corpus.jsonl.zst", columns=Columns(text="body")):
         ...     print(document)
     """
@@ -123,9 +123,9 @@ def _open_folder(folder: Path, columns: Columns) -> DocumentSource:
         raise UnsupportedInput(f"{folder} holds no .txt file; give {_SUPPORTED}")
     if others:
         _log.warning(
-            "%s: reading its %s .txt files, and not those in sub-folders: %s",
+            "%s: skipping the texts in its sub-folders (%s); .txt files of the folder itself: %s",
             folder,
-            f"{len(names):,}",
             skipped,
+            f"{len(names):,}",
         )
     return FolderSource(folder, names)

@@ -5,12 +5,16 @@ import os
 from array import array
 from collections.abc import Container, Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from actvec.client.documents.opening import not_a_file
 from actvec.client.documents.source import DocumentSource, Located, decode
 from actvec.client.records.vectors import Document, Failure
+
+# Folders to look into below a sub-folder for texts that are skipped: a home has millions of them.
+_MOST_FOLDERS = 1000
 
 
 class FolderSource(DocumentSource):
@@ -93,7 +97,8 @@ def _is_text(name: str) -> bool:
 
 
 def _holds_texts(folder: str) -> bool:
-    for _, folders, files in os.walk(folder):
+    """Whether a text is in a folder, or in one of the first folders below it."""
+    for _, folders, files in islice(os.walk(folder), _MOST_FOLDERS):
         if any(map(_is_text, files)):
             return True
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -140,9 +140,8 @@ class _Fields:
         self._columns = columns
         self._name = name
         self._found: dict[str, None] = {}
-        # Named fields with a usable value; and those without one yet, each with the reason.
-        self._usable: set[str] = set()
-        self._unusable: dict[str, str] = {}
+        # For each named field, why its values so far are unusable; None if one is usable.
+        self._problems: dict[str, str | None] = {}
         self._lines = 0
 
     def add(self, line: bytes) -> None:
@@ -161,12 +160,11 @@ class _Fields:
             self._found.update(dict.fromkeys(record))
             for name, reason in named_values(self._columns, record):
                 if reason is None:
-                    self._usable.add(name)
-                    self._unusable.pop(name, None)
-                elif name not in self._usable:
-                    self._unusable.setdefault(name, reason)
+                    self._problems[name] = None
+                else:
+                    self._problems.setdefault(name, reason)
         self._lines += 1
-        self.known = not self._unusable and missing_columns(self._columns, self._found) is None
+        self.known = self._wrong() is None
         if self._lines == _FIRST:
             self.end()
 
@@ -176,14 +174,16 @@ class _Fields:
         Raises:
             UnsupportedInput: there are records, and a field is missing or unusable in all of them.
         """
-        wrong = missing_columns(self._columns, self._found)
-        if wrong is None and self._unusable:
-            reason = next(iter(self._unusable.values()))
-            wrong = f"column {reason}, in each of them; there are: {', '.join(self._found)}"
-        if wrong and self._found:
+        if self._found and (wrong := self._wrong()):
             of = f"its {self._lines}" if self._lines < _FIRST else f"the first {_FIRST}"
             raise UnsupportedInput(f"{self._name}, {of} documents: {wrong}")
         self.known = True
+
+    def _wrong(self) -> str | None:
+        if missing := missing_columns(self._columns, self._found):
+            return missing
+        problem = next(filter(None, self._problems.values()), None)
+        return problem and f"column {problem}, in each of them; there are: {', '.join(self._found)}"
 
 
 def _record(line: bytes) -> dict[str, Any]:

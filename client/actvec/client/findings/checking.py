@@ -77,9 +77,9 @@ def check(
     seed: int = 0,
     tolerance: float | None = None,
 ) -> FolderCheck:
-    """Hold a folder to its checksums, and some of its vectors to a server.
+    """Compare a folder with its checksums, and some of its vectors with a server's.
 
-    Example:
+    Examples:
         >>> with Client("127.0.0.1:50051") as client:
         ...     found = check(load("vectors"), open_documents("corpus.jsonl"), client)
         >>> found.passed, [row.id for row in found.rows if not row.agrees]
@@ -162,12 +162,13 @@ def _find(documents: Iterable[Document | Failure], digests: set[str]) -> dict[st
 
 def _rows(vectors: StoredVectors, chosen: list[int]) -> dict[int, NDArray[np.float32]]:
     """The vectors `[L, K, D]` of some rows."""
-    return {
-        row: block[row - rows.start]
-        for rows, block in vectors.blocks()
-        for row in chosen
-        if rows.start <= row < rows.stop
-    }
+    found: dict[int, NDArray[np.float32]] = {}
+    first = 0
+    for part in vectors.parts:
+        here = [row for row in chosen if first <= row < first + len(part)]
+        found |= {row: part[row - first].astype(np.float32) for row in here}
+        first += len(part)
+    return found
 
 
 def _error(

@@ -72,13 +72,13 @@ def direction(
 
     Two passes over the vectors; memory does not grow with their number.
 
-    Example:
+    Examples:
         >>> found = direction(load("vectors"), "label", "warm", "curt")
         >>> found.direction.shape, found.separation.auc.round(2)
 
     Args:
         vectors: From `load`.
-        by: The column of the labels. Documents without a label are passed over.
+        by: The column of the labels. Documents without a label are skipped.
         positive: The label that the direction leads to. Default: of two labels, the later in
             alphabetical order.
         negative: The label that it leads from. Default: all others.

@@ -85,7 +85,7 @@ def neighbors(
     Centered means minus the average of these vectors. Vectors that a server centered have one kind,
     `centered`.
 
-    Example:
+    Examples:
         >>> for found in neighbors(load("vectors"), "doc-7"):
         ...     print(found.layer, found.pool, found.kinds["raw"], found.kinds["centered"])
 
@@ -143,7 +143,7 @@ def neighbor_labels(
 def nearest(rows: NDArray[np.floating], count: int = 5) -> Neighbors:
     """The nearest other documents of each document, by cosine in float64.
 
-    Example:
+    Examples:
         >>> nearest(center(load("vectors").rows(0, 0)), 3).places[:, 0]
 
     Args:
@@ -183,7 +183,7 @@ def label_agreement(rows: NDArray[np.floating], labels: Sequence[Any] | NDArray[
 
     Args:
         rows: A vector per document, `[N, D]`.
-        labels: A label per document; documents with None are passed over.
+        labels: A label per document; documents with None are skipped.
 
     Raises:
         InvalidArgument: fewer than two documents have a label, or there is not one per vector.

@@ -56,7 +56,7 @@ class Probe:
 
     @property
     def majority(self) -> float:
-        """The accuracy of saying the commonest label every time."""
+        """The accuracy of always guessing the most common label."""
         return max(self.counts.values()) / sum(self.counts.values())
 
 
@@ -74,13 +74,13 @@ def probe(
     inside of each of 5 stratified folds, so that no figure has seen its documents. Memory holds the
     vectors of one layer and pool.
 
-    Example:
+    Examples:
         >>> found = probe(load("vectors"), "label")
         >>> found.layers[int(found.accuracy[:, 0].argmax())], found.majority
 
     Args:
         vectors: From `load`.
-        by: The column of the labels. Documents without a label are passed over.
+        by: The column of the labels. Documents without a label are skipped.
         whitening: Whitens the vectors first. It knows nothing of labels, but may have been fitted
             to the same documents.
         jobs: Processes that fit at the same time; -1 for one per core. Default: this one alone.

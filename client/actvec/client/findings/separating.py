@@ -80,14 +80,14 @@ def separation(
 
     Two passes over the vectors; memory does not grow with their number.
 
-    Example:
+    Examples:
         >>> vectors = load("vectors")
         >>> found = separation(vectors, vectors.columns["label"])
         >>> vectors.layers[int(found.auc[:, 0].argmax())]
 
     Args:
         vectors: N documents, from `load`, or as an array `[N, L, K, D]`.
-        labels: A label per document; None for a document that is passed over.
+        labels: A label per document; None to skip a document.
         positive: See `two_labels`. Of more than two labels without a positive one, each is compared
             with the rest, and the figures are the means over the labels.
         negative: See `two_labels`.

@@ -90,7 +90,7 @@ def whiten(
     Memory holds one covariance `[D, D]` and the result, however many documents there are. The
     covariance divides by N.
 
-    Example:
+    Examples:
         >>> vectors = load("vectors").pick([25], ["mean"])
         >>> fitted = whiten(vectors, "zca")
         >>> fitted.rows(vectors.rows(0, 0), 0, 0)  # [N, D], of unit covariance

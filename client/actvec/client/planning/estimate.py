@@ -149,7 +149,7 @@ class Plan:
         price_per_hour: Dollars per hour of one machine.
         start_seconds: Seconds from a machine's start until it computes.
 
-    Example:
+    Examples:
         >>> estimate = Plan("H100", workers=4).estimate(open_documents("corpus.jsonl"))
         >>> estimate.dollars
     """

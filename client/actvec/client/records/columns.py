@@ -26,7 +26,7 @@ def as_columns(given: Mapping[str, object]) -> dict[str, Scalar]:
         TypeError: `given` is no dict, or a value is something else, such as a list.
         ValueError: a number is infinite, or a text cannot be written in UTF-8.
 
-    Example:
+    Examples:
         >>> as_columns({"label": "news", "score": np.float32(0.5), "stars": float("nan")})
         {'label': 'news', 'score': 0.5, 'stars': None}
     """
@@ -38,7 +38,7 @@ def as_columns(given: Mapping[str, object]) -> dict[str, Scalar]:
 def by_name(rows: Sequence[Mapping[str, Scalar]]) -> dict[str, list[Scalar]]:
     """The columns of several documents by name, with None for a document that has no such column.
 
-    Example:
+    Examples:
         >>> by_name([{"label": "news"}, {"label": "blog", "year": 2024}])
         {'label': ['news', 'blog'], 'year': [None, 2024]}
     """

@@ -52,7 +52,7 @@ class Message:
 class Span:
     """A part of a document, for the pool `span:NAME`. Spans of the same name add up to one.
 
-    Example:
+    Examples:
         >>> Document("a", "Some text.", spans=[Span("noun", 5, 9)])
 
     Attributes:

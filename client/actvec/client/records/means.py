@@ -133,7 +133,7 @@ class CorpusMean:
 class MeanFile:
     """The safetensors file of a mean.
 
-    Example:
+    Examples:
         >>> file = client.download_mean("my-corpus")
         >>> file.mean.shape
         (2048, 512)

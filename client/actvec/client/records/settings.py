@@ -97,7 +97,7 @@ class MeanSettings(StateSettings):
 class VectorSettings(StateSettings):
     """How documents become vectors. Methods accept it whole, or its attributes as keywords.
 
-    Example:
+    Examples:
         >>> client.extract("Some text.", mode="long", center="my-corpus")
         >>> client.extract("Some text.", VectorSettings(mode="long", center="my-corpus"))
 

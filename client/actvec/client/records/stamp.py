@@ -8,7 +8,7 @@ from typing import Any, Self, get_args
 
 from actvec.client.records.display import record
 from actvec.client.records.settings import Mode, Truncation
-from actvec.pooling import pools
+from actvec.pooling import PRESETS
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Stamp:
         """
         kept = tuple(self.pools[at] for at in places)
         names = [pool.name for pool in kept]
-        presets: tuple[Mode, ...] = get_args(Mode)
-        mode = next((one for one in presets if names == [pool.name for pool in pools(one)]), None)
+        presets = {mode: [pool.name for pool in PRESETS[mode]] for mode in get_args(Mode)}
+        mode = next((mode for mode, preset in presets.items() if names == preset), None)
         return replace(self, layers=tuple(layers), pools=kept, mode=mode)
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from actvec.pooling import ids_digest, messages_digest, text_digest
 class Document:
     """A document: a text, a chat or token ids, under an id of your own.
 
-    Example:
+    Examples:
         >>> Document("a", "Some text.", spans=[("noun", 5, 9)])
         >>> Document("b", messages=[{"role": "user", "content": "Hello!"}])
         >>> Document("c", token_ids=[5, 8, 2])
@@ -150,7 +150,7 @@ class PoolRows(dict[str, NDArray[np.float32]]):
 class Vector:
     """The activation vector of one document.
 
-    Example:
+    Examples:
         >>> vector = client.extract("Some text.", pools=["last", "mean"])
         >>> vector.array.shape
         (1, 2, 512)

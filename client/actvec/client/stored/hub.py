@@ -20,7 +20,7 @@ def push_to_hub(
     shows the stamp. If the dataset exists, a new commit replaces the vectors that an earlier call
     pushed. Variables such as `HF_TOKEN` and `HF_ENDPOINT` apply.
 
-    Example:
+    Examples:
         >>> commit = push_to_hub(load("vectors"), "me/my-vectors", private=True)
 
     Args:

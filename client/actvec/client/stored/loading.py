@@ -30,7 +30,7 @@ _WIDEST = 256
 def load(path: str | Path, *more: str | Path) -> StoredVectors:
     """Load vectors that `actvec stream`, `actvec local` or a sink wrote, or files of them.
 
-    Example:
+    Examples:
         >>> vectors = load("vectors")  # shards, Parquet or single files
         >>> vectors = load("part-1", "part-2")  # the parts of several machines
         >>> vectors = load("out")  # out/1-of-2 and out/2-of-2, as `actvec local` leaves them

@@ -17,7 +17,7 @@ _SHARD = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)")
 def shard_names(names: Iterable[str], place: object) -> list[str]:
     """The names of the folders `1-of-N` to `N-of-N` among others, in order; empty if none is there.
 
-    Example:
+    Examples:
         >>> shard_names(["2-of-2", "README.md", "1-of-2"], "vectors")
         ['1-of-2', '2-of-2']
 

@@ -39,7 +39,7 @@ class Parts(Sequence[NDArray[Any]]):
 class StoredVectors:
     """The vectors of N documents, as `load` finds them on disk.
 
-    Example:
+    Examples:
         >>> vectors = load("vectors")
         >>> vectors.array[vectors.columns["label"] == "warm"].mean(axis=0)  # [L, K, D]
         >>> frame = vectors.to_pandas()
@@ -49,9 +49,9 @@ class StoredVectors:
             are memory-mapped; others are read each time that they are asked for.
         ids: The documents' ids, in the order of the rows.
         columns: The columns of the corpus that were kept, `label` for example: `[N]` each.
-        stamp: What all the vectors depend on beside their documents.
-        facts: What the files tell of the documents, `tokens` and `text_sha256` for example: `[N]`
-            each.
+        stamp: What all the vectors depend on besides their documents.
+        facts: What the files record about the documents, for example `tokens` and `text_sha256`:
+            `[N]` each.
         path: The folder or file that they come from; None for vectors of a program.
     """
 

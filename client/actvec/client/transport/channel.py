@@ -29,7 +29,7 @@ class TlsFiles:
     Attributes:
         ca: Authorities that the server's certificate may be signed by; None for gRPC's own list of
             public ones.
-        cert: This client's certificate chain, where the server wants one.
+        cert: This client's certificate chain, if the server wants one.
         key: Its private key.
 
     Raises:

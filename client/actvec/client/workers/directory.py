@@ -47,7 +47,7 @@ class Deployment(Protocol):
         """Write an entry; False if one exists and must not be replaced."""
 
     async def pop(self, key: str) -> None:
-        """Take an entry away, if it is there."""
+        """Remove an entry, if it exists."""
 
     async def start(self, start_id: str) -> Starting:
         """Start a worker, whose entry then names this start, and do not wait for it."""

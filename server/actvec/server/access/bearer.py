@@ -67,7 +67,8 @@ class Tokens:
         path = self._options.token_file
         if path is not None:
             try:
-                lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+                # Editors on Windows begin a file with a mark.
+                text = path.read_text(encoding="utf-8-sig")
             except OSError as error:
                 raise StartupError(
                     f"cannot read the token file {path}: {error.strerror}", setting="token_file"
@@ -76,6 +77,7 @@ class Tokens:
                 raise StartupError(
                     f"the token file {path} is not text in UTF-8", setting="token_file"
                 ) from error
+            lines = (line.strip() for line in text.splitlines())
             found = {line for line in lines if line and not line.startswith("#")}
             if not found:
                 raise StartupError(

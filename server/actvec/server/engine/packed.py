@@ -17,6 +17,7 @@ from actvec.server.engine.step import StepDocument
 from actvec.server.model.card import ModelCard
 from actvec.server.model.decoder import Decoder, Hook
 from actvec.server.model.loading import LoadedModel
+from actvec.server.model.packed.activations import fuse_activations
 from actvec.server.model.packed.attention import PACKED, Segments, register_packed_attention
 from actvec.server.model.packed.blocked import Blocks
 from actvec.server.model.packed.experts import fill_experts
@@ -107,8 +108,8 @@ class PackedEngine(Engine):
         model: The model, without its ends; the engine owns it from now on.
         hooks: TransformerLens hook functions by name, for example `blocks.5.hook_resid_post`, that
             see and may replace the residual stream `[1, rows, D]` of every step.
-        arranged: Whether to lay out weights and write rotary embeddings in the fastest way for this
-            device, which replaces the model's own modules.
+        arranged: Whether to lay out weights, compute activations and write rotary embeddings in the
+            fastest way for this device, which replaces the model's own modules.
     """
 
     name = "packed"
@@ -125,11 +126,13 @@ class PackedEngine(Engine):
         self.card = model.card
         register_packed_attention()
         model.module.set_attn_implementation(PACKED)
-        if arranged and model.module.device.type == "cpu":
-            pack_linears(model.module)
-            fill_experts(model.module)
-        elif arranged:
-            rotate_in_place(model.module)
+        if arranged:
+            fuse_activations(model.module)
+            if model.module.device.type == "cpu":
+                pack_linears(model.module)
+                fill_experts(model.module)
+            else:
+                rotate_in_place(model.module)
         self._decoder = Decoder.of(model.module, model.parts)
         self._device = torch.device(model.card.device)
         self._blocks = Blocks.of(model.module)

@@ -82,7 +82,6 @@ def merged(
     records: Sequence[MeanRecord],
     load: Callable[[MeanRecord], MeanTensors],
     name: str,
-    skipped: Sequence[SkippedDocuments] = (),
 ) -> tuple[MeanAccumulator, MeanRecord]:
     """Add up means, one loaded at a time; return the sums and the start of their record.
 
@@ -90,7 +89,6 @@ def merged(
         records: The means' records, at least one.
         load: Loads one.
         name: The merged mean's name.
-        skipped: Further skips, beside those in the records.
 
     Raises:
         MeanMismatchError: they do not match, share documents, or lack exact sums.
@@ -99,7 +97,6 @@ def merged(
     merge = Merge()
     for record in records:
         merge.add(record, load(record))
-    merge.skip(skipped)
     assert merge.total is not None  # noqa: S101 - there is a mean
     return merge.total, merge.record(name)
 

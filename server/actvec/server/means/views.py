@@ -34,7 +34,7 @@ def deserialize(content: bytes) -> list[tuple[str, dict[str, Any]]]:
     Raises:
         ValueError: it is not a safetensors file.
 
-    Example:
+    Examples:
         >>> header = b'{"x": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
         >>> [(name, tensor)] = deserialize(len(header).to_bytes(8, "little") + header + b"ab")
         >>> name, tensor["dtype"], tensor["shape"], bytes(tensor["data"])

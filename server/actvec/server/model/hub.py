@@ -100,7 +100,7 @@ def hub_snapshot(model: str, revision: str | None = None, *, files: Files = MODE
         StartupError: the model or revision does not exist or is gated, the hub cannot be reached
             and the cache lacks it, or the repository has no such weights. One line.
 
-    Example:
+    Examples:
         >>> snapshot = hub_snapshot("EleutherAI/pythia-70m", "step3000")  # doctest: +SKIP
         >>> AutoConfig.from_pretrained(snapshot.directory)  # doctest: +SKIP
     """

@@ -18,7 +18,7 @@ def thresholds(config: Any) -> list[int]:
     Args:
         config: The text decoder's config.
 
-    Example:
+    Examples:
         >>> thresholds(MistralConfig(sliding_window=4096))
         [4096]
     """

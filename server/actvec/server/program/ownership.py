@@ -3,8 +3,9 @@
 import errno
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -17,60 +18,47 @@ _LOCK = ".lock"
 _CANNOT_LOCK = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
-class Ownership:
-    """A data directory that no other server uses while this one holds it.
+@contextmanager
+def owned(directory: Path) -> Iterator[None]:
+    """Hold a data directory, so that no other server uses it; create it if it is missing.
 
-    The system releases it when the process ends, however it ends. It holds a file, `.lock`, which
-    stays in the directory and names the process that holds it.
+    The system releases it when the process ends, however it ends. A file, `.lock`, stays in the
+    directory and names the process that holds it or held it last.
 
-        ownership = Ownership.take(Path("data"))
-        ...
-        ownership.release()
+    Raises:
+        StartupError: another server holds it, or it cannot be created or written to.
     """
-
-    def __init__(self, lock: FileLock) -> None:
-        self._lock = lock
-
-    @classmethod
-    def take(cls, directory: Path) -> Self:
-        """Hold a directory, which is created if it is missing.
-
-        Raises:
-            StartupError: another server holds it, or it cannot be created or written to.
-        """
-        path = directory / _LOCK
+    path = directory / _LOCK
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, blocking=False)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            # Taken on the event loop, and released on any thread.
-            lock = FileLock(path, blocking=False, thread_local=False)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise StartupError(
-                    f"another server{_holder(path)} uses the data directory {directory}; stop it, "
-                    "or give this one a directory of its own"
-                ) from None
-            except OSError as error:
-                if error.errno not in _CANNOT_LOCK:
-                    raise
-                log.warning(
-                    (
-                        "the file system of %s cannot lock files (%s): make sure that no other "
-                        "server uses it"
-                    ),
-                    *(directory, error.strerror),
-                )
-            else:
-                _sign(path)
-        except OSError as error:
+            lock.acquire()
+        except Timeout:
             raise StartupError(
-                f"cannot use the data directory {directory}: {error.strerror or error}"
-            ) from error
-        return cls(lock)
-
-    def release(self) -> None:
-        """Release the directory. Safe to call twice."""
-        self._lock.release()
+                f"another server{_holder(path)} uses the data directory {directory}; stop it, "
+                "or give this one a directory of its own"
+            ) from None
+        except OSError as error:
+            if error.errno not in _CANNOT_LOCK:
+                raise
+            log.warning(
+                (
+                    "the file system of %s cannot lock files (%s): make sure that no other "
+                    "server uses it"
+                ),
+                *(directory, error.strerror),
+            )
+        else:
+            _sign(path)
+    except OSError as error:
+        raise StartupError(
+            f"cannot use the data directory {directory}: {error.strerror or error}"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _sign(path: Path) -> None:

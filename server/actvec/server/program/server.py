@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from actvec.server.access.access import Access
 from actvec.server.budget import Budget
@@ -19,7 +20,7 @@ from actvec.server.means.store import MeanStore
 from actvec.server.model.loading import LoadedModel
 from actvec.server.model.text.tokenizer import Tokenizer
 from actvec.server.program.engines import DrivenEngine, common_step_budget, load_engines
-from actvec.server.program.ownership import Ownership
+from actvec.server.program.ownership import owned
 from actvec.server.rpc.endpoint import Endpoint
 from actvec.server.rpc.interceptor import CallInterceptor
 from actvec.server.service.answers import AnswerCounter
@@ -59,7 +60,6 @@ class Server:
         extractor: Extractor,
         *,
         tidying: asyncio.Task[None],
-        ownership: Ownership | None,
     ) -> None:
         self.port = endpoint.port
         self.metrics_port = observation.metrics_port
@@ -69,7 +69,6 @@ class Server:
         self._service = service
         self._extractor = extractor
         self._tidying = tidying
-        self._ownership = ownership
 
     @classmethod
     async def start(
@@ -78,45 +77,21 @@ class Server:
         engines: Sequence[DrivenEngine],
         loaded: LoadedModel,
         replica: Replica = NO_REPLICA,
-        *,
-        ownership: Ownership | None = None,
     ) -> "Server":
         """Listen and serve; health is SERVING when this returns.
-
-        A data directory without a replica belongs to the server until it has ended.
 
         Args:
             config: The server's configuration.
             engines: One engine, or several with a copy of the model each.
             loaded: The model.
-            replica: Where to share the data directory with other machines.
-            ownership: The hold on the data directory, which the server takes over; None to take it
-                here.
+            replica: Where to share the data directory with other machines; by default it belongs to
+                this server alone, see `owned`.
 
         Raises:
             StartupError: the server cannot listen on an address, read a file of the options, or fit
-                a step in memory; BOS is an id that the model does not have; or another server uses
-                the data directory.
+                a step in memory; BOS is an id that the model does not have; or the data directory
+                cannot be used.
         """
-        if ownership is None and replica is NO_REPLICA:
-            ownership = Ownership.take(config.data_dir)
-        try:
-            return await cls._start(config, engines, loaded, replica, ownership=ownership)
-        except BaseException:
-            if ownership is not None:
-                ownership.release()
-            raise
-
-    @classmethod
-    async def _start(
-        cls,
-        config: ServerConfig,
-        engines: Sequence[DrivenEngine],
-        loaded: LoadedModel,
-        replica: Replica,
-        *,
-        ownership: Ownership | None,
-    ) -> "Server":
         access = Access.of(config)
         limits = config.limits
         engine, card = engines[0].engine, engines[0].engine.card
@@ -130,7 +105,7 @@ class Server:
         extractor = Extractor(runners, tokenizer, limits, step_tokens)
         try:
             store = MeanStore(config.data_dir / "means", config.limits.store_bytes, replica)
-            if ownership is not None:
+            if replica is NO_REPLICA:
                 store.sweep()
         except OSError as error:
             raise StartupError(f"cannot use --data-dir {config.data_dir}: {error}") from error
@@ -152,8 +127,7 @@ class Server:
             *(", ".join(extractor.devices), card.dtype, step_tokens, config.data_dir),
         )
         tidying = asyncio.create_task(Tidying(lambda: budget.held).run())
-        parts = (access, observation, endpoint, service, extractor)
-        return cls(*parts, tidying=tidying, ownership=ownership)
+        return cls(access, observation, endpoint, service, extractor, tidying=tidying)
 
     @property
     def all_well(self) -> bool:
@@ -211,8 +185,6 @@ class Server:
     def _let_go(self) -> None:
         self._observation.close()
         self._tidying.cancel()
-        if self._ownership is not None:
-            self._ownership.release()
 
 
 async def serve(
@@ -241,24 +213,19 @@ async def serve(
     keep_freed_memory()
     sys.setswitchinterval(_SWITCH_SECONDS)
     # Before a model is loaded, which may take minutes.
-    ownership = Ownership.take(config.data_dir) if replica is NO_REPLICA else None
-    try:
+    with owned(config.data_dir) if replica is NO_REPLICA else nullcontext():
         engines, loaded = await load_engines(config)
-    except BaseException:
-        if ownership is not None:
-            ownership.release()
-        raise
-    server = await Server.start(config, engines, loaded, replica, ownership=ownership)
-    started(server)
-    # One line on standard output, for people and for programs that started us.
-    print(f"actvec-server ready on {config.address(server.port)}", flush=True)
-    stopping = asyncio.create_task(stop.wait())
-    losing = asyncio.create_task(server.lost(config.step_timeout))
-    await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
-    if not losing.done():
-        losing.cancel()
-        await server.stop(config.grace)
-        return server.all_well
-    stopping.cancel()
-    await server.abandon()
-    raise await losing
+        server = await Server.start(config, engines, loaded, replica)
+        started(server)
+        # One line on standard output, for people and for programs that started us.
+        print(f"actvec-server ready on {config.address(server.port)}", flush=True)
+        stopping = asyncio.create_task(stop.wait())
+        losing = asyncio.create_task(server.lost(config.step_timeout))
+        await asyncio.wait({stopping, losing}, return_when=asyncio.FIRST_COMPLETED)
+        if not losing.done():
+            losing.cancel()
+            await server.stop(config.grace)
+            return server.all_well
+        stopping.cancel()
+        await server.abandon()
+        raise await losing

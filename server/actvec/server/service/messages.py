@@ -11,16 +11,13 @@ from actvec.server.extraction.recipe import PooledDocument, Recipe
 from actvec.server.model.card import ModelCard
 from actvec.server.model.stamp import ModelStamp, Truncation
 from actvec.server.model.text.tokenizer import Source
-from actvec.server.service.requests import MODE_NAMES, Encoding
+from actvec.server.service.requests import MODE_NAMES, TRUNCATIONS, Encoding
 from actvec.v1 import model_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (
     DOCUMENT_SOURCE_MESSAGES,
     DOCUMENT_SOURCE_TEXT,
     DOCUMENT_SOURCE_TOKEN_IDS,
     MODE_UNSPECIFIED,
-    TRUNCATION_ERROR,
-    TRUNCATION_KEEP_END,
-    TRUNCATION_KEEP_START,
     TRUNCATION_UNSPECIFIED,
     VECTOR_ENCODING_FLOAT16,
     VECTOR_ENCODING_VALUES,
@@ -31,11 +28,9 @@ _SOURCES = {
     Source.MESSAGES: DOCUMENT_SOURCE_MESSAGES,
     Source.TOKEN_IDS: DOCUMENT_SOURCE_TOKEN_IDS,
 }
-_TRUNCATION_NAMES = {
+_TRUNCATION_NAMES: "dict[Truncation | None, vectors_pb2.Truncation.ValueType]" = {
+    **{truncation: name for name, truncation in TRUNCATIONS.items()},
     None: TRUNCATION_UNSPECIFIED,
-    Truncation.ERROR: TRUNCATION_ERROR,
-    Truncation.KEEP_START: TRUNCATION_KEEP_START,
-    Truncation.KEEP_END: TRUNCATION_KEEP_END,
 }
 
 

@@ -32,28 +32,20 @@ from actvec.v1.vectors_pb2 import (
     TRUNCATION_ERROR,
     TRUNCATION_KEEP_END,
     TRUNCATION_KEEP_START,
-    TRUNCATION_UNSPECIFIED,
     VECTOR_ENCODING_FLOAT16,
     VECTOR_ENCODING_FLOAT32,
-    VECTOR_ENCODING_UNSPECIFIED,
     VECTOR_ENCODING_VALUES,
 )
 
 Encoding: TypeAlias = "vectors_pb2.VectorEncoding.ValueType"
 
 MODE_NAMES = {MODE_SHORT: "short", MODE_LONG: "long"}
-_TRUNCATIONS = {
-    TRUNCATION_UNSPECIFIED: Truncation.ERROR,
+TRUNCATIONS = {
     TRUNCATION_ERROR: Truncation.ERROR,
     TRUNCATION_KEEP_START: Truncation.KEEP_START,
     TRUNCATION_KEEP_END: Truncation.KEEP_END,
 }
-_ENCODINGS = {
-    VECTOR_ENCODING_UNSPECIFIED: VECTOR_ENCODING_FLOAT32,
-    VECTOR_ENCODING_FLOAT32: VECTOR_ENCODING_FLOAT32,
-    VECTOR_ENCODING_FLOAT16: VECTOR_ENCODING_FLOAT16,
-    VECTOR_ENCODING_VALUES: VECTOR_ENCODING_VALUES,
-}
+_ENCODINGS = {VECTOR_ENCODING_FLOAT32, VECTOR_ENCODING_FLOAT16, VECTOR_ENCODING_VALUES}
 
 MOST_POOLS = 64
 """Limit on the pools of a vector."""
@@ -99,12 +91,13 @@ def parse_encoding(message: vectors_pb2.VectorSettings) -> Encoding:
     Raises:
         RequestError: the encoding is out of range.
     """
-    if message.encoding not in _ENCODINGS:
+    encoding = message.encoding or VECTOR_ENCODING_FLOAT32
+    if encoding not in _ENCODINGS:
         raise RequestError(
             "settings.encoding",
-            f"is {message.encoding}; use VECTOR_ENCODING_FLOAT32, _FLOAT16 or _VALUES",
+            f"is {encoding}; use VECTOR_ENCODING_FLOAT32, _FLOAT16 or _VALUES",
         )
-    return _ENCODINGS[message.encoding]
+    return encoding
 
 
 def _parse_pools(message: vectors_pb2.VectorSettings) -> tuple[Pool, ...]:
@@ -203,9 +196,10 @@ def parse_truncation(field: str, message: "vectors_pb2.Truncation.ValueType") ->
     Raises:
         RequestError: it is out of range; names the field.
     """
-    if message not in _TRUNCATIONS:
+    truncation = TRUNCATIONS.get(message or TRUNCATION_ERROR)
+    if truncation is None:
         raise RequestError(field, f"is {message}; use TRUNCATION_ERROR, _KEEP_START or _KEEP_END")
-    return _TRUNCATIONS[message]
+    return truncation
 
 
 def parse_chat(

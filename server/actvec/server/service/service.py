@@ -1,9 +1,10 @@
 """`ActivationVectorService`, method by method; `boundary` decodes requests and maps errors."""
 
 import platform
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from importlib.metadata import version
+from typing import Any
 
 from actvec.server.budget import purse
 from actvec.server.engine.packed import Engine
@@ -67,25 +68,18 @@ class ActivationVectorService(MeanMethods):
         fill_vector(response.vector, document, encoding)
         return response
 
-    async def StreamVectors(
+    def StreamVectors(
         self, requests: AsyncIterator[vectors_pb2.StreamVectorsRequest]
-    ) -> AsyncIterator[vectors_pb2.StreamVectorsResponse]:
+    ) -> AsyncGenerator[vectors_pb2.StreamVectorsResponse, None]:
         """Turn documents into vectors, as they are ready."""
-        stream = VectorsCall(self._extractor, self.recipe, ACTVEC_VERSION)
-        requests = until_idle(requests, self._limits.idle_seconds, lambda: stream.busy)
-        async with self._running(stream), aclosing(stream.run(requests)) as responses:
-            async for response in responses:
-                yield response
+        return self._run(VectorsCall(self._extractor, self.recipe, ACTVEC_VERSION), requests)
 
-    async def StreamCorpusMean(
+    def StreamCorpusMean(
         self, requests: AsyncIterator[means_pb2.StreamCorpusMeanRequest]
-    ) -> AsyncIterator[means_pb2.StreamCorpusMeanResponse]:
+    ) -> AsyncGenerator[means_pb2.StreamCorpusMeanResponse, None]:
         """Turn documents into a mean, and count each exactly once."""
         stream = MeanCall(self._extractor, self._jobs, self._store, ACTVEC_VERSION)
-        requests = until_idle(requests, self._limits.idle_seconds, lambda: stream.busy)
-        async with self._running(stream), aclosing(stream.run(requests)) as responses:
-            async for response in responses:
-                yield response
+        return self._run(stream, requests)
 
     def refuse(self) -> None:
         """Accept nothing new; calls in flight finish what they have read."""
@@ -99,12 +93,16 @@ class ActivationVectorService(MeanMethods):
         await self._extractor.drain()
         self.close()
 
-    @asynccontextmanager
-    async def _running(self, stream: VectorsCall | MeanCall) -> AsyncIterator[None]:
-        """Register a stream for a shutdown to find."""
+    async def _run(
+        self, stream: VectorsCall | MeanCall, requests: AsyncIterator[Any]
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the responses of a stream, which a shutdown finds meanwhile."""
         self._streams.add(stream)
+        requests = until_idle(requests, self._limits.idle_seconds, lambda: stream.busy)
         try:
-            yield
+            async with aclosing(stream.run(requests)) as responses:
+                async for response in responses:
+                    yield response
         finally:
             self._streams.discard(stream)
 

@@ -112,11 +112,14 @@ def test_text_without_a_token_is_refused(prepend_bos):
 def test_other_threads_run_during_tokenizing(demo_model):
     """Above all the engine's, which asks for the interpreter some hundred times per step."""
     tokenizer = Tokenizer(demo_model.tokenizer, 1 << 20, bos=0, vocabulary=VOCABULARY)
-    begun, ended = threading.Event(), threading.Event()
+    begun, seen, ended = threading.Event(), threading.Event(), threading.Event()
 
     def tokenize():
         begun.set()
-        tokenizer("a text that takes a while " * 20_000, Truncation.ERROR, prepend_bos=True)
+        # Again on a busy machine, which runs the other thread only later.
+        for _ in range(30):
+            if not seen.is_set():
+                tokenizer("a text that takes a while " * 20_000, Truncation.ERROR, prepend_bos=True)
         ended.set()
 
     thread = threading.Thread(target=tokenize)
@@ -128,6 +131,7 @@ def test_other_threads_run_during_tokenizing(demo_model):
         thread.start()
         begun.wait()
         others_run = not ended.is_set()
+        seen.set()
     finally:
         sys.setswitchinterval(interval)
     thread.join()

@@ -16,7 +16,7 @@ def principal_coordinates(
         Coordinates `[N, 2]`, each column with its largest value positive, and the share `[2]` of
         the variance in each.
 
-    Example:
+    Examples:
         >>> _, shares = principal_coordinates(np.array([[5.0, 0], [0, 3], [0, 6]]))
         >>> shares.round(6)
         array([1., 0.])

@@ -32,7 +32,7 @@ def open_store(url: str, setting: str = "out") -> Store:
 def split_url(url: str, setting: str = "out") -> tuple[str, str]:
     """The URL of a file's folder, and the file's name.
 
-    Example:
+    Examples:
         >>> split_url("s3://bucket/means/corpus.safetensors")
         ('s3://bucket/means', 'corpus.safetensors')
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 import numpy as np
 
-from actvec.client.analysis.csv_cells import csv_header
+from actvec.client.analysis.csv_cells import csv_line
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.findings.folder import by_option, reads_vectors
 from actvec.client.cli.options import json_option
@@ -117,10 +117,10 @@ def _number(value: float) -> str:
 def _scores(vectors: StoredVectors, found: Direction) -> str:
     """A line per document: id, label, and the score of each layer and pool."""
     names = [f"layer {layer} {pool}" for layer in vectors.layers for pool in vectors.pools]
-    lines = [csv_header(["id", found.by, *names])]
+    lines = [csv_line("id", found.by, *names)]
     labels = as_text(vectors.column(found.by))
     for name, label, scores in zip(vectors.ids, labels, project(vectors, found), strict=True):
-        lines.append(csv_header([name, label or "", *(f"{one:.6f}" for one in scores.ravel())]))
+        lines.append(csv_line(name, label or "", *(f"{one:.6f}" for one in scores.ravel())))
     return "".join(lines)
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from actvec.server.errors import InputError, StartupError
 from actvec.server.model.stamp import Truncation
 from actvec.server.model.text.chat import ChatTemplate
+from actvec.server.model.text.pieces import can_cut, pieces
 from actvec.server.model.text.token_bounds import TokenBound
 
 Spans = Mapping[str, NDArray[np.int64]]
@@ -109,6 +110,7 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self.context = context
         self._bound = TokenBound.of(self._backend)
+        self._cuts = can_cut(self._backend)
         self.chat_template = ChatTemplate.of(tokenizer)
 
     @property
@@ -204,24 +206,38 @@ class Tokenizer:
         if least > self.context and truncation is Truncation.ERROR:
             # True for any split of its bytes, and tokenizing the text would take seconds.
             raise self._too_long(source, f"at least {least}", with_bos=bool(bos))
-        # Call the backend directly: the wrapper warns of lengths and may truncate. And with a
-        # batch: `encode` of a single text blocks all other threads, the engine's too. Only the
-        # slower call locates tokens in the text.
-        encode = self._backend.encode_batch_fast if locate is None else self._backend.encode_batch
-        (encoding,) = encode([text], add_special_tokens=False)
-        if not len(encoding):
+        # With a batch always: `encode` of a single text blocks all other threads, the engine's too.
+        # Only the slower call locates tokens in the text.
+        if locate is None:
+            ids = self._encoded(text)
+        else:
+            (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
+            ids = np.array(encoding.ids, dtype=np.int64)
+        if not len(ids):
             raise InputError(source.value, "has no token: this model's tokenizer drops all of it")
-        if len(bos) + len(encoding) > self.context and truncation is Truncation.ERROR:
-            raise self._too_long(source, f"{len(bos) + len(encoding)}", with_bos=bool(bos))
+        if len(bos) + len(ids) > self.context and truncation is Truncation.ERROR:
+            raise self._too_long(source, f"{len(bos) + len(ids)}", with_bos=bool(bos))
         spans = {}
         if locate is not None:
             found = locate(encoding.ids, encoding.offsets)
             spans = {name: tokens + len(bos) for name, tokens in found.items()}
-        return self._document(bos + encoding.ids, truncation, source, spans, bos=bool(bos))
+        whole = np.concatenate([np.array(bos, dtype=np.int64), ids])
+        return self._document(whole, truncation, source, spans, bos=bool(bos))
+
+    def _encoded(self, text: str) -> NDArray[np.int64]:
+        """All ids of a text, int64 `[T]`.
+
+        It calls the backend directly: the wrapper warns of lengths and may truncate.
+        """
+        found = []
+        for piece in pieces(text) if self._cuts else [text]:
+            (encoding,) = self._backend.encode_batch_fast([piece], add_special_tokens=False)
+            found.append(np.array(encoding.ids, dtype=np.int64))
+        return np.concatenate(found)
 
     def _document(
         self,
-        ids: Sequence[int] | NDArray[np.int64],
+        ids: NDArray[np.int64],
         truncation: Truncation,
         source: Source,
         spans: Spans,
@@ -231,7 +247,7 @@ class Tokenizer:
         """Cut a document to the context; a BOS at its front, from any source, stays.
 
         Args:
-            ids: All of its ids.
+            ids: All of its ids, int64 `[T]`.
             truncation: How to treat a document beyond the context.
             source: The kind of its content.
             spans: The tokens of its spans.
@@ -248,13 +264,10 @@ class Tokenizer:
                     source.value, "has no token left: BOS takes the only one that fits"
                 )
             start = front if truncation is Truncation.KEEP_START else tokens - room
-            # Cut the list first: to convert it whole takes a while in which no other thread runs.
-            ids = [*ids[:front], *ids[start : start + room]]
             kept = np.concatenate([np.arange(front), np.arange(start, start + room)])
-            spans = _after_cut(spans, kept)
-        found = np.array(ids, dtype=np.int64)
-        self._check_embedded(found, source)
-        return TokenizedDocument(found, tokens, starts, spans, source)
+            ids, spans = ids[kept], _after_cut(spans, kept)
+        self._check_embedded(ids, source)
+        return TokenizedDocument(ids, tokens, starts, spans, source)
 
     def _check_embedded(self, ids: NDArray[np.int64], source: Source) -> None:
         """Check ids `[T]` against the embedding: one outside would fail every document of its step.

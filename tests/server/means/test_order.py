@@ -71,7 +71,7 @@ def test_latest_does_not_go_by_the_clock(store, monkeypatch):
     assert [record.name for record in store.records()] == ["second", "first"]
 
 
-def test_the_order_outlives_the_server(store, tmp_path, monkeypatch):
+def test_order_outlives_the_server(store, tmp_path, monkeypatch):
     with_clock(monkeypatch, 10_000)
     saved(store, "first", 1)
     saved(store, "second", 2)
@@ -83,7 +83,7 @@ def test_the_order_outlives_the_server(store, tmp_path, monkeypatch):
     assert [record.name for record in again.records()] == ["fourth", "third", "first"]
 
 
-def test_a_name_is_its_newest_mean(store, monkeypatch):
+def test_name_is_its_newest_mean(store, monkeypatch):
     for seconds, seed in ((10_000, 1), (6_400, 2)):
         with_clock(monkeypatch, seconds)
         newest = saved(store, "same", seed)

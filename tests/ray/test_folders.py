@@ -1,4 +1,4 @@
-"""Jobs of a cluster whose folder is in an S3 server: each document once, whatever is killed."""
+"""Folders of jobs, and jobs whose folder is in an S3 server: each document once."""
 
 import json
 import os
@@ -15,8 +15,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from actvec.client import Client, Document, FailedPrecondition, InvalidArgument
+from actvec.client.errors import StampChanged
 from actvec.ray.documents import SOURCE_COLUMNS
-from actvec.ray.stores import DOCUMENTS, RESULTS, VECTORS, StoreVectors, store_job
+from actvec.ray.folders import DOCUMENTS, RESULTS, VECTORS, Tables, open_job
+from actvec.ray.steps import FileVectors
 from tests.ray.conftest import TEXTS
 from tests.ray.test_jobs import same_mean
 
@@ -25,7 +27,7 @@ DRIVER = """
 import contextlib, json, os, signal, sys, time, ray
 from pathlib import Path
 from actvec.client.documents import Columns, open_documents
-from actvec.ray import documents, jobs, write_mean, write_vectors
+from actvec.ray import documents, jobs, means, write_mean, write_vectors
 
 address, corpus, out, kind, victim = sys.argv[1:]
 driver, mark = os.getpid(), Path(corpus).with_name(f"{kind}-{victim}")
@@ -48,8 +50,8 @@ def dying(step):
     return Dying
 
 if victim:
-    jobs.StoreVectors, jobs.StoreSums = dying(jobs.StoreVectors), dying(jobs.StoreSums)
-documents._ROWS = 8
+    jobs.FileVectors, jobs.FileSums = dying(jobs.FileVectors), dying(jobs.FileSums)
+documents._ROWS, means._PART_FILES = 8, 1
 variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
 ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": variables})
 source = open_documents(corpus, columns=Columns(keep=("label",)))
@@ -73,43 +75,72 @@ def store(tmp_path, monkeypatch):
     return fsspec.filesystem("memory")
 
 
-def files_of(names):
-    return pa.table({"file": names})
+@pytest.fixture(params=["disk", "store"])
+def place(request, tmp_path):
+    """The folder of a job, of either kind."""
+    request.getfixturevalue("store")
+    return str(tmp_path / "job") if request.param == "disk" else "memory://jobs/one"
 
 
-def test_cut_store_job_resumes(corpus, store, monkeypatch):
+def rows_of(names):
+    return pa.table({"files": [[name] for name in names]})
+
+
+def step_of(place, stamp=None, **options):
+    return FileVectors(place=place, stamp=stamp, device="cpu", **options, **SOURCE_COLUMNS)
+
+
+def test_cut_job_resumes(corpus, place, monkeypatch):
     """A file of vectors counts, and its results alone do not; no cluster is needed for that."""
-    url, options = "memory://jobs/one", {"mode": "short", "device": "cpu"}
-    step = StoreVectors(url=url, **options, **SOURCE_COLUMNS, spans_column="spans")
-    with store_job(corpus, url, options) as job:
+    options = {"mode": "short"}
+    step = step_of(place, **options)
+    with open_job(corpus, place, options) as job:
         assert len(job.files) == 3
         assert job.left(VECTORS) == job.files
-        step(files_of(job.files[:1]))
-        upload = MemoryFileSystem.put_file
+        step(rows_of(job.files[:1]))
+        write = Tables.write
 
-        def cut(self, lpath, rpath, **named):
-            if "/vectors/" in rpath:
+        def cut(self, name, table):
+            if name.startswith("vectors/"):
                 raise ConnectionError("the cable was cut")
-            upload(self, lpath, rpath, **named)
+            write(self, name, table)
 
         with monkeypatch.context() as patched, pytest.raises(ConnectionError):
-            patched.setattr(MemoryFileSystem, "put_file", cut)
-            step(files_of(job.files[1:2]))
+            patched.setattr(Tables, "write", cut)
+            step(rows_of(job.files[1:2]))
     with (
-        pytest.raises(FailedPrecondition, match=r"memory://jobs/one holds a job of other settings"),
-        store_job(corpus, url, options | {"mode": "long"}),
+        pytest.raises(FailedPrecondition, match=rf"{place} holds a job of other settings"),
+        open_job(corpus, place, options | {"mode": "long"}),
     ):
         pass
-    with store_job(corpus, url, options) as job:
+    with open_job(corpus, place, options) as job:
         assert job.left(VECTORS) == job.files[1:]
-        step(files_of(job.left(VECTORS)))
+        step(rows_of(job.left(VECTORS)))
         results = pa.concat_tables(job.tables(RESULTS, job.files))
         assert results["index"].to_pylist() == list(range(200))
         assert results.filter(results["error"].is_valid())["index"].to_pylist() == [5]
         made = pa.concat_tables(job.tables(VECTORS, job.files))
         assert made.drop_columns(["vector"]).equals(results)
-        job.finish()
+        job.list_failures([])
+
+
+def test_finished_store_has_no_owner(corpus, store):
+    with open_job(corpus, "memory://jobs/one", {}) as job:
+        job.list_failures([])
     assert not store.exists("/jobs/one/owner.json")
+    assert not store.exists("/jobs/one/errors.jsonl")
+
+
+def test_other_vectors_are_refused(corpus, place):
+    """Of another model in the same place, for example, or another mean."""
+    step = step_of(place, mode="short")
+    with open_job(corpus, place, {}) as job:
+        step(rows_of(job.files[:1]))
+        other = step_of(place, stamp=step._make.stamp.to_dict(), mode="short", layers=[1])
+        with pytest.raises(StampChanged, match=rf"in {place}: .*layers is .* there and"):
+            other(rows_of(job.files[1:2]))
+    with open_job(corpus, place, {}) as job:
+        assert job.left(VECTORS) == job.files[1:]
 
 
 def test_documents_are_kept_whole(corpus, store, monkeypatch):
@@ -124,9 +155,9 @@ def test_documents_are_kept_whole(corpus, store, monkeypatch):
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match=f"{url} .*was cut"):
         patched.setattr(MemoryFileSystem, "put_file", cut)
-        with store_job(corpus, url, {}):
+        with open_job(corpus, url, {}):
             pass
-    with store_job(corpus, url, {}) as job:
+    with open_job(corpus, url, {}) as job:
         assert len(job.files) == 3
         assert sum(len(table) for table in job.tables(DOCUMENTS, job.files)) == 200
         job.remove()
@@ -204,5 +235,5 @@ def test_killed_mean_resumes(run, s3, demo_server, tmp_path):
 
 def test_hub_is_refused(corpus):
     refused = pytest.raises(InvalidArgument, match="each file of each worker would be a commit")
-    with refused, store_job(corpus, "hf://datasets/me/vectors/one", {}):
+    with refused, open_job(corpus, "hf://datasets/me/vectors/one", {}):
         pass
