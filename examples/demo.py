@@ -63,7 +63,7 @@ def main() -> None:
     print(
         f"\n{documents} vectors of {tokens:,} tokens in {seconds:.2f} s:"
         f" {documents / seconds:.1f} documents/s, {tokens / seconds:,.0f} tokens/s"
-        f"\nms: from a text's submission to its long vector, the others on their way beside it"
+        f"\nms: from the submission of a text to its long vector, while the others are in flight"
         f"\nsaved in {OUT}/"
     )
     print(
@@ -71,7 +71,8 @@ def main() -> None:
         f" {mean.max_tokens:,} positions from the end"
         "\naverage cosine between different documents, short vectors:"
         f" raw {average_cosine(short):.3f}, centered {average_cosine(centered):.3f}"
-        f"\nto look at: {REPORT}"
+        f"\nreport, to open in a browser: {REPORT}"
+        "\nnext: docs/index.md has a page per task"
     )
 
 

@@ -27,7 +27,7 @@ def test_demo_saves_every_vector(tmp_path):
     assert "vectors/demo" in program.stdout
     raw, centered = re.search(r"raw ([\d.-]+), centered ([\d.-]+)", program.stdout).groups()
     assert float(centered) < 0.5 < float(raw)
-    assert "to look at: vectors/demo/report.html" in program.stdout
+    assert "report, to open in a browser: vectors/demo/report.html" in program.stdout
     assert (tmp_path / "vectors" / "demo" / "report.html").stat().st_size > 100_000
     for mode in ("short", "long"):
         pattern = f"activation_vector_{mode}_*.safetensors"
