@@ -101,6 +101,20 @@ async def test_large_document_does_not_starve():
     assert engine.steps[2] == [2]
 
 
+async def test_large_document_goes_before_the_lanes_that_are_due():
+    """The documents behind it that still fitted have cost its lane the turn."""
+    engine = Engine()
+    scheduler = make(engine, step_tokens=100)
+    await engine.hold(scheduler)
+    for documents in ([(1, 60)], [(2, 80), (3, 20)], [(4, 50)]):
+        lane = scheduler.lane()
+        for document, tokens in documents:
+            await lane.put(document, tokens, lambda _: None)
+    engine.release()
+    await scheduler.drain()
+    assert engine.steps[1:] == [[1, 3], [2], [4]]
+
+
 async def test_interactive_document_passes_a_large_one():
     """But the large one waits no more than once."""
     scheduler = Scheduler(step_tokens=100, queued_tokens=1000)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from actvec.server.config import ModelOptions
 from actvec.server.engine.load import load_engine
@@ -24,6 +25,7 @@ from actvec.v1.vectors_pb2 import (
 )
 from tests.server.calling import collect, error_of, floats
 from tests.server.chats import (
+    BOS,
     TEMPLATE,
     chat_model,
     overlapping,
@@ -300,6 +302,39 @@ async def test_inseparable_template_gives_no_spans(serve, tmp_path):
         await vector_of(stub, messages(("user", "hi")), ["mean"])
         error = await error_of(vector_of(stub, messages(("user", "hi")), ["span:user"]))
     assert "have no spans by role with this model's chat template" in error.details()
+
+
+def chat_model_with(tokenizer, directory, template):
+    """A chat model with a tokenizer of its own, whose first id is BOS."""
+    model = save_chat_model(directory, template)
+    tokenizer.add_special_tokens([BOS])
+    tokenizer.save(str(model / "tokenizer.json"))
+    return load_engine(ModelOptions(model=str(model)))
+
+
+async def test_dropped_content_has_no_span(serve, tmp_path):
+    """A tokenizer without bytes and an unknown token drops it; what follows has its place."""
+    letters = [BOS, *map(chr, range(32, 127)), "\n"]
+    tokenizer = Tokenizer(models.BPE({letter: id_ for id_, letter in enumerate(letters)}, []))
+    tokenizer.decoder = decoders.Fuse()
+    engine, loaded = chat_model_with(tokenizer, tmp_path, TEMPLATE)
+    async with serve(engine, loaded) as (_, stub):
+        error = await error_of(vector_of(stub, messages(("user", "潮")), ["span:user"]))
+    assert "its tokens are not those of the messages" in error.details()
+
+
+async def test_content_within_a_word_has_its_pieces(serve, tmp_path):
+    """Alone, the piece of a word is an unknown one."""
+    pieces = {piece: id_ for id_, piece in enumerate([BOS, "[UNK]", "un", "##do"])}
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece()
+    template = "{% for m in messages %}un{{ m.content }} {% endfor %}"
+    engine, loaded = chat_model_with(tokenizer, tmp_path, template)
+    async with serve(engine, loaded) as (_, stub):
+        states = await states_of(stub, [2, 3])
+        _, (found,) = await vector_of(stub, messages(("user", "do")), ["span:user"])
+    assert_allclose(found, states[1], atol=1e-4)
 
 
 BAD = {

@@ -1,7 +1,7 @@
 """From documents to vectors: joins the tokenizer, the scheduler and an engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -16,7 +16,7 @@ from actvec.server.extraction.reading import Read, Reader
 from actvec.server.extraction.recipe import PooledDocument, Recipe
 from actvec.server.extraction.scheduler import Scheduler
 from actvec.server.extraction.settings import Settings
-from actvec.server.extraction.tokenizing import D, Tokenizing, size_of, slices
+from actvec.server.extraction.tokenizing import D, R, Tokenizing, size_of, slices
 from actvec.server.model.text.tokenizer import Tokenizer
 
 # Characters that tokenize in less time than it takes to wake another thread.
@@ -109,23 +109,20 @@ class Extractor:
         Other threads tokenize them, a few at a time, as the caller asks for them: a message may
         hold more than a stream has room for, and other streams need the same thread.
         """
-        for some, contents in slices(documents):
-            found = await self._tokenizing.run(
-                partial(self._read_each, contents, settings), sum(map(size_of, contents))
-            )
-            for pair in zip(some, found, strict=True):
-                yield pair
+        async for pair in self._each(documents, partial(self._reader, settings=settings)):
+            yield pair
 
     async def digested(
         self, documents: Sequence[D], settings: Settings
     ) -> AsyncIterator[tuple[D, Read, bytes]]:
         """As `tokenized`, with the digest of each content: of an empty text if it is unreadable."""
-        for some, contents in slices(documents):
-            found = await self._tokenizing.run(
-                partial(self._digest_each, contents, settings), sum(map(size_of, contents))
-            )
-            for document, (read, digest) in zip(some, found, strict=True):
-                yield document, read, digest
+
+        def read(content: Content | InputError) -> tuple[Read, bytes]:
+            readable = TextContent("") if isinstance(content, InputError) else content
+            return self._reader(content, settings), readable.digest()
+
+        async for document, (found, digest) in self._each(documents, read):
+            yield document, found, digest
 
     async def extract(self, content: Content | InputError, recipe: Recipe) -> PooledDocument:
         """Return the vector of one document, ahead of the bulk streams.
@@ -162,19 +159,13 @@ class Extractor:
             raise pools
         return recipe.vector(document, pools)
 
-    def _read_each(
-        self, contents: Sequence[Content | InputError], settings: Settings
-    ) -> list[Read]:
-        return [self._reader(content, settings) for content in contents]
-
-    def _digest_each(
-        self, contents: Sequence[Content | InputError], settings: Settings
-    ) -> list[tuple[Read, bytes]]:
-        empty = TextContent("")
-        return [
-            (
-                self._reader(content, settings),
-                (empty if isinstance(content, InputError) else content).digest(),
+    async def _each(
+        self, documents: Sequence[D], read: Callable[[Content | InputError], R]
+    ) -> AsyncIterator[tuple[D, R]]:
+        """Yield documents with what `read` makes of their contents, on a thread."""
+        for some, contents in slices(documents):
+            found: list[R] = await self._tokenizing.run(
+                partial(list, map(read, contents)), sum(map(size_of, contents))
             )
-            for content in contents
-        ]
+            for pair in zip(some, found, strict=True):
+                yield pair

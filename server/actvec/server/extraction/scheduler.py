@@ -217,7 +217,10 @@ class Scheduler(Generic[D, R]):
             # starve behind small ones.
             overdue, self._overdue = self._overdue, None
             if overdue is not None and overdue.waiting:
-                self._fill(step, overdue.interactive, limit=1, first=overdue)
+                lanes = self._ready[overdue.interactive]
+                lanes.remove(overdue)
+                lanes.appendleft(overdue)
+                self._fill(step, overdue.interactive, limit=1)
             self._fill(step, True, limit=half)
             self._fill(step, False, limit=self._step_tokens)
         if step.taken:
@@ -251,14 +254,9 @@ class Scheduler(Generic[D, R]):
             and lane.waiting[0].tokens >= self._step_tokens // 2
         )
 
-    def _fill(
-        self, step: Step[D, R], interactive: bool, *, limit: int, first: Lane[D, R] | None = None
-    ) -> None:
+    def _fill(self, step: Step[D, R], interactive: bool, *, limit: int) -> None:
         """Take documents that fit, one per lane in turn, up to `limit` tokens of the step."""
         lanes = self._ready[interactive]
-        if first is not None:
-            lanes.remove(first)
-            lanes.appendleft(first)
         passed: list[Lane[D, R]] = []
         while lanes and step.tokens < limit:
             lane = lanes.popleft()

@@ -21,6 +21,7 @@ from actvec.server.errors import JobCorruptError
 from actvec.server.files import remove_partial, storing, write_atomic
 from actvec.server.means.record import SkippedDocuments, by_reason
 from actvec.server.means.replica import NO_REPLICA, Replica
+from actvec.server.means.views import metadata
 
 log = logging.getLogger(__name__)
 
@@ -256,8 +257,7 @@ def _read(path: Path) -> tuple[JobState, str] | None:
         log.warning("checkpoint %s is damaged; the one before is used", path)
         return None
     tensors = load(content)
-    header = int.from_bytes(content[:8], "little")
-    state = json.loads(json.loads(content[8 : 8 + header])["__metadata__"]["progress"])
+    state = json.loads(metadata(content)["progress"])
     accumulator = MeanAccumulator.from_sums(
         tensors["counts"], tensors["sums"], tensors.get("squares")
     )

@@ -19,7 +19,7 @@ from actvec.pooling import MeanAccumulator
 from actvec.server.errors import InputError
 from actvec.server.means.record import MeanRecord
 from actvec.server.means.record_json import decode_record, encode_record
-from actvec.server.means.views import deserialize
+from actvec.server.means.views import deserialize, metadata
 
 _METADATA = "actvec"
 
@@ -180,10 +180,7 @@ def _sums(
 
 def _record(content: bytes) -> MeanRecord:
     """Decode the record in a file's metadata."""
-    # safetensors starts with the length of its header, which is JSON.
-    length = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
     try:
-        return decode_record(json.loads(metadata.get(_METADATA, "{}")))
+        return decode_record(json.loads(metadata(content).get(_METADATA, "{}")))
     except (ValueError, RecursionError) as error:
         raise InputError("file", f"has metadata that is not a record: {error}") from error

@@ -62,7 +62,7 @@ class MeanStore:
             capacity: Limit on their total bytes.
             replica: Where to share them with other machines.
         """
-        self.directory = self._directory = directory
+        self.directory = directory
         self._capacity = capacity
         self._replica = replica
         self._numbering = threading.Lock()
@@ -75,7 +75,7 @@ class MeanStore:
         Only the owner of the directory may call this: to others, a mean that is being stored looks
         the same.
         """
-        for path in self._directory.glob("*.safetensors"):
+        for path in self.directory.glob("*.safetensors"):
             if _FILE.fullmatch(path.name) and not path.with_suffix(".json").exists():
                 log.warning(
                     "removed %s, which has no record: it was never stored, or was deleted", path
@@ -88,7 +88,7 @@ class MeanStore:
         Raises:
             StorageError: those of other machines cannot be read.
         """
-        self._replica.pull(self._directory)
+        self._replica.pull(self.directory)
 
         return [entry.record for entry in sorted(self._entries(), key=Entry.age, reverse=True)]
 
@@ -183,7 +183,7 @@ class MeanStore:
         if width != d_model:
             raise InputError("file", f"has states of {width} numbers; this model has {d_model}")
         record = replace(uploaded_record(tensors), name=name)
-        self._replica.pull(self._directory)
+        self._replica.pull(self.directory)
         mean = _id_of(hashlib.sha256(content).hexdigest())
         for entry in self._entries():
             if entry.record.id == mean:
@@ -207,7 +207,7 @@ class MeanStore:
         except MeanCorruptError:
             with storing(f"mean {name}"):
                 write_atomic(self._file(stored.id), content)
-            self._replica.push(self._directory)
+            self._replica.push(self.directory)
         return stored
 
     def merge(self, records: list[MeanRecord], name: str) -> MeanRecord:
@@ -243,34 +243,34 @@ class MeanStore:
         """Remove a mean, its record first: without a record, its file is not a mean."""
         with storing(f"the removal of mean {record.name}"):
             self._file(record.id, "json").unlink(missing_ok=True)
-            sync_directory(self._directory)
+            sync_directory(self.directory)
             self._file(record.id).unlink(missing_ok=True)
-        self._replica.push(self._directory)
+        self._replica.push(self.directory)
 
     def _put(self, content: bytes, record: MeanRecord) -> MeanRecord:
         self.check_room(record.sha256, record.size_bytes)
         # The numbers of other machines matter; if they are away, the local ones must do.
         with contextlib.suppress(StorageError):
-            self._replica.pull(self._directory)
+            self._replica.pull(self.directory)
         with storing(f"mean {record.name}"):
             write_atomic(self._file(record.id), content)
             with self._numbering:
                 number = 1 + max((entry.number for entry in self._entries()), default=0)
                 entry = Entry(number, record)
                 write_atomic(self._file(record.id, "json"), entry.encode())
-        self._replica.push(self._directory)
+        self._replica.push(self.directory)
         return record
 
     def _entries(self) -> Iterator[Entry]:
         """All readable records, in no order."""
-        for path in self._directory.glob("*.json"):
+        for path in self.directory.glob("*.json"):
             try:
                 yield Entry.decode(path.read_bytes())
             except (OSError, ValueError) as error:
                 log.warning("the record %s of a mean cannot be read: %s", path, error)
 
     def _file(self, mean: str, suffix: str = "safetensors") -> Path:
-        return self._directory / f"{mean}.{suffix}"
+        return self.directory / f"{mean}.{suffix}"
 
 
 def computed(accumulator: MeanAccumulator, record: MeanRecord) -> tuple[bytes, MeanRecord]:

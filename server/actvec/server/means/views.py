@@ -63,6 +63,13 @@ def deserialize(content: bytes) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+def metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file that `deserialize` accepts."""
+    length = int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    return header.get("__metadata__") or {}
+
+
 def _header(raw: bytes) -> Mapping[str, dict[str, Any]]:
     """The entries of tensors, with fields of the right types."""
     try:

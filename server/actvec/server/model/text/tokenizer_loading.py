@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
-from transformers.utils import cached_file
 
 from actvec.server.errors import StartupError
 
@@ -96,18 +96,12 @@ def _compare_with_file(tokenizer: PreTrainedTokenizerFast, source: str, model: s
     For some classes of tokenizers (Qwen2's, Llama's) transformers uses the file's vocabulary, but
     splitting rules of its own.
     """
-    path = cached_file(
-        source,
-        _FILE,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    if path is None:
+    path = Path(source) / _FILE
+    if not path.exists():
         return
     used = f"transformers' {type(tokenizer).__name__}"
     try:
-        file = Backend.from_file(path)
+        file = Backend.from_file(str(path))
     except Exception as error:  # tokenizers raises this class itself
         log.warning(
             "%s of model %r cannot be read by itself (%s); %s is used", _FILE, model, error, used
