@@ -1,19 +1,12 @@
 """Linear layers on the CPU: the same numbers, faster, and each row independent of the others."""
 
-from copy import deepcopy
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import GPT2Config, GPTNeoXConfig, PhiConfig
-from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
-from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXMLP
-from transformers.models.phi.modeling_phi import PhiMLP
 from transformers.pytorch_utils import Conv1D
 
-from actvec.server.model.packed.activations import fuse_activations
 from actvec.server.model.packed.linear import PackedLinear, has_kernels, pack_linears
 
 ERRORS = {torch.float32: 1e-6, torch.bfloat16: 5e-3}
@@ -50,24 +43,10 @@ def test_packed_conv1d_equals_its_original(dtype):
     assert error <= ERRORS[dtype] * torch.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("gelu", ["none", "tanh"])
-@pytest.mark.parametrize("dtype", PACKED)
-def test_layer_with_gelu_equals_both(dtype, gelu):
-    linear = random_linear(dtype)
-    x = torch.randn(3, 50, 96, dtype=dtype)
-    expected = nn.functional.gelu(linear.double()(x.double()), approximate=gelu)
-    error = torch.linalg.norm(PackedLinear(linear.to(dtype), gelu)(x).double() - expected)
-    assert error <= ERRORS[dtype] * torch.linalg.norm(expected)
-
-
-@settings(max_examples=60)
-@given(
-    rows=st.integers(min_value=2, max_value=700),
-    dtype=st.sampled_from(PACKED),
-    gelu=st.sampled_from([None, "none", "tanh"]),
-)
-def test_row_is_bitwise_independent_of_others(rows, dtype, gelu):
-    packed = PackedLinear(random_linear(dtype), gelu)
+@settings(max_examples=30)
+@given(rows=st.integers(min_value=2, max_value=700), dtype=st.sampled_from(PACKED))
+def test_row_is_bitwise_independent_of_others(rows, dtype):
+    packed = PackedLinear(random_linear(dtype))
     x = torch.randn(700, 96, dtype=dtype)
     assert torch.equal(packed(x[:rows]), packed(x)[:rows])
 
@@ -81,33 +60,6 @@ def test_only_linear_layers_are_replaced():
     assert [type(child) for child in module] == [PackedLinear, nn.GELU, nn.Sequential]
     assert [type(child) for child in last] == [nn.LayerNorm, PackedLinear]
     torch.testing.assert_close(module(x), expected)
-
-
-SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-MLPS = [
-    GPT2MLP(32, GPT2Config(n_embd=16)),
-    GPTNeoXMLP(GPTNeoXConfig(**SMALL)),
-    PhiMLP(PhiConfig(**SMALL)),
-]
-
-
-@pytest.mark.parametrize("mlp", MLPS, ids=lambda mlp: type(mlp).__name__)
-def test_mlp_gives_the_same_states(mlp):
-    mlp = nn.Sequential(deepcopy(mlp)).eval().requires_grad_(False)
-    x = torch.randn(20, 16)
-    expected = mlp(x)
-    fuse_activations(mlp)
-    pack_linears(mlp)
-    torch.testing.assert_close(mlp(x), expected)
-    fused = any(isinstance(module, nn.Identity) for module in mlp.modules())
-    assert fused == torch.cpu.get_capabilities()["avx512_f"]
-
-
-def test_mlp_keeps_other_activations():
-    config = GPTNeoXConfig(**SMALL, hidden_act="relu")
-    mlp = GPTNeoXMLP(config).requires_grad_(False)
-    pack_linears(mlp)
-    assert isinstance(mlp.act, nn.ReLU)
 
 
 @pytest.mark.parametrize("dtype", NOT_PACKED)

@@ -4,7 +4,6 @@ from torch import nn
 from transformers.activations import (
     AccurateGELUActivation,
     FastGELUActivation,
-    GELUActivation,
     NewGELUActivation,
 )
 
@@ -20,10 +19,3 @@ def fuse_activations(module: nn.Module) -> None:
     for name, child in list(module.named_modules()):
         if type(child) in _WRITTEN_OUT:
             module.set_submodule(name, nn.GELU(approximate="tanh"))
-
-
-def gelu_of(activation: nn.Module) -> str | None:
-    """How an activation approximates GELU, as torch names it; None for another function."""
-    if type(activation) is GELUActivation:
-        return "none"
-    return activation.approximate if type(activation) is nn.GELU else None

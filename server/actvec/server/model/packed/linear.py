@@ -10,38 +10,15 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from actvec.server.model.packed.activations import gelu_of
-
-# The layer before the activation, and the activation, of blocks' MLPs by the name of their class.
-_MLPS = {
-    "GPT2MLP": ("c_fc", "act"),
-    "GPTNeoXMLP": ("dense_h_to_4h", "act"),
-    "PhiMLP": ("fc1", "activation_fn"),
-}
-
 
 def pack_linears(module: nn.Module) -> None:
     """Replace the linear layers of a module on a CPU, if oneDNN has kernels for them.
 
     Afterwards the module cannot be trained, moved or saved.
     """
-    for mlp in module.modules():
-        _fuse_gelu(mlp)
     for name, child in list(module.named_modules()):
         if type(child) in {nn.Linear, Conv1D} and has_kernels(child.weight.dtype):
             module.set_submodule(name, PackedLinear(child))
-
-
-def _fuse_gelu(mlp: nn.Module) -> None:
-    """Compute an MLP's GELU in oneDNN's linear layer, where that is faster: with AVX-512."""
-    names = _MLPS.get(type(mlp).__name__)
-    if names is None or not torch.cpu.get_capabilities().get("avx512_f"):
-        return
-    linear, activation = map(mlp.get_submodule, names)
-    gelu = gelu_of(activation)
-    if gelu and isinstance(linear, nn.Linear | Conv1D) and has_kernels(linear.weight.dtype):
-        mlp.set_submodule(names[0], PackedLinear(linear, gelu))
-        mlp.set_submodule(names[1], nn.Identity())
 
 
 def has_kernels(dtype: torch.dtype) -> bool:
@@ -55,20 +32,14 @@ def has_kernels(dtype: torch.dtype) -> bool:
 
 
 def multiply(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    gelu: str | None = None,
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     """`x @ weight.T + bias` by oneDNN's kernels, for `x` `[..., in_features]`.
-
-    `gelu` names an approximation, `none` or `tanh`, and adds GELU before the result is rounded.
 
     It calls the operator that torch.compile substitutes for a linear layer with frozen weights;
     torch has no public name for it.
     """
-    after = "none" if gelu is None else "gelu"
-    product = torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], gelu or "")
+    product = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return cast("torch.Tensor", product)
 
 
@@ -79,17 +50,15 @@ class PackedLinear(nn.Module):
 
     Args:
         linear: The layer; a `Conv1D`, as in GPT-2, has its weight transposed.
-        gelu: The approximation of the GELU that follows, `none` or `tanh`; None without a GELU.
     """
 
-    def __init__(self, linear: nn.Linear | Conv1D, gelu: str | None = None) -> None:
+    def __init__(self, linear: nn.Linear | Conv1D) -> None:
         super().__init__()
         weight = linear.weight.detach()
         rows = weight.T.contiguous() if isinstance(linear, Conv1D) else weight
         self._weight = torch.ops.mkldnn._reorder_linear_weight(rows)
         self._bias = None if linear.bias is None else linear.bias.detach()
-        self._gelu = gelu
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The product `[..., out_features]`, behind the GELU if there is one."""
-        return multiply(x, self._weight, self._bias, self._gelu)
+        """The product `[..., out_features]`."""
+        return multiply(x, self._weight, self._bias)
