@@ -19,8 +19,8 @@ def default_bridge(module: PreTrainedModel, blocks: int) -> Any:
     Raises:
         StartupError: TransformerLens does not know the architecture.
     """
-    # The bridge wraps as many blocks as the config names. The model's own config may name more, of
-    # which it kept some, and what it computes may depend on the number of all.
+    # The bridge wraps as many blocks as the config names. A model that was cut still names all: its
+    # remaining blocks may depend on that number.
     config = deepcopy(module.config)
     config.get_text_config().num_hidden_layers = blocks
     try:
