@@ -18,6 +18,7 @@ from actvec.server.means.naming import checked_name
 from actvec.server.means.record import MeanRecord
 from actvec.server.means.store import MeanStore
 from actvec.shards.merging import describe_skipped
+from actvec.shards.places import MEANS
 
 
 class ShardArguments(TypedDict):
@@ -40,7 +41,7 @@ class Coordinator:
         site: The files of this machine.
         compute: Runs shards on workers.
         mean_id: Asks a worker for the present id of the mean with a name, or of `latest`.
-        plan: The model, the card, and the figures that are known of them.
+        plan: The pass of any corpus: the model, the card, and their known figures.
         echo: Called with each line of output for people.
     """
 
@@ -58,7 +59,7 @@ class Coordinator:
         if plan.model == "demo":
             # The demo model's tokenizer is not on the hub.
             plan = replace(plan, tokenizer=str(files("actvec.server") / "model/demo"))
-        self._planned = plan
+        self._plan = plan
         self._echo = echo
 
     def mean(self, corpus: str, name: str, shards: int, options: Mapping[str, Any]) -> MeanRecord:
@@ -79,7 +80,7 @@ class Coordinator:
             MeanNotFoundError: the volume lost a shard's mean; run it again.
         """
         self._check_free(name)
-        documents = self._plan(corpus, shards, options)
+        documents = self._announce(corpus, shards, options)
         parts = shards_of(min(shards, documents))
         done = self._run("mean", parts, corpus, name, options)
         made = merge_means(self._site, name, dict(zip(parts, done, strict=True)))
@@ -110,7 +111,7 @@ class Coordinator:
             UnsupportedInput: the corpus cannot be read.
             NoShardsError: some shards failed; the others are stored.
         """
-        documents = self._plan(corpus, shards, options)
+        documents = self._announce(corpus, shards, options)
         parts = shards_of(min(shards, documents))
         if center:
             # All shards use the same mean, even if another is stored meanwhile.
@@ -128,7 +129,7 @@ class Coordinator:
 
     def _check_free(self, name: str) -> None:
         """Check that the mean does not exist yet, before spending hours on it."""
-        store = MeanStore(self._site.local / "means", replica=self._site.replica())
+        store = MeanStore(self._site.local / MEANS, replica=self._site.replica())
         for record in store.records():
             if record.name == checked_name(name):
                 raise RequestError(
@@ -137,13 +138,13 @@ class Coordinator:
                     f" {record.documents:,} documents. Give another name, or delete it first",
                 )
 
-    def _plan(self, corpus: str, shards: int, options: Mapping[str, Any]) -> int:
+    def _announce(self, corpus: str, shards: int, options: Mapping[str, Any]) -> int:
         """Print an estimate, or that there is none; return the number of documents."""
         shards_of(shards)
         path, columns = self._site.corpus(corpus), columns_of(options)
         try:
             plan = replace(
-                self._planned, workers=shards, truncation=options.get("truncation", "error")
+                self._plan, workers=shards, truncation=options.get("truncation", "error")
             )
             estimate = plan.estimate(open_documents(path, columns=columns))
         except (InvalidArgument, UnsupportedInput) as error:
@@ -159,13 +160,13 @@ class Coordinator:
         sys.stdout.flush()
         return documents
 
-    def _report(self, found: Estimate) -> None:
-        load, rate, price = found.load, found.tokens_per_second, found.price_per_hour
+    def _report(self, estimate: Estimate) -> None:
+        load, rate, price = estimate.load, estimate.tokens_per_second, estimate.price_per_hour
         self._echo(
             f"plan: {load.documents:,} documents, {load.tokens:,} tokens;"
-            f" {found.workers} x {self._planned.card} at {rate.value:,.0f} tokens/s"
+            f" {estimate.workers} x {self._plan.card} at {rate.value:,.0f} tokens/s"
             f" ({'given' if rate.given else 'assumed'}) and ${price.value:.2f} an hour:"
-            f" {duration(found.seconds)}, ${found.dollars:.2f} for GPUs"
+            f" {duration(estimate.seconds)}, ${estimate.dollars:.2f} for GPUs"
         )
         if load.unreadable or load.over_context:
             self._echo(
@@ -190,7 +191,7 @@ class Coordinator:
     def _price(self, done: Sequence[Mapping[str, Any]]) -> None:
         seconds = sum(part["worker_seconds"] for part in done)
         try:
-            price = self._planned.price().value
+            price = self._plan.price().value
             cost = f": ${seconds / 3600 * price:.2f} at ${price:.2f} an hour"
         except InvalidArgument:
             cost = ""

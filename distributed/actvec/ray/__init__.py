@@ -11,8 +11,9 @@
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=8),
     ).write_parquet("vectors")
 
-`write_vectors` does this with a checkpoint, so that a run that was killed continues, and
-`write_mean` makes the file of a corpus mean in the same way; `corpus_mean` makes it of any dataset.
+`write_vectors` does this for a corpus, in files that are whole or not there, so that a run that was
+killed continues; `write_mean` makes the file of a corpus mean in the same way, and `corpus_mean`
+makes it of any dataset.
 """
 
 from actvec.ray.jobs import RayVectors, write_mean, write_vectors

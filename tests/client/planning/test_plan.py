@@ -199,9 +199,9 @@ def test_card_too_small_is_refused():
 
 def test_assumed_figures_are_marked():
     pythia, other = Plan("L4", "EleutherAI/pythia-1b"), Plan("L4", "foo/bar")
-    assert pythia.longest() == Figure(2048, "that of EleutherAI/pythia-1b", given=False)
-    assert "assumed, foo/bar is unknown here" in other.longest().origin
-    assert replace(other, context=512).longest() == given(512)
+    assert pythia.model_context() == Figure(2048, "that of EleutherAI/pythia-1b", given=False)
+    assert "assumed, foo/bar is unknown here" in other.model_context().origin
+    assert replace(other, context=512).model_context() == given(512)
     assert pythia.start().origin.startswith("assumed, not measured")
     assert replace(pythia, start_seconds=30.0).start() == given(30.0)
 

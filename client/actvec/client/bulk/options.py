@@ -20,7 +20,7 @@ class JobOptions:
 
     Attributes:
         folder: The folder of the vectors, or the local copy of the folder at `remote`.
-        save_every: At least as much as the store at `remote` puts up with.
+        save_every: Seconds between two saves; at least the minimum of the store at `remote`.
         remote: The job's folder at the URL that was given.
 
     Raises:

@@ -1,12 +1,12 @@
 """Paths and URLs that arguments and options name."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from actvec.client.bulk.remote import is_remote
+from actvec.client.files import given_path
 
 # The stores that take a job, for the help of options.
 URLS = "s3://BUCKET/PATH, gs://BUCKET/PATH or hf://datasets/OWNER/NAME/PATH"
@@ -15,9 +15,9 @@ URLS = "s3://BUCKET/PATH, gs://BUCKET/PATH or hf://datasets/OWNER/NAME/PATH"
 class AnyPath(click.Path):
     """A path on this machine, or the URL of a store.
 
-    A leading `~` is the home directory: a shell does not replace it in `--out=~/vectors`, and `rm
-    -r ~` would not remove a folder of that name. The home of an unknown user stays as written. An
-    empty path is refused: the value of an unset variable is empty, and would stand for this folder.
+    A leading `~` is the home directory (`given_path`): a shell does not replace it in
+    `--out=~/vectors`. An empty path is refused: the value of an unset variable is empty, and would
+    stand for this folder.
 
     Args:
         url_okay: Whether it may be a URL, which stays a string. Otherwise one is refused: it would
@@ -43,11 +43,11 @@ class AnyPath(click.Path):
         if value == "":
             self.fail("it is empty; name a path, or . for this folder", param, ctx)
         if not is_remote(value):
-            return super().convert(os.path.expanduser(value), param, ctx)
+            return super().convert(given_path(value), param, ctx)
         if not self._url_okay:
             self.fail(
-                f"{value} is a URL; only --out of `actvec stream`, `actvec local` and `actvec ray`"
-                " may be one",
+                f"{value} is a URL; only --out of `actvec stream`, `actvec local` and `actvec ray`,"
+                " and --to and --center of `actvec local`, may be one",
                 param,
                 ctx,
             )

@@ -143,7 +143,7 @@ def _to_dict(found: Estimate, gpu: str) -> dict[str, object]:
 
 
 def _rows(found: Estimate, asked: Plan) -> Iterator[tuple[str, str]]:
-    load, rate, fits = found.load, found.tokens_per_second, asked.longest()
+    load, rate, context = found.load, found.tokens_per_second, asked.model_context()
     price, start = found.price_per_hour, found.start_seconds
     yield "corpus", f"{load.documents:,} documents, {load.tokens:,} tokens to compute"
     if load.unreadable:
@@ -151,7 +151,7 @@ def _rows(found: Estimate, asked: Plan) -> Iterator[tuple[str, str]]:
     if load.over_context:
         yield "too long", f"{load.over_context:,} over the context: {_OVER[asked.truncation]}"
     yield "longest", f"{load.longest_tokens:,} tokens, BOS included"
-    yield "context", f"{fits.value:,.0f} tokens ({_origin(fits, '--context')})"
+    yield "context", f"{context.value:,.0f} tokens ({_origin(context, '--context')})"
     yield "speed", f"{rate.value:,.0f} tokens/s per worker ({_origin(rate, '--tokens-per-second')})"
     yield (
         "price",

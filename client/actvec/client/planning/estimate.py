@@ -135,10 +135,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """A pass over a corpus that somebody plans; None for a figure to look up or to assume.
+    """A pass over a corpus before it starts; a figure of None is looked up or assumed.
 
     Attributes:
-        gpu: The card of each machine, in any case.
+        gpu: The card of each machine, in upper or lower case.
         model: The model.
         workers: Number of machines.
         tokenizer: What `TokenCounter` takes; None for the model's.
@@ -184,7 +184,7 @@ class Plan:
         load = measure_load(
             documents,
             TokenCounter(self.tokenizer or self.model),
-            context=int(self.longest().value),
+            context=int(self.model_context().value),
             truncation=self.truncation,
         )
         return Estimate(load, self.workers, self.rate(load), price, self.start())
@@ -212,7 +212,7 @@ class Plan:
             return Figure(self.start_seconds)
         return Figure(_START_SECONDS, "assumed, not measured", given=False)
 
-    def longest(self) -> Figure:
+    def model_context(self) -> Figure:
         """The context of the model in tokens."""
         if self.context is not None:
             return Figure(self.context)

@@ -63,7 +63,7 @@ def read_shard(index: Path) -> Part:
 
 
 def read_parquet(path: Path) -> Part:
-    """A Parquet file with a column `vector`; rows without a vector are passed over.
+    """A Parquet file with a column `vector`; rows without a vector are skipped.
 
     Raises:
         MissingExtra: pyarrow is not installed.

@@ -104,7 +104,7 @@ class MeanStream:
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             job = means_wire.encode_job(self._settings, self._holder)
             await call.write(means_pb2.StreamCorpusMeanRequest(open=job))
-            await self._go_on_from(await opened, feed)
+            await self._continue_from(await opened, feed)
             while self._backlog.unsent or not self._exhausted:
                 if self._backlog.unsent:
                     await call.write(self._backlog.next_message())
@@ -120,7 +120,7 @@ class MeanStream:
                 await call.write(means_pb2.StreamCorpusMeanRequest(finish=finish))
             await call.done_writing()
 
-    async def _go_on_from(
+    async def _continue_from(
         self, opened: means_pb2.CorpusMeanCommit, feed: Prefetch[Streamable]
     ) -> None:
         """Continue with the documents after the server's last commit.

@@ -115,7 +115,7 @@ def _lens(
     """TransformerLens' engine, which wraps the model's own modules: nothing else can run them."""
     from actvec.server.engine.lens import LensEngine  # noqa: PLC0415 - only on request
 
-    # The check may have run others.
+    # The check may have set another one.
     loaded.module.set_attn_implementation(loaded.attention)
     engine = LensEngine(loaded)
     engine.layer_states([np.zeros(1, dtype=np.int64)])

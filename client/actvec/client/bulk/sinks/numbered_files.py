@@ -98,7 +98,7 @@ class NumberedSink(Sink, abc.ABC):
                     " folder"
                 )
             self._verify(files)
-            self._go_on_after(files - 1)
+            self._continue_after(files - 1)
 
     def rows(self) -> Iterator[Row]:
         """See `Sink.rows`; in the order of their writes."""
@@ -173,7 +173,11 @@ class NumberedSink(Sink, abc.ABC):
         """
 
     def _prepare(self) -> None:
-        """Get ready, before anything is read or written."""
+        """Prepare the sink, before it reads or writes.
+
+        Raises:
+            MissingExtra: a package that the format needs is not installed.
+        """
 
     @property
     def _stamp_and_shape(self) -> tuple[dict[str, Any], list[int]]:
@@ -214,7 +218,7 @@ class NumberedSink(Sink, abc.ABC):
             " resume, and their documents are computed again"
         )
 
-    def _go_on_after(self, last: int) -> None:
+    def _continue_after(self, last: int) -> None:
         part = self._part(last)
         values = part.read()
         self._stamp, self._width = dict(part.stamp), values.shape[1]

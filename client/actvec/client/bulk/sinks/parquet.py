@@ -43,8 +43,8 @@ class ParquetSink(NumberedSink):
         check_names(vector.columns)
         super().write(vector)
 
-    def _go_on_after(self, last: int) -> None:
-        super()._go_on_after(last)
+    def _continue_after(self, last: int) -> None:
+        super()._continue_after(last)
         for number in range(last + 1):
             for name, kind in self._kept(number).items():
                 self._types.widen(name, kind)

@@ -81,7 +81,7 @@ def probe(
             f"{found.strength[layer, pool]:g}",
         ],
     )
-    say(f"The commonest label alone has an accuracy of {found.majority:.3f}.")
+    say(f"Always guessing the most common label has an accuracy of {found.majority:.3f}.")
     if figure is not None:
         say(str(figure))
 
