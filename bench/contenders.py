@@ -118,7 +118,7 @@ class Lens:
         )
         self._device = module.device
         self._hooks = [f"blocks.{layer}.hook_resid_post" for layer in layers]
-        self._bridge = default_bridge(module)
+        self._bridge = default_bridge(module, len(module.base_model.layers))
         self._options = (
             {"names_filter": self._hooks, "stop_at_layer": layers[-1] + 1} if filtered else {}
         )

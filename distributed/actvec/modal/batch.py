@@ -197,5 +197,5 @@ class Coordinator:
             cost = ""
         self._echo(
             f"workers computed for {duration(seconds)} together{cost}; starts, idle time and"
-            " attempts that failed come on top"
+            " attempts that failed cost extra"
         )

@@ -33,7 +33,6 @@ class ModelHost:
         data_dir: The data directory, with means as a server keeps them.
         replica: Where to share the data directory with other machines.
         limits: Limits; only `step_tokens`, `text_bytes` and `commit_seconds` apply here.
-        step_timeout: Seconds after which an engine still busy with one step counts as lost.
 
     Attributes:
         engine: As given.
@@ -53,7 +52,6 @@ class ModelHost:
         replica: Replica = NO_REPLICA,
         *,
         limits: Limits = ServerConfig.limits,
-        step_timeout: float = 600.0,
     ) -> None:
         self.engine = engine
         self.loaded = loaded
@@ -61,7 +59,7 @@ class ModelHost:
         self.limits = limits
         self.card = engine.card
         self.version = version("actvec")
-        self.steps = Steps(engine, step_tokens=limits.step_tokens, step_timeout=step_timeout)
+        self.steps = Steps(engine, step_tokens=limits.step_tokens)
         self._tokenizer = Tokenizer(
             loaded.tokenizer, engine.card.context, bos=loaded.bos, vocabulary=loaded.vocabulary
         )

@@ -159,7 +159,7 @@ def _rows(found: Estimate, asked: Plan) -> Iterator[tuple[str, str]]:
     )
     yield "start", f"{start.value:,.0f} s for each worker ({_origin(start, '--start-seconds')})"
     yield "time", _time(found)
-    yield "cost", f"${found.dollars:.2f} for GPUs; CPU, memory and idle time come on top"
+    yield "cost", f"${found.dollars:.2f} for GPUs; CPU, memory and idle time cost extra"
     more = replace(found, workers=found.workers + 1)
     yield "one more", f"{_time(more)}, ${more.dollars:.2f}"
 

@@ -165,8 +165,8 @@ def _problem(schema: "pa.Schema", columns: Columns) -> str | None:
 def _sources(schema: "pa.Schema", columns: Columns) -> list[str]:
     """The columns that may hold a document.
 
-    If there is a column that comes before them, others have their names by chance if they do not
-    hold what they ought to.
+    After the first one, a column counts only if it has the right type: otherwise it has its name by
+    chance.
     """
     names = [name for name in columns.sources() if name in schema.names]
     return [

@@ -10,6 +10,7 @@ import torch
 from actvec.server.engine.packed import Engine, Ids
 from actvec.server.errors import StartupError
 from actvec.server.model.bridge import default_bridge
+from actvec.server.model.decoder import Decoder
 from actvec.server.model.loading import LoadedModel
 from actvec.server.model.target import HOOKS, Point, Take
 
@@ -27,7 +28,7 @@ class LensEngine(Engine):
     name = "lens"
 
     def __init__(self, model: LoadedModel) -> None:
-        self._bridge = default_bridge(model.module)
+        self._bridge = default_bridge(model.module, len(Decoder.of(model.module).blocks))
         own, layers = model.card.hook, model.card.layers_on_offer
         unknown = [point for point in model.card.target.points if not self._has(point)]
         if unknown:

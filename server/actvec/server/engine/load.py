@@ -52,12 +52,12 @@ def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine,
     lens = options.engine == "lens"
     if not lens:
         loaded = with_parts(trusted(loaded))
-    if not lens and options.hook not in loaded.card.hooks:
-        raise StartupError(
-            f"{options.model!r} has no hook {options.hook!r} to take states from; it has "
-            f"{', '.join(loaded.card.hooks)}, and any of TransformerLens' with the engine lens",
-            setting="hook",
-        )
+        if options.hook not in loaded.card.hooks:
+            raise StartupError(
+                f"{options.model!r} has no hook {options.hook!r} to take states from; it has "
+                f"{', '.join(loaded.card.hooks)}, and any of TransformerLens' with the engine lens",
+                setting="hook",
+            )
     check = SelfCheck.of(loaded, longest, options.check_seconds)
     if check.longest < longest:
         loaded = replace(loaded, card=replace(loaded.card, context=check.longest))
@@ -99,6 +99,7 @@ def _check_positions(loaded: LoadedModel) -> None:
     try:
         run(first)
     except Exception:
+        # Not for its position: the self-check meets it too, and names the reason.
         return
     try:
         run(last)

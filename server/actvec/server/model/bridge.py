@@ -11,19 +11,18 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import PreTrainedModel
 
 from actvec.server.errors import StartupError, first_line
-from actvec.server.model.decoder import Decoder
 
 
-def default_bridge(module: PreTrainedModel) -> Any:
-    """Build TransformerLens' default bridge of `module`, with all of its hook points.
+def default_bridge(module: PreTrainedModel, blocks: int) -> Any:
+    """Build TransformerLens' default bridge of a model of `blocks` blocks, with all hook points.
 
     Raises:
         StartupError: TransformerLens does not know the architecture.
     """
-    # The bridge wraps as many blocks as the config names; the model keeps its own, which may depend
-    # on the number of all.
+    # The bridge wraps as many blocks as the config names. A model that was cut still names all: its
+    # remaining blocks may depend on that number.
     config = deepcopy(module.config)
-    config.get_text_config().num_hidden_layers = len(Decoder.of(module).blocks)
+    config.get_text_config().num_hidden_layers = blocks
     try:
         return build_bridge_from_module(
             module, type(module).__name__, hf_config=config, tokenizer=None

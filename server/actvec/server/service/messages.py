@@ -28,7 +28,7 @@ _SOURCES = {
     Source.MESSAGES: DOCUMENT_SOURCE_MESSAGES,
     Source.TOKEN_IDS: DOCUMENT_SOURCE_TOKEN_IDS,
 }
-_TRUNCATION_NAMES: "dict[Truncation | None, vectors_pb2.Truncation.ValueType]" = {
+_TRUNCATIONS: "dict[Truncation | None, vectors_pb2.Truncation.ValueType]" = {
     **{truncation: name for name, truncation in TRUNCATIONS.items()},
     None: TRUNCATION_UNSPECIFIED,
 }
@@ -36,7 +36,7 @@ _TRUNCATION_NAMES: "dict[Truncation | None, vectors_pb2.Truncation.ValueType]" =
 
 def truncation_message(truncation: Truncation | None) -> "vectors_pb2.Truncation.ValueType":
     """Encode a truncation; unspecified only if it is unknown."""
-    return _TRUNCATION_NAMES[truncation]
+    return _TRUNCATIONS[truncation]
 
 
 def fill_vector(

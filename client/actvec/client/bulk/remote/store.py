@@ -34,7 +34,7 @@ class Store(Protocol):
         url: The URL of the folder.
         atomic: Whether a change is there whole or not at all. If not, each file is, and files
             appear in their order.
-        save_every: The fewest seconds between two changes that a store puts up with.
+        save_every: The fewest seconds between two changes that the store allows.
     """
 
     url: str

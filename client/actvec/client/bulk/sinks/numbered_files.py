@@ -73,6 +73,7 @@ class NumberedSink(Sink, abc.ABC):
             FailedPrecondition: the folder holds vectors, and `resume` is false.
             DataLoss: a file is damaged or missing.
             ResourceExhausted: there is no memory for the file to continue.
+            MissingExtra: a package that the format needs is not installed.
             OSError: the folder cannot be created, read or written to.
         """
         if rows_per_file is not None:
