@@ -54,7 +54,7 @@ class Alphabet:
 
     def dropped(self, backend: Backend, text: str) -> str | None:
         """Return a character, or a byte as the tokenizer writes it, that it drops; None if none."""
-        words = set()
+        words: set[str] = set()
         for part in self.added.split(text) if self.added else [text]:
             found = backend.normalizer.normalize_str(part) if backend.normalizer else part
             cut = backend.pre_tokenizer
