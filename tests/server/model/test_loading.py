@@ -153,6 +153,8 @@ def test_missing_device_is_reported():
             "'clip_text_model' is not a causal language model",
         ),
         ({"model_type": "clip"}, "'clip' is not a causal language model"),
+        ({"model_type": "bart"}, "'bart' model is an encoder and a decoder"),
+        ({"model_type": "t5"}, "'t5' model is an encoder and a decoder"),
         ({"model_type": "bloom"}, "does not name its context"),
     ],
 )

@@ -312,14 +312,33 @@ def chat_model_with(tokenizer, directory, template):
     return load_engine(ModelOptions(model=str(model)))
 
 
-async def test_dropped_content_has_no_span(serve, tmp_path):
-    """A tokenizer without bytes and an unknown token drops it; what follows has its place."""
+async def test_dropped_character_leaves_no_span(serve, tmp_path):
+    """A tokenizer without bytes and an unknown token drops it; what follows gets its place."""
     letters = [BOS, *map(chr, range(32, 127)), "\n"]
     tokenizer = Tokenizer(models.BPE({letter: id_ for id_, letter in enumerate(letters)}, []))
     tokenizer.decoder = decoders.Fuse()
     engine, loaded = chat_model_with(tokenizer, tmp_path, TEMPLATE)
+    (encoding,) = tokenizer.encode_batch(["a潮bc"])
+    assert encoding.offsets[encoding.tokens.index("c")] == (1, 2)  # the place of 潮
+    text = Document(text="a潮bc", spans=[Span(name="b", start=2, end=3)])
     async with serve(engine, loaded) as (_, stub):
-        error = await error_of(vector_of(stub, messages(("user", "潮")), ["span:user"]))
+        for document, span in ((text, "b"), (messages(("user", "a潮b")), "user")):
+            error = await error_of(vector_of(stub, document, [f"span:{span}"]))
+            assert "it drops '潮'" in error.details()
+            await vector_of(stub, document, ["mean"])
+        known = Document(text="abc", spans=[Span(name="b", start=1, end=2)])
+        await vector_of(stub, known, ["span:b"])
+
+
+async def test_content_lost_in_an_unknown_word_has_no_span(serve, tmp_path):
+    pieces = {piece: id_ for id_, piece in enumerate([BOS, "[UNK]", "do"])}
+    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece()
+    template = "{% for m in messages %}un{{ m.content }} {% endfor %}"
+    engine, loaded = chat_model_with(tokenizer, tmp_path, template)
+    async with serve(engine, loaded) as (_, stub):
+        error = await error_of(vector_of(stub, messages(("user", "do")), ["span:user"]))
     assert "its tokens are not those of the messages" in error.details()
 
 

@@ -30,8 +30,13 @@ def causal_lm(config: Any) -> type[PreTrainedModel]:
     """Return transformers' class for a config: a language model, or one of text and images.
 
     Raises:
-        StartupError: there is none.
+        StartupError: there is none, or it is the decoder of a checkpoint with an encoder.
     """
+    if getattr(config, "is_encoder_decoder", False):
+        raise StartupError(
+            f"this {config.model_type!r} model is an encoder and a decoder: without what its "
+            "encoder reads, its decoder has other states"
+        )
     for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
         if type(config) in mapping:
             found: type[PreTrainedModel] = mapping[type(config)]

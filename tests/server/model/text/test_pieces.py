@@ -54,6 +54,12 @@ NOT_KNOWN = {
     "removed": split(LLAMA_3, "removed"),
     "inverted": split(LLAMA_3, invert=True),
     "bytes": pre_tokenizers.ByteLevel(use_regex=False),
+    "bytes-first": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.ByteLevel(use_regex=False),
+            pre_tokenizers.Split(Regex(LLAMA_3), "isolated"),
+        ]
+    ),
 }
 
 

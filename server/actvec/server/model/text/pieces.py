@@ -64,7 +64,9 @@ def _splits(parts: list[dict[str, Any]]) -> bool:
     """Whether pre-tokenizers split texts by a known pattern, and change nothing but bytes."""
     words = [part for part in parts if _is_known(part)]
     others = [part["type"] for part in parts if part not in words]
-    return bool(words) and set(others) <= {"ByteLevel", "Digits"}
+    # Before the pattern, bytes would turn a space into a letter, and a line into one word.
+    first = next((part for part in parts if part["type"] != "Digits"), None)
+    return first in words and set(others) <= {"ByteLevel", "Digits"}
 
 
 def _is_known(part: dict[str, Any]) -> bool:

@@ -49,9 +49,9 @@ class TokenBound:
             shrinks is None
             or model.get("type") != "BPE"
             or not isinstance(vocabulary, dict)
-            or not _is_byte_level(tokenizer.get("pre_tokenizer"))
+            or not is_byte_level(tokenizer.get("pre_tokenizer"))
             # A byte without a token would be dropped.
-            or not set(_alphabet()) <= vocabulary.keys()
+            or not set(byte_letters()) <= vocabulary.keys()
             # These absorb any amount of white space.
             or any(token["lstrip"] or token["rstrip"] for token in added)
         ):
@@ -68,7 +68,7 @@ def _shrinking(normalizer: dict[str, Any] | None) -> int | None:
     return _NFC_SHRINKS if normalizer["type"] == "NFC" else None
 
 
-def _is_byte_level(cutter: dict[str, Any] | None) -> bool:
+def is_byte_level(cutter: dict[str, Any] | None) -> bool:
     """Whether texts are split into bytes, and none is dropped."""
     if cutter is None:
         return False
@@ -79,7 +79,7 @@ def _is_byte_level(cutter: dict[str, Any] | None) -> bool:
     )
 
 
-def _alphabet() -> Iterable[str]:
+def byte_letters() -> Iterable[str]:
     """Yield the characters that represent UTF-8's bytes in a byte-level vocabulary."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = 256 - len(shown)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from actvec.server.errors import InputError, StartupError
 from actvec.server.model.stamp import Truncation
+from actvec.server.model.text.alphabet import Alphabet
 from actvec.server.model.text.chat import ChatTemplate
 from actvec.server.model.text.pieces import can_cut, pieces
 from actvec.server.model.text.token_bounds import TokenBound
@@ -111,6 +112,7 @@ class Tokenizer:
         self.context = context
         self._bound = TokenBound.of(self._backend)
         self._cuts = can_cut(self._backend)
+        self._alphabet = Alphabet.of(self._backend)
         self.chat_template = ChatTemplate.of(tokenizer)
 
     @property
@@ -137,7 +139,8 @@ class Tokenizer:
         Raises:
             InputError: the text is blank, or has no token; it exceeds the context with
                 `Truncation.ERROR`; BOS is requested and the tokenizer has none, or BOS fills the
-                context; or a token is outside the embedding.
+                context; a token is outside the embedding; or a span is needed, and the tokenizer
+                drops a part of the text.
         """
         if not text or text.isspace():
             raise InputError("text", "is empty or blank; a document needs at least one word")
@@ -211,6 +214,7 @@ class Tokenizer:
         if locate is None:
             ids = self._encoded(text)
         else:
+            self._check_places(text, source)
             (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
             ids = np.array(encoding.ids, dtype=np.int64)
         if not len(ids):
@@ -223,6 +227,16 @@ class Tokenizer:
             spans = {name: tokens + len(bos) for name, tokens in found.items()}
         whole = np.concatenate([np.array(bos, dtype=np.int64), ids])
         return self._document(whole, truncation, source, spans, bos=bool(bos))
+
+    def _check_places(self, text: str, source: Source) -> None:
+        """Check that the tokenizer knows where each token is in a text."""
+        dropped = self._alphabet and self._alphabet.dropped(self._backend, text)
+        if dropped:
+            raise InputError(
+                source.value,
+                f"has no spans with this model's tokenizer: it drops {dropped!r}, and gives wrong "
+                "places of the tokens after it; remove that, or send token ids",
+            )
 
     def _encoded(self, text: str) -> NDArray[np.int64]:
         """All ids of a text, int64 `[T]`.
