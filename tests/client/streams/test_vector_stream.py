@@ -19,7 +19,7 @@ from actvec.client import (
     SourceBroken,
     Vector,
 )
-from tests.waiting import wait_until
+from tests.waiting import eventually, wait_until
 
 TEXTS = [f"The harbour was built in the year {year}." for year in range(1500, 1620)]
 
@@ -203,9 +203,8 @@ async def test_early_stop_leaves_nothing_behind(demo_server):
         await anext(stream)
         await stream.aclose()
         assert (await client.extract(TEXTS[0], mode="short")).tokens
-    async with asyncio.timeout(60):
-        while asyncio.all_tasks() != before:  # noqa: ASYNC110 - grpc's own tasks end by themselves
-            await asyncio.sleep(0.01)
+    # grpc's own tasks end by themselves.
+    await eventually(lambda: asyncio.all_tasks() == before)
 
 
 def test_reading_thread_ends_with_the_stream(client):

@@ -266,8 +266,7 @@ async def test_cancelled_call_spares_its_neighbors(demo_model, demo_engine):
     extractor = Extractor([runner], tokenizer, Limits(), step_tokens=5)
     recipe = Recipe(parse_settings(SHORT, extractor.card, Limits(), has_bos=True), None)
     calls = [asyncio.create_task(extractor.extract(TextContent(text), recipe)) for text in "abc"]
-    while extractor.waiting_tokens(interactive=True) < 6:  # noqa: ASYNC110 - nobody sets an event
-        await asyncio.sleep(0)
+    await eventually(lambda: extractor.waiting_tokens(interactive=True) >= 6)
     extractor.start([ThreadPoolExecutor(1)])
     # The loop stands still: once the second step is done, the answers of the first wait for it.
     for _ in range(2):
