@@ -109,7 +109,7 @@ def write_mean(
     gpus: float = 0,
     **options: Any,
 ) -> CorpusMean:
-    """The mean of a source's documents, in a file as a server stores it; run again, it continues.
+    """Compute the mean of a source into a file, as a server stores it; run it again to resume.
 
     Each document counts once, whatever was killed. Sums of parts of the source are in a hidden
     folder beside the file until all are there.
@@ -119,9 +119,9 @@ def write_mean(
         out: The safetensors file to write, in a folder that all workers reach under the same
             absolute path; or its URL, with credentials on each worker.
         name: The mean's name.
-        workers: Actors, each with a model.
-        gpus: GPUs of an actor.
-        **options: Of `PartialMeans`.
+        workers: Number of actors, each with a model.
+        gpus: GPUs per actor.
+        **options: Options of `PartialMeans`.
 
     Returns:
         The mean's record.
@@ -129,7 +129,7 @@ def write_mean(
     Raises:
         FailedPrecondition: another job for this file was begun, or the cluster has too few CPUs.
         InvalidArgument: the URL names no file.
-        Aborted: another process is at the job.
+        Aborted: another process runs the job.
         RequestError: the name is invalid, or no document is usable.
         MissingExtra: Ray is not installed.
         ray.exceptions.RayTaskError: a worker failed; its error is the cause.

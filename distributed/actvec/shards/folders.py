@@ -26,7 +26,7 @@ from actvec.shards.places import JOBS, MEANS, RECORD, Place, finished_shards
 def sum_shard(
     host: ModelHost, source: DocumentSource, settings: MeanSettings, place: Place
 ) -> CorpusMean:
-    """The mean of a shard, in its folder; run again, it continues, or finds it there.
+    """Compute the mean of a shard into its folder; run it again to resume, or to read the result.
 
     Args:
         host: The model.

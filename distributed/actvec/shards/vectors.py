@@ -131,7 +131,7 @@ def write_vectors(
     Args:
         host: The model.
         source: The documents, for example a shard of a corpus.
-        folder: The folder for the vectors, or a URL, as of `VectorJob`.
+        folder: The folder for the vectors, or a URL, as `VectorJob` takes it.
         settings: The settings of the vectors.
         layout: The layout of the files.
         save_every: Seconds after which to write a file even if it is not full.
