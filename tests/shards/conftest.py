@@ -18,9 +18,9 @@ def make_host(demo_model, tmp_path, monkeypatch):
     """A host of an engine, with steps of few documents, that commits after each document."""
     monkeypatch.setattr(memory, "token_bytes", measured_bytes)
 
-    def make(engine, data_dir=tmp_path, **options):
+    def make(engine, data_dir=tmp_path):
         limits = Limits(step_tokens=256, commit_seconds=0)
-        return ModelHost(engine, demo_model, data_dir, limits=limits, **options)
+        return ModelHost(engine, demo_model, data_dir, limits=limits)
 
     return make
 

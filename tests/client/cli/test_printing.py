@@ -67,18 +67,16 @@ def test_shown_refuses_no_width() -> None:
         shown("text", 0)
 
 
-def test_verbs_print_through_say() -> None:
-    """Any other output is JSON, in which escape sequences are escaped."""
+def test_verbs_print_through_one_module() -> None:
+    """It prints what is escaped, or JSON, in which escape sequences are."""
     ours = Path(actvec.client.cli.__file__).parent.rglob("*.py")
     distributed = (Path(folder).rglob("command.py") for folder in actvec.__path__)
     for module in itertools.chain(ours, *distributed):
         for node in ast.walk(ast.parse(module.read_text())):
             call = ast.unparse(node) if isinstance(node, ast.Call) else ""
             if call.startswith(("click.echo(", "click.secho(", "print(", "sys.stdout")):
-                assert call.startswith("click.echo(json.dumps(") or module.name == "printing.py", (
-                    module,
-                    call,
-                )
+                assert module.name == "printing.py", (module, call)
+                assert call.startswith(("click.echo(shown(", "click.echo(json.dumps(")), call
 
 
 ESCAPE = "\x1b]0;owned\x07"
