@@ -136,6 +136,10 @@ def test_chat_that_is_a_string_is_no_text(tmp_path, name, write, field):
         ({"messages": [{"from": "bing", "value": "x"}]}, "messages", "not from 'bing'"),
         ({"messages": [{"from": "gpt", "value": None}]}, "messages", "a role and a content"),
         ({"messages": [{"role": "user"}]}, "messages", "a role and a content"),
+        (
+            {"messages": [{"role": "user", "content": "x", "from": "gpt", "value": "y"}]},
+            *("messages", "or from and value, not both"),
+        ),
         ({"messages": [{"role": "user", "content": "x", "tool": "y"}]}, "messages", "no tool"),
         ({"messages": CHAT, "spans": SPANS}, "spans", "spans by role"),
         ({"text": "x", "spans": [{"name": "a", "start": 3, "end": 3}]}, "spans", "ends at 3"),
@@ -143,7 +147,7 @@ def test_chat_that_is_a_string_is_no_text(tmp_path, name, write, field):
         ({"text": "x", "spans": [{"label": "a", "start": 0, "end": 1}]}, "spans", "a name"),
         ({"token_ids": [-1]}, "token_ids", "from 0 to"),
     ],
-    ids=["sender", "value", "content", "tool", "spans", "empty", "name", "label", "id"],
+    ids=["sender", "value", "content", "both", "tool", "spans", "empty", "name", "label", "id"],
 )
 def test_a_bad_record_fails_alone(tmp_path, name, record, field, reason):
     write = write_jsonl if name.endswith("jsonl") else write_parquet

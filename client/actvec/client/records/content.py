@@ -79,7 +79,7 @@ def as_messages(given: Iterable[MessageLike]) -> tuple[Message, ...]:
     Raises:
         TypeError: an item has another form.
         ValueError: there is no message; one has a field, such as `tool_calls`, that chat templates
-            read beside the role and the content; or its `from` is unknown.
+            read beside the role and the content; or its `from` is unknown, or beside a role.
     """
     messages = tuple(_message(one) for one in _items(given, "messages"))
     if not messages:
@@ -121,6 +121,8 @@ def _message(given: object) -> Message:
         role, content = given.get("role"), _text(given.get("content"))
         if role is None and content is None and given.get("from") is not None:
             role, content = _role_of(given["from"]), given.get("value")
+        elif given.get("value") is not None and given.get("from") is not None:
+            raise ValueError("a message has a role and a content, or from and value, not both")
         others = sorted(_READ_BY_TEMPLATES.intersection(given))
         if others := [name for name in others if not _is_empty(given[name])]:
             raise ValueError(
