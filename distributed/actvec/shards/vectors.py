@@ -143,7 +143,7 @@ def write_vectors(
         EngineLostError: the engine is lost; the process must end.
         OSError: the disk is full, or similar; or a store cannot be reached or written to.
     """
-    options = JobOptions(source, folder, settings, layout, resume=True, save_every=save_every)
+    options = JobOptions.of(source, folder, settings, layout, resume=True, save_every=save_every)
     ledger = Ledger(options)
     with options.naming():
         try:

@@ -82,7 +82,7 @@ class VectorJob:
                 f"the vectors of a job travel as float32, not as {settings.encoding}; its layout"
                 " says how files store them"
             )
-        self._options = JobOptions(
+        self._options = JobOptions.of(
             source,
             folder,
             settings,

@@ -2,8 +2,9 @@
 
 import contextlib
 import secrets
-from dataclasses import InitVar, asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from actvec.client.bulk.layout import Layout
 from actvec.client.bulk.manifest import Manifest, now
@@ -21,36 +22,48 @@ class JobOptions:
     Attributes:
         folder: The folder of the vectors, or the local copy of the folder at `remote`.
         save_every: Seconds between two saves; at least the minimum of the store at `remote`.
-        remote: The job's folder at the URL that was given.
-
-    Raises:
-        InvalidArgument: the URL is not of a known store, or the layout has a file per document.
-        MissingExtra: the package for the URL is not installed.
+        remote: The job's folder at the URL that was given; None for one on this machine.
     """
 
     source: DocumentSource
-    to: InitVar[str | Path]
+    folder: Path
     settings: VectorSettings
     layout: Layout
-    ordered: bool = False
-    resume: bool = False
-    save_every: float = 60.0
-    folder: Path = field(init=False)
-    remote: RemoteJob | None = field(init=False)
+    ordered: bool
+    resume: bool
+    save_every: float
+    remote: RemoteJob | None
 
-    def __post_init__(self, to: str | Path) -> None:
-        remote = RemoteJob(str(to)) if is_remote(to) else None
-        if remote and self.layout.format == "files":
+    @classmethod
+    def of(
+        cls,
+        source: DocumentSource,
+        to: str | Path,
+        settings: VectorSettings,
+        layout: Layout,
+        *,
+        ordered: bool = False,
+        resume: bool = False,
+        save_every: float = 60.0,
+    ) -> Self:
+        """Return the options of a job with a folder or URL `to`.
+
+        Raises:
+            InvalidArgument: the URL is not of a known store, or the layout has a file per document.
+            MissingExtra: the package for the URL is not installed.
+        """
+        if not is_remote(to):
+            folder = given_path(to)
+            return cls(source, folder, settings, layout, ordered, resume, save_every, None)
+        remote = RemoteJob(str(to))
+        if layout.format == "files":
             raise InvalidArgument(
                 f"{remote.url} takes shards or parquet: files of one vector each would be two"
                 " uploads per document",
                 setting="format",
             )
-        # A frozen dataclass can set its attributes only like this.
-        object.__setattr__(self, "remote", remote)
-        object.__setattr__(self, "folder", remote.copy if remote else given_path(to))
-        if remote:
-            object.__setattr__(self, "save_every", max(self.save_every, remote.save_every))
+        save_every = max(save_every, remote.save_every)
+        return cls(source, remote.copy, settings, layout, ordered, resume, save_every, remote)
 
     @property
     def place(self) -> str:
