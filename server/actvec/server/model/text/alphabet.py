@@ -44,12 +44,13 @@ class Alphabet:
             return None
         if is_byte_level(tokenizer.get("pre_tokenizer")) and known >= set(byte_letters()):
             return None
-        contents = [re.escape(token["content"]) for token in tokenizer["added_tokens"]]
+        # The longest first, as the tokenizer finds them.
+        contents = sorted((one["content"] for one in tokenizer["added_tokens"]), key=len)[::-1]
         return cls(
             model["vocab"],
             model.get("continuing_subword_prefix") or "",
             model.get("end_of_word_suffix") or "",
-            re.compile("|".join(contents)) if contents else None,
+            re.compile("|".join(map(re.escape, contents))) if contents else None,
         )
 
     def dropped(self, backend: Backend, text: str) -> str | None:

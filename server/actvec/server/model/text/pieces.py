@@ -17,22 +17,21 @@ _PIECE = 1 << 15
 # Every known pattern splits a text between the letter and the space, and none looks back.
 _CUT = re.compile(r"[a-z](?= [a-z])")
 
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_CASES = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+{0}"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*{0}"
-)
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_WORD = _ENDINGS + r"|[^\r\n\p{L}\p{N}]?\p{L}+"
+_LOWER = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+_UPPER = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+_SIGNS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*"
+_SIGNS_AND_SLASHES = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*"
+_SPACES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 _PATTERNS = frozenset(
     {
         # GPT-2, Llama 3, Qwen 2 and 3, Mistral NeMo, GPT-4o and GPT-OSS.
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-        rf"{_WORDS}|\p{{N}}{{1,3}}{_REST}",
-        rf"{_WORDS}|\p{{N}}{_REST}",
-        _CASES.replace("{0}", "") + r"|\p{N}" + _REST.replace("[\\r\\n]*", "[\\r\\n/]*", 1),
-        _CASES.replace("{0}", "(?i:'s|'t|'re|'ve|'m|'ll|'d)?")
-        + r"|\p{N}{1,3}"
-        + _REST.replace("[\\r\\n]*", "[\\r\\n/]*", 1),
+        _WORD + r"|\p{N}{1,3}" + _SIGNS + _SPACES,
+        _WORD + r"|\p{N}" + _SIGNS + _SPACES,
+        f"{_LOWER}|{_UPPER}" + r"|\p{N}" + _SIGNS_AND_SLASHES + _SPACES,
+        f"{_LOWER}{_ENDINGS}?|{_UPPER}{_ENDINGS}?" + r"|\p{N}{1,3}" + _SIGNS_AND_SLASHES + _SPACES,
     }
 )
 
@@ -40,7 +39,8 @@ _PATTERNS = frozenset(
 def can_cut(backend: Backend) -> bool:
     """Whether a tokenizer gives the pieces of a text the tokens that they have in it.
 
-    It must be a BPE that splits a text by a known pattern before it merges bytes; most models' is.
+    It must be a BPE that splits a text by a known pattern before it merges bytes, as most models'
+    tokenizers do.
     """
     tokenizer: dict[str, Any] = json.loads(backend.to_str())
     normalizer = tokenizer.get("normalizer")
