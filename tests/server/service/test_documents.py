@@ -330,13 +330,18 @@ async def test_dropped_character_leaves_no_span(serve, tmp_path):
         await vector_of(stub, known, ["span:b"])
 
 
-async def test_content_lost_in_an_unknown_word_has_no_span(serve, tmp_path):
-    pieces = {piece: id_ for id_, piece in enumerate([BOS, "[UNK]", "do"])}
+def chat_model_of_pieces(directory, *known):
+    """A chat model whose template puts "un" before each content, without a space."""
+    pieces = {piece: id_ for id_, piece in enumerate([BOS, "[UNK]", *known])}
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.WordPiece()
     template = "{% for m in messages %}un{{ m.content }} {% endfor %}"
-    engine, loaded = chat_model_with(tokenizer, tmp_path, template)
+    return chat_model_with(tokenizer, directory, template)
+
+
+async def test_content_lost_in_an_unknown_word_has_no_span(serve, tmp_path):
+    engine, loaded = chat_model_of_pieces(tmp_path, "do")
     async with serve(engine, loaded) as (_, stub):
         error = await error_of(vector_of(stub, messages(("user", "do")), ["span:user"]))
     assert "its tokens are not those of the messages" in error.details()
@@ -344,12 +349,7 @@ async def test_content_lost_in_an_unknown_word_has_no_span(serve, tmp_path):
 
 async def test_content_within_a_word_has_its_pieces(serve, tmp_path):
     """Alone, the piece of a word is an unknown one."""
-    pieces = {piece: id_ for id_, piece in enumerate([BOS, "[UNK]", "un", "##do"])}
-    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.decoder = decoders.WordPiece()
-    template = "{% for m in messages %}un{{ m.content }} {% endfor %}"
-    engine, loaded = chat_model_with(tokenizer, tmp_path, template)
+    engine, loaded = chat_model_of_pieces(tmp_path, "un", "##do")
     async with serve(engine, loaded) as (_, stub):
         states = await states_of(stub, [2, 3])
         _, (found,) = await vector_of(stub, messages(("user", "do")), ["span:user"])
