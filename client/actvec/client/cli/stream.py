@@ -17,7 +17,7 @@ from actvec.client.bulk import (
     VectorJob,
 )
 from actvec.client.bulk.failures import first_failure
-from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype
+from actvec.client.bulk.sinks.sink import FILE_DTYPE, Dtype
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.options import (
     Input,
