@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,19 +39,18 @@ def check_complete(folder: Path, parts: Sequence[Part]) -> None:
         return
     rows = [(one.get("index"), one["id"]) for part in parts for one in part.facts]
     with damage(record):
-        written = int(json.loads(record.read_bytes()).get("vectors", 0))
+        written = int(dict(json.loads(record.read_bytes())).get("vectors", 0))
     if len(rows) < written:
         raise DataLoss(
             f"{folder} holds {len(rows):,} vectors, and {record} names {written:,}: files were cut"
             " or are missing. Restore them from a copy, or run the job again, with --resume"
         )
-    if len(set(rows)) < len(rows):
-        seen: set[tuple[int | None, str]] = set()
-        twice = next(row for row in rows if row in seen or seen.add(row))
-        raise DataLoss(
-            f"document {twice[0]} ({twice[1]!a}) is in {folder} twice: it was altered. Remove the"
-            " copies of its files"
-        )
+    for (index, document_id), count in Counter(rows).most_common(1):
+        if count > 1:
+            raise DataLoss(
+                f"document {index} ({document_id!a}) is in {folder} twice: it was altered. Remove"
+                " the copies of its files"
+            )
 
 
 def _record_of(folder: Path) -> Path:
