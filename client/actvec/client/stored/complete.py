@@ -43,7 +43,7 @@ def check_complete(folder: Path, parts: Sequence[Part]) -> None:
     if len(rows) < written:
         raise DataLoss(
             f"{folder} holds {len(rows):,} vectors, and {record} names {written:,}: files were cut"
-            " or are missing. Restore them from a copy, or run the job again, with --resume"
+            " or are missing. Restore them from a copy, or resume the job"
         )
     for (index, document_id), count in Counter(rows).most_common(1):
         if count > 1:
