@@ -135,7 +135,7 @@ def vectors(
     if pools and not name:
         raise ValueError("--pools needs a --name for the folder of the vectors")
     coordinator = _coordinator(tokens_per_second, price_per_hour)
-    options = {"pools": _names(pools)} if pools else {"mode": mode}
+    options: dict[str, Any] = {"pools": _names(pools)} if pools else {"mode": mode}
     options |= {"truncation": truncation, "format": file_format}
     options |= _chat(add_generation_prompt, chat_template_kwargs)
     fields = _fields(column, id_column, keep)
