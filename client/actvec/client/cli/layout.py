@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from actvec.client.bulk import MAX_ROWS_PER_FILE, ROWS_PER_FILE, Format, Layout
-from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype
+from actvec.client.bulk.sinks.sink import FILE_DTYPE, Dtype
 from actvec.client.cli.commands import takes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
