@@ -90,10 +90,9 @@ def _ropes(config: Any, *kinds: str) -> list[dict[str, Any]]:
 
 
 class PositionTables(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within its context, finds the tables of which a pass reads one row per token, in order.
+    """Finds the tables of positions: a pass in this context reads one row per token, in order.
 
-    A table of positions is one, in whatever class: its first row may be kept for padding, and the
-    first token may have a later one.
+    The first token's row need not be the first: some families keep rows for padding.
 
     Args:
         tokens: Tokens of the document, two or more, all with the same id.
