@@ -7,7 +7,7 @@ import json
 import lzma
 import sys
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -121,9 +121,8 @@ class LinesSource(DocumentSource):
         try:
             with self._open() as raw:
                 seekable = raw.seekable()
-                lines: Iterable[bytes] = decompressed(raw, self._compression)
-                if self._delimiter:
-                    lines = _rows(lines, self._delimiter)
+                file = decompressed(raw, self._compression)
+                lines = _rows(file, self._delimiter) if self._delimiter else file
                 for number, line in enumerate(lines, start=1):
                     if line.strip():
                         yield number, raw.tell() if seekable else 0, line
