@@ -86,8 +86,9 @@ def test_dropped_character_is_named(name, text, dropped):
 def test_added_tokens_and_what_a_normalizer_removes_are_not_dropped():
     tokenizer = bpe("ab")
     # As the tokenizer, it finds the longest one.
-    tokenizer.add_special_tokens(["<s", "<s>"])
+    tokenizer.add_special_tokens(["<s", "<s>", "<|s|>"])
     tokenizer.normalizer = normalizers.Replace("c", "")
     alphabet = Alphabet.of(tokenizer)
     assert alphabet.dropped(tokenizer, "<s>acb<s>b") is None
     assert alphabet.dropped(tokenizer, "<s>a<b") == "<"
+    assert alphabet.dropped(tokenizer, "a<b<|s|>b") == "<"
