@@ -20,7 +20,7 @@ import numpy as np
 from actvec.client import ActvecError, Client, Document, Mode, ServerError, Vector
 from actvec.client.analysis.paired import paired_vectors
 from actvec.client.analysis.report import gather, write_report
-from actvec.client.bulk.sinks.vector_folder import VectorFolder
+from actvec.client.bulk.sinks.single_files import FileSink
 from actvec.client.samples import sample_corpus
 
 OUT = Path("vectors/demo")
@@ -46,7 +46,7 @@ def main() -> None:
         pairs = paired_vectors(client, corpus, mode="long", center=mean.id)
         write_report(REPORT, gather(pairs, corpus, client.download_mean(mean.id)))
 
-    folder = VectorFolder(OUT)
+    folder = FileSink(OUT)
     for vector in [*short.values(), *long.values()]:
         folder.save(vector)
 

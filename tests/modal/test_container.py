@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from actvec.client import Client
-from actvec.client.bulk.sinks.vector_folder import VectorFolder
+from actvec.client.bulk.sinks.single_files import FileSink
 from actvec.modal import app as modal_app
 from actvec.modal import extractor
 from actvec.modal.background import BackgroundServer
@@ -196,9 +196,7 @@ def modal_run(container, monkeypatch):
 def test_modal_run_saves_as_extract_does(modal_run, demo_server, tmp_path, strategy):
     modal_run("A text.", pooling_strategy=strategy, out=str(tmp_path / "out"))
     with Client(demo_server.target) as client:
-        extracted = VectorFolder(tmp_path / "extracted").save(
-            client.extract("A text.", mode=strategy)
-        )
+        extracted = FileSink(tmp_path / "extracted").save(client.extract("A text.", mode=strategy))
     there = tmp_path / "out" / extracted.vector_path.name
     assert there.read_bytes() == extracted.vector_path.read_bytes()
     metadata = json.loads((tmp_path / "out" / extracted.metadata_path.name).read_text())

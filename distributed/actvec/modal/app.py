@@ -36,7 +36,7 @@ def main(text: str, pooling_strategy: str = "short", center: str = "", out: str 
         SystemExit: the text or an option is unusable, or the worker cannot start.
     """
     from actvec.client import ActvecError  # noqa: PLC0415 - gRPC: not in containers
-    from actvec.client.bulk.sinks.vector_folder import VectorFolder  # noqa: PLC0415 - as above
+    from actvec.client.bulk.sinks.single_files import FileSink  # noqa: PLC0415 - as above
     from actvec.modal.received import received_vector  # noqa: PLC0415 - as above
 
     try:
@@ -44,7 +44,7 @@ def main(text: str, pooling_strategy: str = "short", center: str = "", out: str 
             text, pooling_strategy=pooling_strategy, center=center or None
         )
         vector = received_vector(text, made)
-        saved = VectorFolder(out).save(vector)
+        saved = FileSink(out).save(vector)
     except (ValueError, RuntimeError, ActvecError) as error:
         # `modal run` would print a traceback.
         print(f"Error: {error}", file=sys.stderr)

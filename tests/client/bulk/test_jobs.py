@@ -8,7 +8,7 @@ import pytest
 
 from actvec.client import AsyncClient, Document, FailedPrecondition
 from actvec.client.bulk import VectorJob
-from actvec.client.bulk.sinks.vector_folder import VectorFolder
+from actvec.client.bulk.sinks.single_files import FileSink
 from actvec.client.documents import open_documents
 from actvec.client.errors import Aborted
 from actvec.client.lock import locked
@@ -82,7 +82,7 @@ def test_foreign_file_fails_its_document(client, tmp_path):
     """In a folder that `actvec extract`, or a job whose manifest is gone, has written to."""
     out = tmp_path / "out"
     same, other = text_of(1), text_of(2)
-    folder = VectorFolder(out)
+    folder = FileSink(out)
     for document in (Document("doc-1", same), Document("doc-3", other)):
         folder.save(client.extract(document, mode="short"))
     kept = {path: path.read_bytes() for path in out.glob("*doc-3*")}

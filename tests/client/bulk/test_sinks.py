@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from actvec.client import Pool, Stamp, Vector
 from actvec.client.bulk import FileSink, Layout, ParquetSink, ShardSink
 from actvec.client.bulk.sinks import numbered_files
-from actvec.client.bulk.sinks.vector_folder import DuplicateNameError
+from actvec.client.bulk.sinks.sink import DuplicateNameError
 from actvec.client.errors import DataLoss, FailedPrecondition, MissingExtra, OutOfRange
 from tests.client.bulk.stamp import STAMP
 from tests.disk import failing_disk

@@ -95,6 +95,8 @@ def test_chat_is_no_text(tmp_path, kind, column):
     fetched = fetch(DataFiles((f"{tmp_path}/?.{kind}",), column), tmp_path)
     assert texts(tmp_path) == ["one two"]
     assert fetched.counts.unreadable == 2
+    # Not for the other columns, which are not read.
+    assert f"`{column}` is null" in fetched.failures["00000-0000001"]
     assert f"`{column}` holds messages, not a text" in fetched.failures["00001-0000000"]
 
 

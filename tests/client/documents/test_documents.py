@@ -32,7 +32,8 @@ def test_folder_yields_texts_by_name(tmp_path):
 
 
 def test_texts_of_sub_folders_are_skipped_with_a_warning(tmp_path, caplog):
-    for name in ("a.txt", "train/deep/b.txt", "test/c.TXT", ".git/d.txt", "out/e.json", "f/.g.txt"):
+    ours = ("a.txt", "train/deep/b.txt", "test/c.TXT")
+    for name in (*ours, ".git/d.txt", "out/e.json", "f/.g.txt", "h/.cache/i.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("A text.")
     assert list(open_documents(tmp_path)) == [Document("a", "A text.")]

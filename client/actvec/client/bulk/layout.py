@@ -11,8 +11,7 @@ from actvec.client.bulk.sinks.numbered_files import NumberedSink, check_rows_per
 from actvec.client.bulk.sinks.parquet import ParquetSink
 from actvec.client.bulk.sinks.shards import ShardSink
 from actvec.client.bulk.sinks.single_files import FileSink
-from actvec.client.bulk.sinks.sink import Sink
-from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype
+from actvec.client.bulk.sinks.sink import FILE_DTYPE, Dtype, Sink
 from actvec.client.records.settings import check_known
 
 Format = Literal["files", "shards", "parquet"]

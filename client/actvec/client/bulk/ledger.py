@@ -12,8 +12,7 @@ from actvec.client.bulk.indices import IndexSet, RepeatedIds
 from actvec.client.bulk.manifest import Manifest, now
 from actvec.client.bulk.options import JobOptions
 from actvec.client.bulk.progress import JobProgress
-from actvec.client.bulk.sinks.sink import Row, Sink
-from actvec.client.bulk.sinks.vector_folder import DuplicateNameError
+from actvec.client.bulk.sinks.sink import DuplicateNameError, Row, Sink
 from actvec.client.errors import DataLoss, FailedPrecondition, OutOfRange, StampChanged
 from actvec.client.files import remove_partial, sync_folder
 from actvec.client.lock import locked

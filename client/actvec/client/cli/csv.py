@@ -82,7 +82,7 @@ def _selection(source: Input, limit: int, *, samples: bool) -> Selection:
     labels: set[str] = set()
     documents = []
     for index, document in zip(selection.indices, selection.documents, strict=True):
-        # A column has a name of its own; see `VectorFolder`, which names files in the same way.
+        # A column has a name of its own; see `FileSink`, which names files in the same way.
         label = document.id
         while label in labels:
             label += f"~{index}"

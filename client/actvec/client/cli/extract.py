@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from actvec.client.bulk.sinks.vector_folder import VectorFolder
+from actvec.client.bulk.sinks.single_files import FileSink
 from actvec.client.cli.commands import Verb
 from actvec.client.cli.options import json_option, read_document, timeout_option
 from actvec.client.cli.pairs import tell_mean
@@ -57,7 +57,7 @@ def extract(
     fails while a job of `stream` writes to the folder.
     """
     document = _document(stdin, text, path)
-    folder = VectorFolder(out)
+    folder = FileSink(out)
     with server.connect(timeout=timeout) as client:
         vector = client.extract(document, asked.of(client))
         mean = client.get_mean(vector.stamp.corpus_mean_id) if vector.stamp.centered else None

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actvec.client.bulk.checksums import Checksums, altered_files, damaged
-from actvec.client.bulk.sinks.sink import Row, Sink
-from actvec.client.bulk.sinks.vector_folder import FILE_DTYPE, Dtype, to_dtype
+from actvec.client.bulk.sinks.sink import FILE_DTYPE, Dtype, Row, Sink, to_dtype
 from actvec.client.errors import DataLoss, FailedPrecondition, ResourceExhausted
 from actvec.client.files import atomic_file, check_writable, given_path, sync_folder
 from actvec.client.records.differences import differences

@@ -1,12 +1,24 @@
-"""The interface of sinks, and the entry that they store beside each vector."""
+"""The interface of sinks, and what they have in common: the entry beside each vector, the dtype."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from actvec.client.errors import FailedPrecondition, OutOfRange
 from actvec.client.records.columns import Scalar, as_columns
 from actvec.client.records.vectors import Vector
+
+Dtype = Literal["float16", "float32"]
+
+FILE_DTYPE: Dtype = "float16"
+
+
+class DuplicateNameError(FailedPrecondition):
+    """Another document already has this file: its id is the same."""
 
 
 @dataclass(frozen=True)
@@ -123,3 +135,21 @@ class Sink(Protocol):
 
     def __exit__(self, *_: object) -> None:
         self.commit()
+
+
+def to_dtype(values: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
+    """Convert the numbers `[L * K * D]` to the dtype of files.
+
+    Raises:
+        OutOfRange: one of them is not finite in it.
+    """
+    with np.errstate(over="ignore"):
+        rounded = values.astype(dtype)
+    finite = np.isfinite(rounded)
+    if not finite.all():
+        worst = float(values[~finite][0])
+        raise OutOfRange(
+            f"the vector holds {worst:g}, and {dtype} files hold numbers up to"
+            f" {np.finfo(dtype).max:.6g}; take the float32 numbers, or center"
+        )
+    return rounded

@@ -13,7 +13,8 @@ from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
 from actvec.client import OutOfRange, Stamp, Vector
-from actvec.client.bulk.sinks.vector_folder import DuplicateNameError, VectorFolder, file_name
+from actvec.client.bulk.sinks.single_files import FileSink, file_name
+from actvec.client.bulk.sinks.sink import DuplicateNameError
 from actvec.client.files import write_atomic
 from tests.client.bulk.stamp import STAMP
 from tests.disk import failing_disk
@@ -36,7 +37,7 @@ def make_vector(values=(3.0, 0.0, 0.0, 4.0), document_id="doc", stamp=STAMP, tex
 
 
 def test_file_holds_one_float16_tensor(tmp_path):
-    saved = VectorFolder(tmp_path).save(make_vector())
+    saved = FileSink(tmp_path).save(make_vector())
     assert saved.vector_path == tmp_path / "activation_vector_long_doc.safetensors"
     tensors = load_file(saved.vector_path)
     assert list(tensors) == ["vec"]
@@ -45,7 +46,7 @@ def test_file_holds_one_float16_tensor(tmp_path):
 
 
 def test_metadata_hold_all_that_a_vector_depends_on(tmp_path):
-    saved = VectorFolder(tmp_path).save(make_vector())
+    saved = FileSink(tmp_path).save(make_vector())
     assert saved.metadata_path == tmp_path / "activation_vector_long_doc_metadata.json"
     metadata = json.loads(saved.metadata_path.read_text())
     assert metadata == saved.metadata
@@ -63,25 +64,25 @@ def test_metadata_hold_all_that_a_vector_depends_on(tmp_path):
 
 def test_centered_is_what_the_stamp_says(tmp_path):
     stamp = Stamp(**{**vars(STAMP), "corpus_mean_id": "mean-1", "corpus_mean_sha256": "22"})
-    metadata = VectorFolder(tmp_path).save(make_vector(stamp=stamp)).metadata
+    metadata = FileSink(tmp_path).save(make_vector(stamp=stamp)).metadata
     assert metadata["centered"] is True
     assert metadata["stamp"]["corpus_mean_id"] == "mean-1"
 
 
 def test_text_without_an_id_goes_by_its_hash(tmp_path):
-    saved = VectorFolder(tmp_path).save(make_vector(document_id=""))
+    saved = FileSink(tmp_path).save(make_vector(document_id=""))
     assert saved.vector_path.name == f"activation_vector_long_{SHA[:12]}.safetensors"
 
 
 @pytest.mark.parametrize("value", [65520.0, -1e6, float("inf"), float("nan")])
 def test_number_beyond_float16_leaves_no_file(tmp_path, value):
     with pytest.raises(OutOfRange, match="65504"):
-        VectorFolder(tmp_path).save(make_vector([1.0, value, 0, 0]))
+        FileSink(tmp_path).save(make_vector([1.0, value, 0, 0]))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_second_document_of_an_id_is_an_error(tmp_path):
-    folder = VectorFolder(tmp_path)
+    folder = FileSink(tmp_path)
     first = folder.save(make_vector([1, 0, 0, 0]))
     with pytest.raises(DuplicateNameError, match="'doc'"):
         folder.save(make_vector([2, 0, 0, 0]))
@@ -89,31 +90,31 @@ def test_second_document_of_an_id_is_an_error(tmp_path):
 
 
 def test_repeated_id_has_its_own_file(tmp_path):
-    folder = VectorFolder(tmp_path, run="one")
+    folder = FileSink(tmp_path, run="one")
     saved = [folder.save(replace(make_vector([n, 0, 0, 0]), index=n)) for n in (3, 7)]
     assert [one.vector_path.name for one in saved] == [
         "activation_vector_long_doc.safetensors",
         "activation_vector_long_doc~7.safetensors",
     ]
     assert [load_file(one.vector_path)["vec"][0] for one in saved] == [3, 7]
-    assert {one["index"] for one in folder.saved()} == {3, 7}
-    again = VectorFolder(tmp_path, run="one")
+    assert {row.index for row in folder.rows()} == {3, 7}
+    again = FileSink(tmp_path, run="one")
     with pytest.raises(DuplicateNameError, match="the id 'doc' and the index 7") as error:
         again.save(replace(make_vector(), index=7))
     assert error.value.field == "id"
 
 
 def test_later_run_replaces_the_same_text(tmp_path):
-    VectorFolder(tmp_path).save(make_vector([1, 0, 0, 0]))
-    saved = VectorFolder(tmp_path).save(make_vector([2, 0, 0, 0]))
+    FileSink(tmp_path).save(make_vector([1, 0, 0, 0]))
+    saved = FileSink(tmp_path).save(make_vector([2, 0, 0, 0]))
     assert load_file(saved.vector_path)["vec"][0] == 2
 
 
 def test_later_run_never_replaces_another_text(tmp_path):
-    first = VectorFolder(tmp_path).save(make_vector())
+    first = FileSink(tmp_path).save(make_vector())
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(DuplicateNameError, match="another text") as error:
-        VectorFolder(tmp_path).save(make_vector(text_sha256=OTHER_SHA))
+        FileSink(tmp_path).save(make_vector(text_sha256=OTHER_SHA))
     assert str(first.vector_path) in str(error.value)
     assert error.value.setting == "out"
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -135,9 +136,9 @@ CENTERED = replace(STAMP, corpus_mean_id="mean-1", corpus_mean_sha256="22")
     ids=["raw", "centered", "another mean", "layers", "hook", "pools"],
 )
 def test_names_tell_vectors_of_one_text_apart(tmp_path, stamp, label):
-    folder = VectorFolder(tmp_path)
+    folder = FileSink(tmp_path)
     first = folder.save(make_vector())
-    saved = VectorFolder(tmp_path).save(make_vector([2, 0, 0, 0], stamp=stamp))
+    saved = FileSink(tmp_path).save(make_vector([2, 0, 0, 0], stamp=stamp))
     assert re.fullmatch(rf"activation_vector_{label}_doc\.safetensors", saved.vector_path.name)
     assert (saved.vector_path == first.vector_path) == (stamp is STAMP)
 
@@ -150,55 +151,55 @@ def test_labels_of_stamps_are_distinct():
 
 def test_vector_of_another_stamp_is_never_replaced(tmp_path):
     """Not by settings either that its name does not show, such as truncation."""
-    VectorFolder(tmp_path).save(make_vector())
+    FileSink(tmp_path).save(make_vector())
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(
         DuplicateNameError, match="truncation is 'error' there and 'end' her"
     ) as error:
-        VectorFolder(tmp_path).save(make_vector(stamp=replace(STAMP, truncation="end")))
+        FileSink(tmp_path).save(make_vector(stamp=replace(STAMP, truncation="end")))
     assert error.value.setting == "out"
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_earlier_metadata_are_still_read(tmp_path):
     """Their stamps lack later attributes, and still equal today's."""
-    saved = VectorFolder(tmp_path).save(make_vector())
+    saved = FileSink(tmp_path).save(make_vector())
     metadata = json.loads(saved.metadata_path.read_text())
     for name in ("separate_layers", "chat_template_sha256", "chat_template_date"):
         del metadata["stamp"][name]
     saved.metadata_path.write_text(json.dumps(metadata))
-    assert VectorFolder(tmp_path).save(make_vector([2, 0, 0, 0])).metadata["norm"] == 2
+    assert FileSink(tmp_path).save(make_vector([2, 0, 0, 0])).metadata["norm"] == 2
 
 
 def test_metadata_without_a_text_are_another_text(tmp_path):
     """As in files that another tool wrote under our names."""
-    saved = VectorFolder(tmp_path).save(make_vector())
+    saved = FileSink(tmp_path).save(make_vector())
     saved.metadata_path.write_text('{"mode": "long"}')
     with pytest.raises(DuplicateNameError, match="another text"):
-        VectorFolder(tmp_path).save(make_vector())
+        FileSink(tmp_path).save(make_vector())
 
 
 def test_name_is_free_once_its_vector_is_removed(tmp_path):
-    VectorFolder(tmp_path).save(make_vector()).vector_path.unlink()
-    saved = VectorFolder(tmp_path).save(make_vector(text_sha256=OTHER_SHA))
+    FileSink(tmp_path).save(make_vector()).vector_path.unlink()
+    saved = FileSink(tmp_path).save(make_vector(text_sha256=OTHER_SHA))
     assert json.loads(saved.metadata_path.read_text())["text_sha256"] == OTHER_SHA
 
 
 def test_vector_without_metadata_is_written_again(tmp_path):
-    VectorFolder(tmp_path).save(make_vector()).metadata_path.unlink()
-    saved = VectorFolder(tmp_path).save(make_vector([2, 0, 0, 0], text_sha256=OTHER_SHA))
+    FileSink(tmp_path).save(make_vector()).metadata_path.unlink()
+    saved = FileSink(tmp_path).save(make_vector([2, 0, 0, 0], text_sha256=OTHER_SHA))
     assert load_file(saved.vector_path)["vec"][0] == 2
 
 
 def test_nothing_but_the_two_files_is_left(tmp_path):
-    folder = VectorFolder(tmp_path / "deep" / "down")
+    folder = FileSink(tmp_path / "deep" / "down")
     folder.save(make_vector())
-    assert len(list(folder.path.iterdir())) == 2
+    assert len(list(folder.folder.iterdir())) == 2
 
 
 def test_files_get_ordinary_permissions(tmp_path):
     (tmp_path / "plain").touch()
-    saved = VectorFolder(tmp_path).save(make_vector())
+    saved = FileSink(tmp_path).save(make_vector())
     assert saved.vector_path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
