@@ -72,10 +72,10 @@ def stream(
 ) -> None:
     """Turn the documents of INPUT into vectors on disk.
 
-    INPUT is a folder of .txt files; JSON lines (.jsonl or .json, also .gz or .zst) with a `text`
-    and an optional `id` per line; or a .parquet file with such columns. `-` reads JSON lines from
-    standard input. If documents fail, errors.jsonl in the output folder lists them, the others are
-    kept, and the exit code is 1.
+    INPUT is a folder of .txt files; JSON lines (.jsonl, .ndjson or .json) with a `text` and an
+    optional `id` per line; or a table with such columns: .csv, .tsv or .parquet. All but Parquet
+    may be compressed (.gz, .zst, .xz, .bz2). `-` reads JSON lines from standard input. If documents
+    fail, errors.jsonl in the output folder lists them, the others are kept, and the exit code is 1.
 
     The folder's manifest.json describes the job. --resume continues a job that was killed; without
     it, a folder that holds a job is refused. Other files in the folder stay, except those of the
