@@ -115,7 +115,7 @@ def verify(
         _print(documents)
         if unchecked := sorted({pool for one in documents for pool in one.unchecked}):
             names = ", ".join(unchecked)
-            note(f"{names} was not checked: the server alone knows its tokens")
+            note(f"{names} was not checked: the server alone knows its weights")
         for failure in failures:
             note(f"{failure.id!a} was not checked: {failure.message}")
     if failures or not passed:
