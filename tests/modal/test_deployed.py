@@ -97,6 +97,16 @@ def test_corpus_is_computed_by_shards(plane, extractor):
     centered = extractor.get_activation_vector.remote(text=TEXT, center=True)
     for one in (*made, centered):
         assert one["stamp"]["corpus_mean_id"] == mean.id
+    options = {"add_generation_prompt": True, "chat_template_kwargs": '{"mark": "!"}'}
+    modal.Function.from_name("trial", "vectors").remote(
+        "bridges.jsonl", shards=1, name="chosen", pools="mean, last", **options
+    )
+    stamp = json.loads((data / "vectors/chosen/1-of-1/summary.json").read_text())["stamp"]
+    assert [pool["name"] for pool in stamp["pools"]] == ["mean", "last"]
+    assert (stamp["add_generation_prompt"], stamp["chat_template_kwargs"]) == (
+        True,
+        '{"mark": "!"}',
+    )
 
 
 @pytest.fixture

@@ -148,7 +148,7 @@ def test_span_weights_its_tokens_alike():
     assert_allclose(parse_pool("span:answer").weights(tokens), [0, 1 / 3, 1 / 3, 0, 1 / 3])
     with pytest.raises(NoSpanError, match=r"'other'.*answer, none"):
         parse_pool("span:other").weights(tokens)
-    with pytest.raises(EmptySpanError, match="it is empty"):
+    with pytest.raises(EmptySpanError, match="it is empty or white space"):
         parse_pool("span:none").weights(tokens)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from actvec.client import Client, Document, FailedPrecondition, InvalidArgument
-from actvec.client.errors import StampChanged
+from actvec.client import Client, Document, FailedPrecondition, InvalidArgument, load
+from actvec.client.errors import DataLoss, StampChanged
 from actvec.ray.documents import SOURCE_COLUMNS
 from actvec.ray.folders import DOCUMENTS, RESULTS, VECTORS, Tables, open_job
 from actvec.ray.steps import FileVectors
@@ -121,12 +122,83 @@ def test_cut_job_resumes(corpus, place, monkeypatch):
         assert results.filter(results["error"].is_valid())["index"].to_pylist() == [5]
         made = pa.concat_tables(job.tables(VECTORS, job.files))
         assert made.drop_columns(["vector"]).equals(results)
-        job.list_failures([])
+        job.finish(0, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("results/part-000001.parquet", "remove vectors/part-000001.parquet too"),
+        ("documents/part-000001.parquet", "begin again in another folder"),
+    ],
+)
+def test_damaged_file_is_named(corpus, place, name, what):
+    with open_job(corpus, place, {}) as job:
+        step_of(place, mode="short")(rows_of(job.files))
+    with fsspec.open(f"{place}/{name}", "wb") as file:
+        file.write(b"PAR1 cut short")
+    told = pytest.raises(DataLoss, match=rf"{place}/{name} cannot be read: .*{what}")
+    with open_job(corpus, place, {}) as job, told:
+        list(job.tables(name.partition("/")[0], job.files))
+
+
+def test_missing_documents_are_named(corpus, place):
+    """The last file would not be missed by its number."""
+    with open_job(corpus, place, {}) as job:
+        last = job.files[-1]
+    files, path = fsspec.core.url_to_fs(f"{place}/documents/{last}")
+    files.copy(path, path.replace("000002", "000003"))
+    told = pytest.raises(DataLoss, match=r"documents/part-000003\.parquet does not belong there")
+    with told, open_job(corpus, place, {}):
+        pass
+    files.rm(path.replace("000002", "000003"))
+    files.rm(path)
+    told = pytest.raises(DataLoss, match=rf"{place}/documents/{last} is missing")
+    with told, open_job(corpus, place, {}):
+        pass
+
+
+def test_job_of_an_earlier_layout_is_refused(corpus, place):
+    """Its vectors have no results beside them."""
+    with open_job(corpus, place, {}):
+        pass
+    with fsspec.open(f"{place}/job.json") as file:
+        record = json.load(file)
+    for name in ("layout", "files"):
+        del record[name]
+    with fsspec.open(f"{place}/job.json", "w") as file:
+        json.dump(record, file)
+    told = pytest.raises(FailedPrecondition, match=rf"{place} holds a job of another version")
+    with told, open_job(corpus, place, {}):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda folder: (folder / "part-000002.parquet").unlink(), "holds 159 vectors, and .* 199"),
+        (
+            lambda folder: shutil.copy(folder / "part-000002.parquet", folder / "again.parquet"),
+            r"document 160 \('doc-160'\) is in \S+ twice",
+        ),
+    ],
+    ids=["missing", "twice"],
+)
+@pytest.mark.usefixtures("store")
+def test_lost_vectors_are_not_passed_over(corpus, tmp_path, spoil, told):
+    place = tmp_path / "job"
+    with open_job(corpus, place, {}) as job:
+        step_of(str(place), mode="short")(rows_of(job.files))
+        job.finish(199, [])
+    assert len(load(place / "vectors")) == 199
+    spoil(place / "vectors")
+    with pytest.raises(DataLoss, match=told):
+        load(place / "vectors")
 
 
 def test_finished_store_has_no_owner(corpus, store):
     with open_job(corpus, "memory://jobs/one", {}) as job:
-        job.list_failures([])
+        job.finish(0, [])
     assert not store.exists("/jobs/one/owner.json")
     assert not store.exists("/jobs/one/errors.jsonl")
 

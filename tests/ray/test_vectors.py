@@ -10,10 +10,11 @@ import pytest
 from actvec.client import Client, Document
 from actvec.client.documents import open_documents
 from actvec.client.samples import sample_corpus
-from actvec.ray import ActivationVectors
+from actvec.ray import ActivationVectors, PartialMeans
 from actvec.ray.batches import RowColumns, documents_of
 from actvec.ray.documents import SOURCE_COLUMNS, keep_documents, unreadable
 from actvec.server.errors import MeanMismatchError, RequestError
+from actvec.server.means.format import decode
 from tests.ray.conftest import TEXTS
 from tests.server.chats import save_chat_model
 
@@ -153,6 +154,21 @@ def test_texts_may_be_missing_beside_chats(chats):
     assert add_vectors(pa.table({"messages": [CHAT]}))["error"].to_pylist() == [None]
     with pytest.raises(RequestError, match="messages_column: is 'messages'; the columns are: text"):
         add_vectors(pa.table({"text": ["A text."]}))
+
+
+def test_workers_take_the_options_of_a_chat(chats):
+    folder, server = chats
+    options = {"add_generation_prompt": True, "chat_template_kwargs": {"unused": 1}}
+    columns = {"messages_column": "messages", "text_column": None, "id_column": None}
+    table = pa.table({"messages": [CHAT]})
+    made = ActivationVectors(model=str(folder), mode="short", **options, **columns)(table)
+    with Client(server.target) as client:
+        expected = client.extract(Document("", messages=CHAT), mode="short", **options)
+    assert np.array_equal(np.float32(made["vector"][0].as_py()), expected.values)
+    stamp = json.loads(made.schema.metadata[b"actvec.stamp"])
+    assert stamp == expected.stamp.to_dict()
+    (sums,) = PartialMeans(name="m", model=str(folder), **options, **columns)(table).to_pylist()
+    assert decode(sums["part"]).counts.sum() == expected.tokens
 
 
 def test_empty_batch_keeps_its_columns(add_vectors):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from actvec.server.config import ModelOptions
@@ -11,8 +12,10 @@ from actvec.server.engine.packed import PackedEngine
 from actvec.server.engine.selfcheck import SelfCheck
 from actvec.server.errors import StartupError
 from actvec.server.model.packed import attention
+from actvec.server.program.advice import explained
 from tests.zoo.catalog import ZOO
 from tests.zoo.outcome import outcome_of
+from tests.zoo.saving import edit_config
 from tests.zoo.shrinking import CONTEXT
 
 ENTRIES = {entry.name: entry for entry in ZOO}
@@ -163,13 +166,58 @@ def test_dynamic_rope_stays_within_its_positions(tmp_path, caplog):
     assert f"documents of more than {CONTEXT} tokens are not served" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["gpt2", "opt", "codegen", "openai-gpt"])
-def test_documents_beyond_the_positions_are_refused(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("gpt2", CONTEXT),
+        ("opt", CONTEXT),
+        ("codegen", CONTEXT),
+        ("openai-gpt", CONTEXT),
+        ("xglm", CONTEXT),
+        # These take no positions from the caller.
+        ("bart", CONTEXT),
+        ("mpt", CONTEXT),
+        ("trocr", CONTEXT),
+        ("whisper", CONTEXT),
+        # The padding's index and one more come before the first token.
+        ("roberta", CONTEXT - 2),
+    ],
+)
+def test_documents_beyond_the_positions_are_refused(name, positions, tmp_path):
     """On a GPU the first of them would end the server."""
-    options = replace(saved(name, tmp_path), context=CONTEXT + 1)
-    with pytest.raises(StartupError, match=f"no positions for documents of {CONTEXT + 1} tokens"):
+    options = replace(saved(name, tmp_path), context=positions + 1)
+    with pytest.raises(StartupError) as refusal:
         load_engine(options)
-    assert load_engine(replace(options, context=CONTEXT))[0].card.context == CONTEXT
+    assert explained(refusal.value).endswith(
+        f"has no positions for documents of {positions + 1} tokens, but for up to {positions}; "
+        "set a smaller --context, or drop the option"
+    )
+    engine, _ = load_engine(replace(options, context=positions))
+    assert engine.card.context == positions
+    longest = np.random.default_rng(0).integers(3, 300, positions)
+    assert engine.layer_states([longest])[0].isfinite().all()
+
+
+def test_padding_that_is_the_first_id_hides_no_position(tmp_path):
+    """RoBERTa's family gives padding no position: a table that is read there shows none."""
+    options = saved("roberta", tmp_path)
+    edit_config(tmp_path, pad_token_id=0)
+    assert load_engine(options)[0].card.context == CONTEXT - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "part"),
+    [
+        ("bart", {}, "encoder_attn"),
+        ("gpt2", {"add_cross_attention": True}, "crossattention"),
+        ("bert", {"is_decoder": True, "add_cross_attention": True}, "crossattention"),
+    ],
+)
+def test_idle_cross_attention_is_reported(name, config, part, tmp_path, caplog):
+    entry = replace(ENTRIES[name], config=config)
+    outcome = outcome_of(entry, tmp_path)
+    assert outcome.fault is None
+    assert f"the {part} of this '{name}' model's blocks is not used" in caplog.text
 
 
 def test_quantization_of_the_text_part_counts(tmp_path):

@@ -1,5 +1,6 @@
 """Functions that fill the volumes: weights, corpora, and corpus jobs over many workers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ def corpus_mean(
     name: str = "",
     truncation: str = "error",
     variance: bool = False,
+    add_generation_prompt: bool = False,
+    chat_template_kwargs: str = "{}",
     column: str = "text",
     id_column: str = "id",
     tokens_per_second: float | None = None,
@@ -91,9 +94,13 @@ def corpus_mean(
     """Compute the mean of `corpora/<corpus>` on the volume, with one worker per shard.
 
     Prints estimates of time and cost first. Run it again to resume it.
+
+    Raises:
+        ValueError: the template's arguments are not JSON.
     """
     coordinator = _coordinator(tokens_per_second, price_per_hour)
     options = {"truncation": truncation, "variance": variance}
+    options |= _chat(add_generation_prompt, chat_template_kwargs)
     fields = _fields(column, id_column)
     coordinator.mean(corpus, name or _stem(corpus), shards, options | fields)
 
@@ -103,10 +110,13 @@ def vectors(
     corpus: str,
     *,
     mode: str = "short",
+    pools: str = "",
     shards: int = 4,
     name: str = "",
     center: str = "",
     truncation: str = "error",
+    add_generation_prompt: bool = False,
+    chat_template_kwargs: str = "{}",
     file_format: str = "shards",
     column: str = "text",
     id_column: str = "id",
@@ -116,10 +126,18 @@ def vectors(
 ) -> None:
     """Compute the vectors of `corpora/<corpus>` on the volume, into `vectors/<name>` there.
 
-    Prints estimates of time and cost first. Run it again to compute only the missing shards.
+    Pools take the place of the mode; name the folder then. Prints estimates of time and cost first.
+    Run it again to compute only the missing shards.
+
+    Raises:
+        ValueError: pools are given without a name, or the template's arguments are not JSON.
     """
+    if pools and not name:
+        raise ValueError("--pools needs a --name for the folder of the vectors")
     coordinator = _coordinator(tokens_per_second, price_per_hour)
-    options = {"mode": mode, "truncation": truncation, "format": file_format}
+    options: dict[str, Any] = {"pools": _names(pools)} if pools else {"mode": mode}
+    options |= {"truncation": truncation, "format": file_format}
+    options |= _chat(add_generation_prompt, chat_template_kwargs)
     fields = _fields(column, id_column, keep)
     coordinator.vectors(corpus, name or f"{_stem(corpus)}-{mode}", shards, options | fields, center)
 
@@ -142,9 +160,18 @@ def _coordinator(tokens_per_second: float | None, price_per_hour: float | None) 
 
 def _fields(column: str, id_column: str, keep: str = "") -> dict[str, Any]:
     """The fields of the corpus as options of a shard: those that are not the usual ones."""
-    kept = [name.strip() for name in keep.split(",") if name.strip()]
-    given = {"column": (column, "text"), "id_column": (id_column, "id"), "keep": (kept, [])}
+    given = {"column": (column, "text"), "id_column": (id_column, "id"), "keep": (_names(keep), [])}
     return {name: value for name, (value, usual) in given.items() if value != usual}
+
+
+def _chat(prompt: bool, kwargs: str) -> dict[str, Any]:
+    """How chats are rendered, as options of a shard: those that are not the usual ones."""
+    given = {"add_generation_prompt": prompt, "chat_template_kwargs": json.loads(kwargs)}
+    return {name: value for name, value in given.items() if value}
+
+
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
 def _stem(corpus: str) -> str:

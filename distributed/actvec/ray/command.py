@@ -3,19 +3,19 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from actvec.client.cli.commands import VECTORS, Verbs, grouped, takes
+from actvec.client.cli.commands import VECTORS, Numbers, Verbs, grouped, takes
 from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.settings import own_mean_options, own_vector_options
 from actvec.client.errors import ActvecError
 from actvec.client.extras import import_extra
-from actvec.client.records.settings import MeanSettings, VectorSettings
+from actvec.client.records.settings import MeanSettings, StateSettings, VectorSettings
 from actvec.ray.jobs import write_mean, write_vectors
 from actvec.server.config import ModelOptions
 from actvec.server.errors import PicklableError, first_line
@@ -103,12 +103,18 @@ _cluster_options = takes(
     ),
     click.option(
         "--gpus",
-        type=click.FloatRange(min=0),
+        type=Numbers(min=0),
         default=0.0,
         metavar="N",
         help="GPUs of each worker; 0 computes on CPUs.",
     ),
 )
+
+
+def _states(settings: StateSettings) -> dict[str, Any]:
+    """What a worker takes of settings: its model has the layers and the hook."""
+    names = {field.name for field in fields(StateSettings)} - {"layers", "hook"}
+    return {name: getattr(settings, name) for name in sorted(names)}
 
 
 @ray.command
@@ -151,10 +157,8 @@ def vectors(
             out,
             mode=settings.mode,
             pools=settings.pools,
-            separate=settings.separate,
             center=None if center is None else str(center.absolute()),
-            truncation=settings.truncation,
-            prepend_bos=settings.prepend_bos,
+            **_states(settings),
             **workers,
         )
     text = (
@@ -197,9 +201,7 @@ def mean(
             out,
             name=settings.name,
             variance=settings.variance,
-            separate=settings.separate,
-            truncation=settings.truncation,
-            prepend_bos=settings.prepend_bos,
+            **_states(settings),
             **workers,
         )
     text = f"{out}: {made.documents:,} documents of {made.tokens:,} tokens"

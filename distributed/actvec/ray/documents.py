@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import Any
 
 from actvec.client.bulk.sinks.kept_columns import ColumnTypes
 from actvec.client.documents import DocumentSource
-from actvec.client.errors import FailedPrecondition, InvalidArgument
+from actvec.client.errors import DataLoss, FailedPrecondition, InvalidArgument
 from actvec.client.extras import import_extra
 from actvec.client.files import write_json
 from actvec.client.messages.documents import check_utf8
 from actvec.client.records.vectors import Document, Failure
+from actvec.client.stored.parts import damage
 
 # The columns of a file that are copies of the source.
 CONTENT = ("text", "messages", "token_ids", "spans")
@@ -22,6 +23,11 @@ CONTENT = ("text", "messages", "token_ids", "spans")
 SOURCE_COLUMNS = {f"{name}_column": name for name in ("id", *CONTENT)}
 # The list of documents that cannot be read, in a job's folder.
 UNREADABLE = "unreadable.jsonl"
+
+# The record of a job, in its folder.
+JOB = "job.json"
+# Of that folder. Jobs of earlier versions name none: they had other files.
+_LAYOUT = 2
 
 # Rows per file, which a worker computes at a time: a kill costs as many for each worker.
 _ROWS = 256
@@ -37,20 +43,57 @@ def begin_job(source: DocumentSource, out: Path, options: Mapping[str, Any]) -> 
 
     Raises:
         FailedPrecondition: it holds another one.
+        DataLoss: the job's record is damaged.
     """
     job = {
+        "layout": _LAYOUT,
         "input": source.identity(),
         "options": json.loads(json.dumps(dict(options), default=str)),
     }
-    path = out / "job.json"
+    path = out / JOB
     if not path.exists():
         write_json(path, job)
         return
-    if job["input"] is None or json.loads(path.read_bytes()) != job:
+    there = _recorded(path)
+    if there.get("layout") != _LAYOUT:
+        raise FailedPrecondition(
+            f"{out} holds a job of another version of actvec, whose files are laid out in another"
+            " way. Continue it with that version; or remove the folder, or give another one"
+        )
+    if job["input"] is None or there | job != there:
         raise FailedPrecondition(
             f"{out} holds a job of other settings or another input; see {path}. Continue it with"
             " the same settings and input, or give another folder"
         )
+
+
+def record_files(out: Path, names: Collection[str]) -> None:
+    """Record which files of documents a new job has; check that an older one has them still.
+
+    Raises:
+        DataLoss: some are missing, or there are others.
+    """
+    path = out / JOB
+    job = _recorded(path)
+    if "files" not in job:
+        write_json(path, job | {"files": len(names)})
+    elif wrong := {_name(number) for number in range(job["files"])} ^ set(names):
+        state = "does not belong there" if min(wrong) in names else "is missing"
+        raise DataLoss(
+            f"{out}/documents/{min(wrong)} {state}: the folder was altered. Restore it from a copy,"
+            " or begin again in another one"
+        )
+
+
+def record_vectors(out: Path, count: int) -> None:
+    """Record how many vectors a finished job has, for `load`."""
+    path = out / JOB
+    write_json(path, _recorded(path) | {"vectors": count})
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    with damage(path):
+        return dict(json.loads(path.read_bytes()))
 
 
 def keep_documents(source: DocumentSource, out: Path) -> Path:
@@ -110,10 +153,14 @@ def keep_documents(source: DocumentSource, out: Path) -> Path:
             for name in kept.types:
                 values = kept.array(name, [one.get(name) for one in columns])
                 table = table.append_column(name, values)
-            pq.write_table(table, partial / f"part-{part:06d}.parquet")
+            pq.write_table(table, partial / _name(part))
             part += 1
     partial.rename(folder)
     return folder
+
+
+def _name(part: int) -> str:
+    return f"part-{part:06d}.parquet"
 
 
 def _writable(document: Document | Failure) -> Document | Failure:
@@ -138,5 +185,11 @@ def _content(document: Document) -> dict[str, Any]:
 
 
 def unreadable(out: Path) -> list[Failure]:
-    """The documents of the source that could not be read."""
-    return [Failure(**json.loads(line)) for line in (out / UNREADABLE).read_text().splitlines()]
+    """The documents of the source that could not be read.
+
+    Raises:
+        DataLoss: their list is damaged.
+    """
+    path = out / UNREADABLE
+    with damage(path):
+        return [Failure(**json.loads(line)) for line in path.read_text().splitlines()]

@@ -16,17 +16,25 @@ from typing import TYPE_CHECKING, Any
 from actvec.client.bulk.failures import write_failures
 from actvec.client.bulk.remote import RemoteFolder, is_remote, open_store
 from actvec.client.documents import DocumentSource
-from actvec.client.errors import InvalidArgument
+from actvec.client.documents.opening import is_damage
+from actvec.client.errors import DataLoss, InvalidArgument
 from actvec.client.extras import import_extra
 from actvec.client.files import atomic_file, given_path
 from actvec.client.lock import locked
 from actvec.client.records.vectors import Failure
-from actvec.ray.documents import UNREADABLE, begin_job, keep_documents
+from actvec.ray.documents import (
+    JOB,
+    UNREADABLE,
+    begin_job,
+    keep_documents,
+    record_files,
+    record_vectors,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_JOB, _ERRORS = "job.json", "errors.jsonl"
+_ERRORS = "errors.jsonl"
 DOCUMENTS, VECTORS, RESULTS, SUMS = "documents", "vectors", "results", "sums"
 
 
@@ -38,6 +46,7 @@ class Tables:
     """
 
     def __init__(self, place: str) -> None:
+        self._place = place
         self._folder = Path(place)
         self._store = open_store(place) if is_remote(place) else None
 
@@ -45,19 +54,37 @@ class Tables:
         """Read a file.
 
         Raises:
+            DataLoss: it is damaged or missing.
             OSError: it cannot be read.
             Exception: whatever the store's package raises.
         """
-        pq = import_extra("pyarrow.parquet", "ray")
-        table: pa.Table
         if self._store is None:
-            table = pq.read_table(self._folder / name)
-            return table
+            return self._table(self._folder / name, name)
         with tempfile.TemporaryDirectory(prefix="actvec-") as folder:
             path = Path(folder, "file.parquet")
             self._store.get(name, path)
-            table = pq.read_table(path, memory_map=False)
-            return table
+            return self._table(path, name)
+
+    def _table(self, path: Path, name: str) -> "pa.Table":
+        try:
+            table: pa.Table = import_extra("pyarrow.parquet", "ray").read_table(
+                path, memory_map=False
+            )
+        except (OSError, ValueError) as error:
+            if not (isinstance(error, FileNotFoundError) or is_damage(error)):
+                raise
+            folder, _, file = name.partition("/")
+            again = {
+                DOCUMENTS: "begin again in another folder",
+                RESULTS: f"remove {VECTORS}/{file} too, and run the same command again: its"
+                " documents are computed again",
+                SUMS: "remove it, and run the same command again: its documents are summed again",
+            }
+            raise DataLoss(
+                f"{self._place}/{name} cannot be read: {error}. Restore it from a copy, or"
+                f" {again[folder]}"
+            ) from error
+        return table
 
     def write(self, name: str, table: "pa.Table") -> None:
         """Write a file, whole or not at all.
@@ -109,13 +136,14 @@ class JobFolder:
         tables = Tables(self.place)
         return (tables.read(f"{folder}/{name}") for name in files)
 
-    def list_failures(self, failures: Sequence[Failure]) -> None:
-        """Write the list of failed documents, or remove it if there is none."""
+    def finish(self, vectors: int, failures: Sequence[Failure]) -> None:
+        """Record the number of vectors, and list the failed documents, if there are any."""
         write_failures(self.copy / _ERRORS, failures)
+        record_vectors(self.copy, vectors)
         if self.remote is not None:
-            # There may be one of an earlier run.
-            self.remote.know({_ERRORS: 1})
-            self.remote.upload({_ERRORS: 2 if failures else None}, last=True)
+            # There may be a list of an earlier run.
+            self.remote.know({_ERRORS: 1, JOB: 1})
+            self.remote.upload({_ERRORS: 2 if failures else None, JOB: 2}, last=True)
 
     def remove(self) -> None:
         """Remove all files of the job."""
@@ -141,6 +169,7 @@ def open_job(
     Raises:
         InvalidArgument: the URL is of no known store, or of the hub.
         FailedPrecondition: the folder holds another job.
+        DataLoss: a file of documents is missing, or the job's record is damaged.
         Aborted: another process runs the job.
         MissingExtra: the package that knows the store is not installed.
         OSError: the folder cannot be read or written to.
@@ -152,7 +181,9 @@ def open_job(
             begin_job(source, folder, options)
             keep_documents(source, folder)
             found = {path.relative_to(folder).as_posix() for path in folder.glob("*/*.parquet")}
-            yield JobFolder(str(folder), folder, found)
+            job = JobFolder(str(folder), folder, found)
+            record_files(folder, job.files)
+            yield job
         return
     remote = RemoteFolder(str(place))
     if remote.atomic:
@@ -164,13 +195,17 @@ def open_job(
     remote.copy.mkdir(parents=True, exist_ok=True)
     with remote.naming(), locked(remote.copy), remote.owned():
         found = remote.find()
-        remote.download({_JOB, UNREADABLE} & found)
+        remote.download({JOB, UNREADABLE} & found)
         begin_job(source, remote.copy, options)
         if UNREADABLE not in found:
             folder = keep_documents(source, remote.copy)
-            files = sorted(f"{DOCUMENTS}/{path.name}" for path in folder.iterdir())
+            names = sorted(path.name for path in folder.iterdir())
+            record_files(remote.copy, names)
+            files = [f"{DOCUMENTS}/{name}" for name in names]
             # The last one says that all documents are there.
-            remote.upload(dict.fromkeys([_JOB, *files, UNREADABLE], 1))
+            remote.upload(dict.fromkeys([JOB, *files, UNREADABLE], 1))
             shutil.rmtree(folder)
             found |= {*files}
-        yield JobFolder(remote.url, remote.copy, found, remote)
+        job = JobFolder(remote.url, remote.copy, found, remote)
+        record_files(remote.copy, job.files)
+        yield job

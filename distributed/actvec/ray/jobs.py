@@ -69,6 +69,7 @@ def write_vectors(
         FailedPrecondition: the folder holds another job, or the cluster has too few CPUs.
         InvalidArgument: a column that the source keeps has the name of a column of ours.
         Aborted: another process runs the job.
+        DataLoss: a file of the job is damaged or missing.
         MissingExtra: Ray is not installed.
         StampChanged: workers make different vectors, as with another model in the same place.
         ray.exceptions.RayTaskError: a worker failed; its error is the cause.
@@ -96,8 +97,9 @@ def write_vectors(
             rows += len(table)
             computed += len(table) if name in left else 0
             failures += _failures(table, source.kept)
-        job.list_failures(failures)
-    return RayVectors(rows - (len(failures) - before), len(failures), computed)
+        vectors = rows - (len(failures) - before)
+        job.finish(vectors, failures)
+    return RayVectors(vectors, len(failures), computed)
 
 
 def write_mean(
@@ -131,6 +133,7 @@ def write_mean(
         InvalidArgument: the URL names no file.
         Aborted: another process runs the job.
         RequestError: the name is invalid, or no document is usable.
+        DataLoss: a file of the job is damaged or missing.
         MissingExtra: Ray is not installed.
         ray.exceptions.RayTaskError: a worker failed; its error is the cause.
         OSError: a file cannot be written.
@@ -156,6 +159,7 @@ def _connect(workers: int) -> None:
 
     Raises:
         FailedPrecondition: the job would wait for CPUs forever.
+        DataLoss: a file of the job is damaged or missing.
         MissingExtra: Ray is not installed.
     """
     ray = import_extra("ray", "ray")

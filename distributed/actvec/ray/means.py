@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from actvec.client.extras import import_extra
@@ -42,6 +43,8 @@ class PartialMeans:
         separate: Whether each layer has a mean of its own, instead of their average.
         truncation: How to treat a text beyond the context; with `error` it is skipped and counted.
         prepend_bos: As in `ActivationVectors`.
+        add_generation_prompt: As in `ActivationVectors`.
+        chat_template_kwargs: As in `ActivationVectors`.
         **options: The columns of a row, and the model, as in `ActivationVectors`.
 
     Raises:
@@ -57,6 +60,8 @@ class PartialMeans:
         separate: bool = False,
         truncation: Truncation = "error",
         prepend_bos: bool | None = None,
+        add_generation_prompt: bool = False,
+        chat_template_kwargs: Mapping[str, Any] = MappingProxyType({}),
         **options: Any,
     ) -> None:
         self._columns, model = RowColumns.taken(options)
@@ -69,6 +74,8 @@ class PartialMeans:
             name=name,
             truncation=truncation,
             prepend_bos=prepend_bos,
+            add_generation_prompt=add_generation_prompt,
+            chat_template_kwargs=chat_template_kwargs,
             variance=variance,
             separate=separate,
         )

@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from actvec.client.extras import import_extra
@@ -44,6 +45,8 @@ class ActivationVectors:
         truncation: How to treat a text beyond the model's context: as an `error`, or by keeping its
             `start` or its `end`.
         prepend_bos: Whether the tokenizer's BOS token comes first; by default if it has one.
+        add_generation_prompt: For chats: whether the template ends with the beginning of an answer.
+        chat_template_kwargs: For chats: further arguments of the model's template.
         text_column: The column of texts; it may be missing if another source is named.
         id_column: The column of ids, which errors name; None for no ids.
         messages_column: The column of chats: lists of `{"role": ..., "content": ...}`.
@@ -75,6 +78,8 @@ class ActivationVectors:
         center: str | Path | None = None,
         truncation: Truncation = "error",
         prepend_bos: bool | None = None,
+        add_generation_prompt: bool = False,
+        chat_template_kwargs: Mapping[str, Any] = MappingProxyType({}),
         text_column: str | None = "text",
         id_column: str | None = "id",
         messages_column: str | None = None,
@@ -88,6 +93,8 @@ class ActivationVectors:
             separate=separate,
             truncation=truncation,
             prepend_bos=prepend_bos,
+            add_generation_prompt=add_generation_prompt,
+            chat_template_kwargs=chat_template_kwargs,
         )
         self._columns = RowColumns(
             text_column, id_column, messages_column, token_ids_column, spans_column

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actvec.client.bulk.layout import Format, Layout
+from actvec.client.bulk.layout import Layout
 from actvec.client.bulk.remote import is_remote, read_file
 from actvec.client.cli.commands import VECTORS, Verbs, grouped, takes
+from actvec.client.cli.layout import layout_options, save_every_option
 from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.paths import URLS, AnyPath
 from actvec.client.cli.settings import own_mean_options, own_vector_options
@@ -49,13 +50,8 @@ _model_options = takes("model", ModelOptions, model_options("max_layer"))
     help="The folder for the vectors of all shards; each has a folder of its own in it. For shards "
     f"and parquet also {URLS}.",
 )
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(["files", "shards", "parquet"]),
-    default="shards",
-    help="The files, as `actvec stream` writes them.",
-)
+@layout_options("shards", "--vector-dtype")
+@save_every_option
 @grouped(
     VECTORS,
     "--center",
@@ -70,7 +66,8 @@ def vectors(
     source: Input,
     settings: VectorSettings,
     out: str | Path,
-    file_format: Format,
+    layout: Layout,
+    save_every: float,
     center: str | Path | None,
     model: ModelOptions,
     as_json: bool,
@@ -86,7 +83,7 @@ def vectors(
 
         if center is not None:
             settings = replace(settings, center=host.add_mean("mean", _content(center)))
-        made = write_vectors(host, documents, folder, settings, Layout(file_format))
+        made = write_vectors(host, documents, folder, settings, layout, save_every=save_every)
     report = {"vectors": made.vectors, "failed": made.failed, "folder": str(folder)}
     text = f"{made.vectors:,} vectors in {folder}; {made.failed:,} documents failed"
     report_vectors(report, text, as_json=as_json)

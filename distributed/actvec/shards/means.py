@@ -4,7 +4,6 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 from actvec.client.errors import InvalidArgument
 from actvec.client.messages.means import encode_job, name_corpus
@@ -17,8 +16,7 @@ from actvec.server.errors import (
     NotFiniteError,
 )
 from actvec.server.jobs.checkpoint import EMPTY_CORPUS, FinishedJob, JobDirectory, JobState
-from actvec.server.jobs.registry import check_job, load_job
-from actvec.server.jobs.settings import JobSettings
+from actvec.server.jobs.registry import load_job
 from actvec.server.means.format import encode
 from actvec.server.means.record import MeanRecord, SkippedDocuments
 from actvec.server.means.store import MeanStore
@@ -158,7 +156,7 @@ def compute_mean(
     """
     maker = SumMaker(host, settings)
     documents = iter(source)
-    left = load_job(directory, maker.job, store, partial(_check, host))
+    left = load_job(directory, maker.job, store, [host.card.device], host.card.context)
     if isinstance(left, FinishedJob):
         record = store.find(left.mean, host.card.stamp)
         _skip(documents, settings.job, left.documents, bytes.fromhex(record.corpus_sha256))
@@ -181,10 +179,6 @@ def compute_mean(
     stored = store.save(committed.accumulator, record)
     directory.finish(committed.next_sequence, stored.id)
     return stored
-
-
-def _check(host: ModelHost, settings: JobSettings) -> None:
-    check_job(settings, [host.card.device], host.card.context)
 
 
 def _for_a_while(

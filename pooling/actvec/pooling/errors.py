@@ -34,7 +34,7 @@ class EmptySpanError(DocumentError):
     """The span covers no pooled token."""
 
     def __init__(self, name: str, *, cut: bool) -> None:
-        why = "all of its tokens were cut off" if cut else "it is empty"
+        why = "all of its tokens were cut off" if cut else "it is empty or white space"
         super().__init__(f"span {name!r} covers no token of the document: {why}")
 
 

@@ -15,6 +15,7 @@ from actvec.client import Client, InvalidArgument, UnsupportedInput
 from actvec.client.analysis.csv_cells import csv_line
 from actvec.client.analysis.csv_tables import read_table, write_table
 from actvec.client.analysis.verify import DocumentIdentity, read_lengths, to_csv
+from actvec.client.errors import DataLoss
 from actvec.client.samples import sample_corpus
 from actvec.pooling import PoolIdentity
 
@@ -204,6 +205,15 @@ def test_the_tables_pass_verify(actvec, folder, tmp_path):
             *("--lengths", tmp_path / "vectors_lengths.csv"),
         )
         assert (code, "holds: 2 documents" in output) == (0, True)
+
+
+def test_table_cut_at_a_line_is_damage(actvec, folder, tmp_path):
+    """It reads as vectors of a smaller width, which agree with each other."""
+    actvec("csv", folder, "--out", tmp_path / "out")
+    table = tmp_path / "out" / "vectors_short_mode_raw.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataLoss, match=r"raw\.csv has 127 rows, not 128: it was altered"):
+        read_table(table)
 
 
 def test_raw_tables_replace_centered_ones(actvec, folder, tmp_path):

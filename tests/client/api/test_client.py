@@ -5,6 +5,7 @@ import socket
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -131,6 +132,8 @@ def test_single_document_is_no_corpus(client, one):
 def test_data_frame_is_no_corpus(client):
     """Its columns' names would count as documents."""
     frame = pd.DataFrame({"text": [TEXT], "label": ["silt"]})
+    with pytest.raises(TypeError, match=r"iter_rows\(named=True\) of polars"):
+        client.vectors(pl.from_pandas(frame), mode="short")
     for ask in (lambda: client.vectors(frame, mode="short"), lambda: client.corpus_mean(frame)):
         with pytest.raises(TypeError, match=r"frame\['text'\], or rows as dicts"):
             ask()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
 
 from actvec.client import (
@@ -198,6 +199,16 @@ def test_digests_are_the_contracts():
 def test_documents_that_are_none_are_refused(given, error):
     with pytest.raises(error):
         Document("a", **given)
+
+
+@pytest.mark.parametrize("of", [np.int64, torch.tensor])
+def test_scalars_are_ids_and_columns(of):
+    """As rows of `datasets` have them, formatted for torch: an id is no `tensor(3)`."""
+    made = as_document({"id": of(3), "text": "one", "columns": {"label": of(1)}}, 0)
+    assert made == Document("3", "one", columns={"label": 1})
+    assert as_document((of(3), "one"), 0) == Document("3", "one")
+    time = np.datetime64("2024-07-26", "ns")
+    assert as_document({"id": time, "text": "one"}, 0).id == str(time)
 
 
 def test_numpy_ids_are_ids():

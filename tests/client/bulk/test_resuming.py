@@ -205,6 +205,17 @@ def test_empty_job_holds_no_folder(client, corpus, tmp_path, check_complete):
     check_complete(tmp_path / "out")
 
 
+def test_failures_without_a_vector_hold_no_folder(client, tmp_path):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "out"
+    corpus.write_text('not JSON\n{"id": "a", "text": "The bridge was closed."}\n')
+    with pytest.raises(StopHereError):
+        job(corpus, out, mode="long", ordered=True).run(client, on_progress=stop_after(1))
+    assert [failure["id"] for failure in failures_of(out)] == ["1"]
+    progress = job(corpus, out).run(client)
+    assert (progress.vectors, progress.failed) == (1, 1)
+    assert [failure["id"] for failure in failures_of(out)] == ["1"]
+
+
 def test_order_is_kept_on_disk(client, corpus, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(StopHereError):

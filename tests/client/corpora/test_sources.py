@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from actvec.client import MissingExtra, SourceBroken
+from actvec.client import MissingExtra, SourceBroken, UnsupportedInput
 from actvec.client.corpora import DataFiles, HubDataset, Sample, WordLimits, fetch_corpus
 from tests.client.corpora.c4 import ROWS, SHARDS
 from tests.client.corpora.fetches import (
@@ -35,6 +35,20 @@ def test_nothing_is_read_beyond_the_last_candidate(tmp_path):
     assert (fetched.counts.seen, fetched.exhausted) == (2, False)
     with pytest.raises(SourceBroken):
         fetch_corpus(source, tmp_path / "d.parquet", words=WordLimits(), sample=Sample(2, seed))
+
+
+def test_wildcard_matches_files_alone(tmp_path):
+    """A folder beside them is not one of them; a table is."""
+    (tmp_path / "data" / "more").mkdir(parents=True)
+    (tmp_path / "data" / "0.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "data" / "1.csv").write_text("text,id\ntwo,2\n")
+    path = tmp_path / "c.jsonl"
+    source = DataFiles((f"{tmp_path}/data/*",))
+    fetched = fetch_corpus(source, path, words=WordLimits(), sample=Sample(2))
+    assert fetched.documents == 2
+    assert sorted(one["text"] for one in map(json.loads, path.open())) == ["one", "two"]
+    with pytest.raises(UnsupportedInput, match="no file matches"):
+        DataFiles((f"{tmp_path}/data/m*",)).identity()
 
 
 def test_folder_may_be_a_dataset(c4_dataset, c4, tmp_path):

@@ -1,19 +1,30 @@
 """Foreign files: compressed, with other field names, from pipes, truncated."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import socket
 import sys
 import threading
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actvec.client import Document, Failure, SourceBroken, SourceDamaged, UnsupportedInput
+from actvec.client import (
+    Document,
+    Failure,
+    InvalidArgument,
+    SourceBroken,
+    SourceDamaged,
+    UnsupportedInput,
+)
 from actvec.client.documents import Columns, Shard, open_documents
+from actvec.client.messages.documents import check_utf8
 
 DOCUMENTS = [Document("1", "one"), Document("2", "two €")]
 LINES = "".join(json.dumps({"text": one.text}) + "\n" for one in DOCUMENTS).encode()
@@ -26,11 +37,18 @@ def zstd(data):
     return sink.getvalue().to_pybytes()
 
 
-COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zstd}
+COMPRESS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstd,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+}
+ARCHIVES = [ending for ending in COMPRESS if ending]
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
-@pytest.mark.parametrize("kind", [".json", ".jsonl", ".JSON"])
+@pytest.mark.parametrize("kind", [".json", ".jsonl", ".ndjson", ".JSON"])
 def test_lines_are_read_compressed_or_not(tmp_path, kind, ending):
     path = tmp_path / f"corpus{kind}{ending}"
     path.write_bytes(COMPRESS[ending](LINES))
@@ -40,7 +58,7 @@ def test_lines_are_read_compressed_or_not(tmp_path, kind, ending):
     assert source.identity()["sha256"]
 
 
-@pytest.mark.parametrize("ending", [".gz", ".zst"])
+@pytest.mark.parametrize("ending", ARCHIVES)
 def test_archives_may_have_several_members(tmp_path, ending):
     path = tmp_path / f"corpus.jsonl{ending}"
     path.write_bytes(b"".join(COMPRESS[ending](line) for line in LINES.splitlines(keepends=True)))
@@ -54,7 +72,7 @@ def test_c4_files_are_read_as_they_are(shared_data):
     assert not any(isinstance(document, Failure) for document in documents)
 
 
-@pytest.mark.parametrize("ending", [".gz", ".zst"])
+@pytest.mark.parametrize("ending", ARCHIVES)
 def test_empty_archives_are_damaged(tmp_path, ending):
     path = tmp_path / f"corpus.jsonl{ending}"
     path.write_bytes(b"")
@@ -67,13 +85,84 @@ def test_empty_archives_are_damaged(tmp_path, ending):
     assert list(open_documents(path)) == []
 
 
-@pytest.mark.parametrize("ending", [".gz", ".zst"])
+@pytest.mark.parametrize("ending", ARCHIVES)
 @pytest.mark.parametrize("cut", [1, 4, 9])
 def test_cut_archives_are_damaged(tmp_path, ending, cut):
     path = tmp_path / f"corpus.jsonl{ending}"
     path.write_bytes(COMPRESS[ending](LINES * 99)[:-cut])
     with pytest.raises(SourceDamaged, match="make it or fetch it again"):
         list(open_documents(path))
+
+
+@pytest.mark.parametrize("ending", ARCHIVES)
+def test_other_bytes_are_damaged_archives(tmp_path, ending):
+    path = tmp_path / f"corpus.jsonl{ending}"
+    path.write_bytes(LINES)
+    with pytest.raises(SourceDamaged, match="line 1: from here on"):
+        list(open_documents(path))
+
+
+# What spreadsheets and pandas write: a mark first, CRLF, quotes, a line break in a cell.
+TABLE = '\ufeffid,text,label\r\n007,"one, ""1""\ntwo",x\r\n\r\nb,€,\r\n'
+ROWS = [
+    Document("007", 'one, "1"\ntwo', columns={"label": "x"}),
+    Document("b", "€", columns={"label": ""}),
+]
+
+
+@pytest.mark.parametrize("ending", COMPRESS)
+@pytest.mark.parametrize(("kind", "delimiter"), [(".csv", ","), (".TSV", "\t")])
+def test_tables_are_read_by_row(tmp_path, kind, delimiter, ending):
+    path = tmp_path / f"corpus{kind}{ending}"
+    path.write_bytes(
+        COMPRESS[ending](TABLE.replace("one,", "one;").replace(",", delimiter).encode())
+    )
+    source = open_documents(path, columns=Columns(keep=("label",)))
+    expected = [replace(ROWS[0], text='one; "1"\ntwo'), ROWS[1]]
+    assert list(source) == list(source) == expected
+    assert [one.document for one in source.scan(skip={0})] == expected[1:]
+    assert source.identity()["kind"] == f"{kind.lower()[1:]}{ending}"
+
+
+def test_long_cell_is_read(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("text\n" + "long " * 60_000)
+    [document] = open_documents(path)
+    assert len(document.text) == 300_000
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'text\none\n"two\nthree\n', "row 2: .*unexpected end of data"),
+        (b"text,id\none,1\ntwo\nthree,3\n", "row 2: .*1 cells below 2 names"),
+        (b"text,text\none,1\n", "row 1: .*columns of one name in text, text"),
+    ],
+)
+def test_damaged_table_breaks_where_it_is(tmp_path, content, told):
+    """A row that is cut, or has a comma too many, shifts what follows into other columns."""
+    path = tmp_path / "corpus.csv"
+    path.write_bytes(content)
+    with pytest.raises(SourceDamaged, match=told):
+        list(open_documents(path))
+
+
+def test_table_without_the_column_is_refused(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("body,id\none,1\n")
+    with pytest.raises(UnsupportedInput, match=r"no column 'text'.*; there are: body, id"):
+        open_documents(path)
+    [document] = open_documents(path, columns=Columns(text="body"))
+    assert document == Document("1", "one")
+
+
+def test_byte_of_a_table_costs_its_document(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_bytes(b"text\ncaf\xe9\ntwo\n")
+    broken, whole = open_documents(path)
+    with pytest.raises(InvalidArgument):
+        check_utf8(broken)
+    assert whole == Document("2", "two")
 
 
 def test_a_failing_disk_is_no_damage(tmp_path, monkeypatch):
@@ -91,7 +180,7 @@ def test_a_failing_disk_is_no_damage(tmp_path, monkeypatch):
     assert error.value.code == "UNAVAILABLE"
 
 
-@pytest.mark.parametrize("compress", COMPRESS.values(), ids=["plain", "gzip", "zstd"])
+@pytest.mark.parametrize("compress", COMPRESS.values(), ids=["plain", *ARCHIVES])
 def test_standard_input_is_read_once(monkeypatch, compress):
     stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(compress(LINES))))
     monkeypatch.setattr(sys, "stdin", stdin)

@@ -190,7 +190,7 @@ def test_lines_are_read_one_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("corpus.csv", "unsupported suffix"),
+        ("corpus.arrow", "unsupported suffix"),
         ("corpus.txt", "a single text"),
     ],
 )
@@ -198,7 +198,7 @@ def test_unsupported_files_are_refused_with_advice(tmp_path, name, message):
     (tmp_path / name).write_text("x")
     with pytest.raises(UnsupportedInput, match=message) as error:
         open_documents(tmp_path / name)
-    assert "a folder of .txt files, JSON lines (.jsonl, .json, also .gz or .zst" in str(error.value)
+    assert "a folder of .txt files, JSON lines (.jsonl, .ndjson, .json; - for" in str(error.value)
 
 
 def test_missing_and_empty_sources_differ(tmp_path):

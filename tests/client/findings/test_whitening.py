@@ -113,6 +113,19 @@ def test_other_vectors_are_not_whitened(vectors, changes, reason):
         whiten(vectors).of(other(**changes))
 
 
+def test_other_shapes_are_refused(vectors):
+    """numpy would repeat an axis of 1."""
+    fitted, array = whiten(vectors), vectors.array[:2]
+    for wrong in (array[:, :1], array[:, :, :1], array[..., :1], array[0], array[:, 0]):
+        with pytest.raises(
+            InvalidArgument, match=r"takes vectors \[n, L, K, D\] of \[n, 3, 2, 24\]"
+        ):
+            fitted.array(wrong)
+    for wrong in (array[:, 0, 0, :1], array[0, 0, 0], array[:, 0]):
+        with pytest.raises(InvalidArgument, match=r"takes vectors \[n, D\] of \[n, 24\]"):
+            fitted.rows(wrong, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("asked", "reason"),
     [

@@ -18,6 +18,11 @@ def make(engine, step_tokens=100, queued_tokens=1000):
     return scheduler
 
 
+def next_step(scheduler):
+    """The documents of the step that an engine would take now."""
+    return [ticket.document for _, ticket in scheduler._next_step()]
+
+
 async def test_every_document_gets_its_own_outcome():
     scheduler = make(Engine())
     outcomes = {}
@@ -79,13 +84,14 @@ async def test_interactive_documents_take_half():
     scheduler = make(engine, step_tokens=40)
     await engine.hold(scheduler)
     bulk = scheduler.lane()
-    for document in range(1, 9):
+    for document in (1, 2):
         await bulk.put(document, 10, lambda _: None)
     for document in range(101, 107):
         await scheduler.lane(interactive=True).put(document, 10, lambda _: None)
     engine.release()
     await scheduler.drain()
-    assert engine.steps[1] == [101, 102, 1, 2]
+    # And all of a step for which no other documents wait.
+    assert engine.steps[1:] == [[101, 102, 1, 2], [103, 104, 105, 106]]
 
 
 async def test_large_document_does_not_starve():
@@ -119,23 +125,31 @@ async def test_interactive_document_passes_a_large_one():
     """But the large one waits no more than once."""
     scheduler = Scheduler(step_tokens=100, queued_tokens=1000)
 
-    def next_step():
-        return [ticket.document for _, ticket in scheduler._next_step()]
-
     async def ask(document):
         await scheduler.lane(interactive=True).put(document, 10, lambda _: None)
 
     lane = scheduler.lane()
     for document, tokens in [(1, 60), (2, 90), (3, 90)]:
         await lane.put(document, tokens, lambda _: None)
-    assert next_step() == [1]
+    assert next_step(scheduler) == [1]
     await ask(101)
-    assert next_step() == [101]
+    assert next_step(scheduler) == [101]
     await ask(102)
-    assert next_step() == [2]
+    assert next_step(scheduler) == [2]
     await ask(103)
-    assert next_step() == [102, 103]
-    assert next_step() == [3]
+    assert next_step(scheduler) == [102, 103]
+    assert next_step(scheduler) == [3]
+
+
+async def test_first_lane_that_is_due_leads_unless_it_closed():
+    scheduler = Scheduler(step_tokens=100, queued_tokens=1000)
+    lanes = [scheduler.lane() for _ in range(4)]
+    for lane, document, tokens in zip(lanes, (1, 2, 3, 4), (60, 90, 90, 90), strict=True):
+        await lane.put(document, tokens, lambda _: None)
+    assert next_step(scheduler) == [1]
+    assert next_step(scheduler) == [2]
+    lanes[2].close()
+    assert next_step(scheduler) == [4]
 
 
 async def test_small_documents_fill_the_step():
@@ -151,18 +165,31 @@ async def test_small_documents_fill_the_step():
 
 
 async def test_bulk_lane_waits_for_room():
+    """Also for what fits, while others wait: small ones would leave one beyond all room none."""
     engine = Engine()
     scheduler = make(engine, queued_tokens=100)
     await engine.hold(scheduler)
-    lane = scheduler.lane()
-    for document in range(1, 11):
-        await lane.put(document, 10, lambda _: None)
-    waiting = asyncio.create_task(lane.put(11, 10, lambda _: None))
+    for document in range(1, 7):
+        await scheduler.lane().put(document, 10, lambda _: None)
+    waiting = [
+        asyncio.create_task(scheduler.lane().put(document, tokens, lambda _: None))
+        for document, tokens in ((7, 150), (8, 10))
+    ]
     await asyncio.sleep(0)
-    assert not waiting.done()
+    assert not any(one.done() for one in waiting)
     engine.release()
-    await asyncio.wait_for(waiting, 60)
+    await asyncio.wait_for(asyncio.gather(*waiting), 60)
     await scheduler.drain()
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+async def test_document_beyond_all_room_is_queued_alone(interactive):
+    engine = Engine()
+    scheduler = make(engine, queued_tokens=100)
+    lane = scheduler.lane(interactive=interactive)
+    await asyncio.wait_for(lane.put(1, 150, lambda _: None), 60)
+    await scheduler.drain()
+    assert engine.steps == [[1]]
 
 
 async def test_waiters_get_room_in_turn():
@@ -229,19 +256,23 @@ async def test_closed_lane_gets_no_outcome():
     assert told == []
 
 
-async def test_cancelled_wait_keeps_the_room():
+@pytest.mark.parametrize("granted", [False, True])
+async def test_cancelled_wait_keeps_the_room(granted):
     engine = Engine()
     scheduler = make(engine, queued_tokens=100)
     await engine.hold(scheduler)
-    lane = scheduler.lane()
-    await lane.put(1, 100, lambda _: None)
+    first, lane = scheduler.lane(), scheduler.lane()
+    await first.put(1, 100, lambda _: None)
     waiting = [asyncio.create_task(lane.put(d, 100, lambda _: None)) for d in (2, 3)]
     await asyncio.sleep(0)
+    if granted:
+        # The room is given to the first one in line, which is cancelled before it takes it.
+        first.close()
     waiting[0].cancel()
     engine.release()
     await asyncio.wait_for(waiting[1], 60)
     await scheduler.drain()
-    assert engine.steps == [[0], [1], [3]]
+    assert engine.steps == [[0], *([] if granted else [[1]]), [3]]
 
 
 async def test_engine_error_reaches_each_document():

@@ -87,6 +87,22 @@ async def test_small_texts_pass_large_ones():
     tokenizing.close()
 
 
+async def test_unary_call_shares_the_thread_of_large_texts_alone():
+    """Small texts of unary calls wait for none of a stream's; large ones would hold them up."""
+    tokenizing = Tokenizing()
+    threads = [
+        [
+            await tokenizing.run(threading.current_thread, size, interactive=unary)
+            for size in (1 << 15, 1 << 18, 1 << 22)
+        ]
+        for unary in (True, False)
+    ]
+    tokenizing.close()
+    (small, *large), (bulk, *others) = threads
+    assert large == others
+    assert len({small, bulk, *large}) == 4
+
+
 def test_slices_are_bounded_in_documents_and_characters():
     lengths = [1] * 100 + [30_000, 3000, 50_000, 10]
     documents = [SentDocument(Document(text="x" * length)) for length in lengths]

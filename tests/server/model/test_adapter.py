@@ -83,6 +83,57 @@ def test_adapter_is_merged(neox_directory, tmp_path, config):
     assert relative_error(found, reference_states(random_neox(), IDS, LAYERS)) > 0.01
 
 
+KINDS = {
+    "ADALORA": {"init_r": 4, "target_r": 2, "total_step": 10},
+    "ADAMSS": {"r": 4},
+    "BEFT": {},
+    "BOFT": {"boft_block_size": 4},
+    "C3A": {"block_size": 16},
+    "DEFT": {},
+    "DELORA": {"r": 4},
+    "FOURIERFT": {"n_frequency": 50},
+    "GLORA": {},
+    "GRALORA": {"r": 4},
+    "HIRA": {"r": 4},
+    "HRA": {"r": 4},
+    "LN_TUNING": {"target_modules": ["input_layernorm"]},
+    "LOHA": {"r": 4, "rank_pattern": {"query_key_value": 2}},
+    "LOKR": {"r": 4, "decompose_both": True, "decompose_factor": 4},
+    "LORA": {"rank_pattern": {"query_key_value": 2}, "alpha_pattern": {"dense_4h_to_h": 3}},
+    "MISS": {"r": 4},
+    "OFT": {"r": 0, "oft_block_size": 8},
+    "OSF": {},
+    "PEANUT": {},
+    "PSOFT": {},
+    "PVERA": {"target_modules": ["query_key_value"]},
+    "RANDLORA": {"target_modules": ["query_key_value"], "r": 4},
+    "ROAD": {"group_size": 8},
+    "SHIRA": {"r": 4},
+    "SUPERTUNING": {},
+    "WAVEFT": {"n_frequency": 50},
+}
+
+
+def of_kind(kind, **settings):
+    return peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType[kind]](
+        **{"target_modules": LINEAR} | KINDS.get(kind, {}) | settings
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_weights_are_pefts(neox_directory, tmp_path, kind):
+    """Weights, not states: those of random weights amplify the rounding of large changes."""
+    adapter, model = saved(tmp_path / "style", random_neox(), of_kind(kind))
+    ours = load_model(ModelOptions(str(neox_directory), adapter=str(adapter), layers=LAYERS))
+    theirs = dict(model.merge_and_unload().named_parameters())
+    before = dict(random_neox().named_parameters())
+    changed = 0
+    for name, weight in ours.module.named_parameters():
+        torch.testing.assert_close(weight, theirs[name], rtol=1e-6, atol=1e-6 * weight.abs().max())
+        changed += not torch.equal(weight, before[name])
+    assert changed >= 4
+
+
 @pytest.mark.parametrize("engine", ["packed", "lens"])
 def test_adapter_of_tied_tokens_is_merged(tmp_path, engine):
     """The unembedding, which has the same weights, is there for the engine `lens` alone."""
@@ -173,10 +224,18 @@ def refusal(model, adapter):
         (
             random_neox,
             peft.PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"),
-            "cannot be merged into weights: it is of kind PROMPT_TUNING",
+            "cannot be merged into weights: it is of kind PROMPT_TUNING$",
+        ),
+        # These depend on all blocks, and the server loads fewer.
+        (random_neox, of_kind("FROD"), "it is of kind FROD; merge it with peft"),
+        (random_neox, of_kind("UNILORA"), "it is of kind UNILORA; merge it with peft"),
+        (
+            random_neox,
+            peft.VeraConfig(target_modules=["query_key_value"], r=4, save_projection=False),
+            r"projection, of kind VERA, was not saved \(save_projection=False\); merge it",
         ),
     ],
-    ids=["family", "width", "deeper", "shallower", "prompt"],
+    ids=[*("family", "width", "deeper", "shallower", "prompt"), *("frod", "unilora", "unsaved")],
 )
 def test_adapter_of_another_model_is_refused(neox_directory, tmp_path, module, config, message):
     adapter, _ = saved(tmp_path / "style", module(), config)

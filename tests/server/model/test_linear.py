@@ -52,13 +52,19 @@ def test_row_is_bitwise_independent_of_others(rows, dtype):
 
 
 def test_only_linear_layers_are_replaced():
-    last = nn.Sequential(nn.LayerNorm(160), Conv1D(8, 160).requires_grad_(False))
+    class Doubled(nn.Linear):
+        """As a quantized layer, it computes something else than its class says."""
+
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    last = nn.Sequential(nn.LayerNorm(160), Conv1D(8, 160).requires_grad_(False), Doubled(8, 8))
     module = nn.Sequential(random_linear(), nn.GELU(), last)
     x = torch.randn(20, 96)
     expected = module(x)
     pack_linears(module)
     assert [type(child) for child in module] == [PackedLinear, nn.GELU, nn.Sequential]
-    assert [type(child) for child in last] == [nn.LayerNorm, PackedLinear]
+    assert [type(child) for child in last] == [nn.LayerNorm, PackedLinear, Doubled]
     torch.testing.assert_close(module(x), expected)
 
 

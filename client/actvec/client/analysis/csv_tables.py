@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from actvec.client.analysis.csv_cells import csv_line, read_label
 from actvec.client.analysis.csv_parts import TablePart, parts_of
 from actvec.client.analysis.paired import PairedVectors
-from actvec.client.errors import FailedPrecondition, InvalidArgument, UnsupportedInput
+from actvec.client.errors import DataLoss, FailedPrecondition, InvalidArgument, UnsupportedInput
 from actvec.client.files import Content, atomic_file, given_path, write_atomic, write_json
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
@@ -26,6 +26,8 @@ DECIMALS = 8
 
 # Rows that are brought into the file's order at a time.
 _BLOCK = 256
+
+_METADATA = "vectors_metadata.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,7 @@ def read_table(path: str | Path) -> VectorTable:
 
     Raises:
         UnsupportedInput: it is not there, or no table of finite numbers with one label per column.
+        DataLoss: it lacks rows, by the metadata beside it.
     """
     path = given_path(path)
     try:
@@ -92,6 +95,12 @@ def read_table(path: str | Path) -> VectorTable:
         raise UnsupportedInput(
             f"{path} is not a table of vectors: {len(labels)} labels above rows of "
             f"{columns.shape[1]} numbers"
+        )
+    written = _tables_there(path.with_name(_METADATA)).get(path.name, {}).get("dimensions")
+    if written not in (None, len(columns)):
+        raise DataLoss(
+            f"{path} has {len(columns):,} rows, not {written:,}: it was altered. Restore it from a"
+            " copy, or write the tables again"
         )
     if len(set(labels)) < len(labels):
         raise UnsupportedInput(f"{path}: a label occurs twice")
@@ -140,7 +149,7 @@ def write_tables(folder: str | Path, pairs: PairedVectors) -> list[Path]:
         raise InvalidArgument("a table needs at least one vector")
     folder = given_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    metadata_path = folder / "vectors_metadata.json"
+    metadata_path = folder / _METADATA
     parts = parts_of(pairs.raw[0].stamp)
     _check_free(folder, metadata_path, pairs, parts)
     metadata_path.unlink(missing_ok=True)
@@ -181,12 +190,14 @@ def _check_free(
         for part in parts
         for centered, vectors in ((False, pairs.raw), (True, pairs.centered))
     }
-    for name, there in _stamps_there(metadata_path).items():
+    for name, table in _tables_there(metadata_path).items():
         if not (folder / name).exists():
             continue
         if name not in stamps:
             reason = "other layers or pools"
-        elif (here := stamps[name]) is None or not (reason := differences(there, here.to_dict())):
+        elif (here := stamps[name]) is None or not (
+            reason := differences(table["stamp"], here.to_dict())
+        ):
             continue
         raise FailedPrecondition(
             f"{folder / name} holds vectors of another stamp, and is not replaced: {reason}; give"
@@ -194,11 +205,14 @@ def _check_free(
         )
 
 
-def _stamps_there(metadata_path: Path) -> dict[str, dict[str, Any]]:
-    """The stamps of the tables that a folder's metadata name, if there are any."""
+def _tables_there(metadata_path: Path) -> dict[str, dict[str, Any]]:
+    """What a folder's metadata tell of each table, with its whole stamp, if there are any."""
     try:
         tables = json.loads(metadata_path.read_bytes())["tables"]
-        return {str(name): Stamp.complete(table["stamp"]) for name, table in tables.items()}
+        return {
+            str(name): {**table, "stamp": Stamp.complete(table["stamp"])}
+            for name, table in tables.items()
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
 

@@ -91,8 +91,8 @@ def verify_vectors(raw: Vector, centered: Vector, mean: NDArray[np.float32]) -> 
     unchecked = tuple(name for name in names if not can_predict(name))
     if not kept:
         raise InvalidArgument(
-            f"{', '.join(unchecked)} cannot be checked: the server alone knows which tokens a span"
-            " covers; ask for other pools as well"
+            f"{', '.join(unchecked)} cannot be checked: the server alone knows the weights of a"
+            " span, or of a pool that is not registered here; ask for other pools as well"
         )
     bos = raw.stamp.prepend_bos if raw.bos is None else raw.bos
     found = check_identity(

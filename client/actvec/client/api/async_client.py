@@ -34,7 +34,7 @@ from actvec.client.streams.vector_stream import VectorStream
 from actvec.client.transport.address import DEFAULT_TARGET, Waking
 from actvec.client.transport.channel import TlsFiles
 from actvec.client.transport.runtime import check_runtime
-from actvec.client.transport.seconds import checked_seconds
+from actvec.client.transport.seconds import TimeLeft, checked_seconds
 from actvec.client.workers.directory import Deployment
 from actvec.client.workers.servers import Servers
 from actvec.v1 import means_pb2, model_pb2
@@ -128,14 +128,7 @@ class AsyncClient:
             ServerUnavailable: no server answers.
             ActvecError: the server refused.
         """
-        self._info = decode_info(
-            await self._connection.unary(
-                lambda stub: stub.GetModelInfo,
-                model_pb2.GetModelInfoRequest(),
-                self._seconds(timeout),
-            )
-        )
-        return self._info
+        return await self._ask(self._time(timeout))
 
     async def extract(
         self,
@@ -178,12 +171,13 @@ class AsyncClient:
         document = Document("", document) if isinstance(document, str) else document
         if not isinstance(document, Document):
             raise TypeError(f"a text is a str or a Document, not {type(document).__name__}")
-        info = self._info or await self.info(timeout=timeout)
+        left = self._time(timeout)
+        info = self._info or await self._ask(left)
         outgoing = encode_document(document, 0, info.limits)
         response = await self._connection.unary(
             lambda stub: stub.ExtractVector,
             wire.encode_request(outgoing, settings),
-            self._seconds(timeout),
+            left,
         )
         return wire.decode_vector(
             response.vector,
@@ -377,11 +371,10 @@ class AsyncClient:
             ActvecError: the server refused, or none answers.
         """
         means: list[CorpusMean] = []
+        left = self._time()
         request = means_pb2.ListCorpusMeansRequest(all_models=all_models)
         while True:
-            page = await self._connection.unary(
-                lambda stub: stub.ListCorpusMeans, request, self._timeout
-            )
+            page = await self._connection.unary(lambda stub: stub.ListCorpusMeans, request, left)
             means += map(means_wire.decode_mean, page.corpus_means)
             if not page.next_page_token:
                 return means
@@ -399,7 +392,7 @@ class AsyncClient:
         answer = await self._connection.unary(
             lambda stub: stub.GetCorpusMean,
             means_pb2.GetCorpusMeanRequest(corpus_mean=name),
-            self._timeout,
+            self._time(),
         )
         return means_wire.decode_mean(answer.corpus_mean)
 
@@ -413,7 +406,7 @@ class AsyncClient:
         answer = await self._connection.unary(
             lambda stub: stub.DeleteCorpusMean,
             means_pb2.DeleteCorpusMeanRequest(corpus_mean=name),
-            self._timeout,
+            self._time(),
             repeatable=False,
         )
         return means_wire.decode_mean(answer.corpus_mean)
@@ -433,7 +426,7 @@ class AsyncClient:
         answer = await self._connection.unary(
             lambda stub: stub.MergeCorpusMeans,
             means_pb2.MergeCorpusMeansRequest(corpus_means=means, name=name),
-            self._timeout,
+            self._time(),
         )
         return means_wire.decode_mean(answer.corpus_mean)
 
@@ -471,8 +464,16 @@ class AsyncClient:
         answer = await self._connection.upload_mean(parts, self._timeout)
         return means_wire.decode_mean(answer.corpus_mean)
 
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else checked_seconds("timeout", timeout)
+    async def _ask(self, left: TimeLeft) -> ModelInfo:
+        answer = await self._connection.unary(
+            lambda stub: stub.GetModelInfo, model_pb2.GetModelInfoRequest(), left
+        )
+        self._info = decode_info(answer)
+        return self._info
+
+    def _time(self, timeout: float | None = None) -> TimeLeft:
+        seconds = self._timeout if timeout is None else checked_seconds("timeout", timeout)
+        return TimeLeft(seconds)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -163,9 +163,9 @@ class Ledger:
         """
         options = self._options
         manifest = Manifest.load(options.folder)
-        # A job with neither a vector nor an error, as after a start without a server, holds
-        # nothing.
-        if manifest is None or (manifest.stamp is None and not options.errors.exists()):
+        # A job that ended before its first vector holds nothing: there was no server, or it refused
+        # the settings. Lines that could not be read may have failed until then; they fail again.
+        if manifest is None or (manifest.stamp is None and manifest.finished_at is None):
             return None
         if not options.resume:
             state = "a finished job" if manifest.finished_at else "a job that is not finished"

@@ -1,6 +1,7 @@
 """Commands and their help: what a command is for first, and options in groups."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,6 +26,19 @@ _METAVARS = {
     "float": "NUMBER",
     "float range": "NUMBER",
 }
+
+
+class Numbers(click.FloatRange):
+    """A number within bounds; NaN, which no bound of click keeps out, is none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number that a text names."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 class GroupedOption(click.Option):
@@ -93,20 +107,20 @@ def takes(
         build: Makes its value of those of the options, each under the option's own name.
         options: The options or arguments, in the order of the help. One may stand for several.
     """
+    # An option is added to a command, whose public list tells the names of what it stands for.
+    holder = click.Command(None)
+    for option in options:
+        option(holder)
+    names = [one.name for one in holder.params if one.name is not None]
 
     def decorate(command: Command) -> Callable[..., Any]:
-        names: list[str] = []
-
         def gather(*args: Any, **kwargs: Any) -> Any:
             value = build(**{name: kwargs.pop(name) for name in names})
             return command(*args, **{argument: value}, **kwargs)
 
         gathering = functools.update_wrapper(gather, command)
-        later = len(getattr(command, "__click_params__", ()))
         for option in reversed(options):
             gathering = option(gathering)
-        # click has put those of this call behind the others.
-        names += [one.name for one in vars(gathering)["__click_params__"][later:]]
         return gathering
 
     return decorate

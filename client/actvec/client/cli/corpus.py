@@ -43,8 +43,8 @@ def corpus() -> None:
     "--files",
     metavar="GLOB",
     multiple=True,
-    help="Read these files instead: JSON lines (.json, .jsonl, also .gz) or Parquet, by name or"
-    " URL. Quote wildcards; repeat the option for more files.",
+    help="Read these files instead: JSON lines (.json, .jsonl, also .gz), CSV or Parquet, by name"
+    " or URL. Quote wildcards; repeat the option for more files.",
 )
 @click.option("--column", help="The column that holds the texts.  [default: text]")
 @click.option(

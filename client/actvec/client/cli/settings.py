@@ -270,10 +270,12 @@ def _named(layers: Any) -> tuple[int, ...]:
 own_vector_options = takes(
     "settings",
     _vector_settings,
-    *(_mode_option(None), _pools_option, _separate_option, truncation_option, _bos_option),
+    *(_mode_option(None), _pools_option, _separate_option),
+    *(truncation_option, _bos_option, *_chat_options),
 )
 own_mean_options = takes(
     "settings",
     _mean_settings,
-    *(_name_option, _variance_option, _separate_option, truncation_option, _bos_option),
+    *(_name_option, _variance_option, _separate_option),
+    *(truncation_option, _bos_option, *_chat_options),
 )

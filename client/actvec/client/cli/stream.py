@@ -8,17 +8,10 @@ from pathlib import Path
 
 import click
 
-from actvec.client.bulk import (
-    MAX_ROWS_PER_FILE,
-    ROWS_PER_FILE,
-    Format,
-    JobProgress,
-    Layout,
-    VectorJob,
-)
+from actvec.client.bulk import JobProgress, Layout, VectorJob
 from actvec.client.bulk.failures import first_failure
-from actvec.client.bulk.sinks.sink import FILE_DTYPE, Dtype
 from actvec.client.cli.commands import Verb
+from actvec.client.cli.layout import layout_options, save_every_option
 from actvec.client.cli.options import (
     Input,
     json_option,
@@ -43,28 +36,7 @@ from actvec.client.records.settings import VectorSettings
     required=True,
     help=f"The folder to write to; created if missing. For shards and parquet also {URLS}.",
 )
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice(["files", "shards", "parquet"]),
-    default="files",
-    help="files: one safetensors file per document, as `actvec extract` writes. shards:"
-    " safetensors files of many rows with an index (vectors-00000.safetensors and .jsonl)."
-    " parquet: vectors.parquet/part-00000.parquet.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float16", "float32"]),
-    default=FILE_DTYPE,
-    help="The dtype of the stored numbers.",
-)
-@click.option(
-    "--rows-per-file",
-    type=click.IntRange(min=1, max=MAX_ROWS_PER_FILE),
-    metavar="N",
-    help="Vectors per shard or Parquet file; one file is held in memory.  [default: "
-    f"{ROWS_PER_FILE}, or as many of them as make up 1 GiB]",
-)
+@layout_options("files")
 @click.option("--ordered", is_flag=True, help="Write vectors in the order of the documents.")
 @click.option(
     "--resume",
@@ -72,14 +44,7 @@ from actvec.client.records.settings import VectorSettings
     help="Continue the job in --out; start it if there is none. Settings and INPUT must be the"
     " same as before.",
 )
-@click.option(
-    "--save-every",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    default=60.0,
-    help="Save an unfinished shard or Parquet file this often, so that a kill costs no more work"
-    " than that; to the hub, at most every 600 seconds.",
-)
+@save_every_option
 @click.option(
     "--window",
     type=click.IntRange(min=1),
@@ -97,9 +62,7 @@ def stream(
     source: Input,
     asked: Asked[VectorSettings],
     out: Path | str,
-    format_: Format,
-    dtype: Dtype,
-    rows_per_file: int | None,
+    layout: Layout,
     ordered: bool,
     resume: bool,
     save_every: float,
@@ -109,17 +72,15 @@ def stream(
 ) -> None:
     """Turn the documents of INPUT into vectors on disk.
 
-    INPUT is a folder of .txt files; JSON lines (.jsonl or .json, also .gz or .zst) with a `text`
-    and an optional `id` per line; or a .parquet file with such columns. `-` reads JSON lines from
-    standard input. If documents fail, errors.jsonl in the output folder lists them, the others are
-    kept, and the exit code is 1.
+    INPUT is a folder of .txt files; JSON lines (.jsonl, .ndjson or .json) with a `text` and an
+    optional `id` per line; or a table with such columns: .csv, .tsv or .parquet. All but Parquet
+    may be compressed (.gz, .zst, .xz, .bz2). `-` reads JSON lines from standard input. If documents
+    fail, errors.jsonl in the output folder lists them, the others are kept, and the exit code is 1.
 
     The folder's manifest.json describes the job. --resume continues a job that was killed; without
     it, a folder that holds a job is refused. Other files in the folder stay, except those of the
     same names.
     """
-    if format_ == "files" and rows_per_file is not None:
-        raise click.UsageError("--rows-per-file is for --format shards and --format parquet")
     documents = source.open()
     if resume and documents.size is None:
         note(f"{source.path} can be read only once, so this job cannot be resumed")
@@ -146,7 +107,7 @@ def stream(
                 documents,
                 out,
                 asked.of(client),
-                layout=Layout(format_, dtype, rows_per_file),
+                layout=layout,
                 ordered=ordered,
                 resume=resume,
                 save_every=save_every,

@@ -17,7 +17,7 @@ from actvec.client.analysis.verify import (
     verify_vectors,
     worst_error,
 )
-from actvec.client.cli.commands import Verb
+from actvec.client.cli.commands import Numbers, Verb
 from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.pairs import tell_mean
 from actvec.client.cli.paths import AnyPath
@@ -55,7 +55,7 @@ from actvec.client.records.vectors import Document, Failure
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Numbers(min=0),
     default=1e-4,
     help="The largest accepted error, as a fraction of the pooled mean's norm.",
 )
@@ -115,7 +115,7 @@ def verify(
         _print(documents)
         if unchecked := sorted({pool for one in documents for pool in one.unchecked}):
             names = ", ".join(unchecked)
-            note(f"{names} was not checked: the server alone knows its tokens")
+            note(f"{names} was not checked: the server alone knows its weights")
         for failure in failures:
             note(f"{failure.id!a} was not checked: {failure.message}")
     if failures or not passed:

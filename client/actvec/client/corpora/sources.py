@@ -105,11 +105,11 @@ class HubDataset:
 
 @dataclass(frozen=True)
 class DataFiles:
-    """JSON lines or Parquet files, local or remote.
+    """JSON lines, CSV or Parquet files, local or remote.
 
     Attributes:
-        patterns: File names, paths with wildcards (`**` for folders of any depth), or URLs. An
-            existing name is a file, whatever characters it has.
+        patterns: File names, paths with wildcards (`**` for folders of any depth), which match
+            files only, or URLs. An existing name is a file, whatever characters it has.
         column: The column of texts.
     """
 
@@ -142,8 +142,8 @@ class DataFiles:
         for file in files:
             if not _is_supported(file):
                 raise UnsupportedInput(
-                    f"{file} is of no supported kind; give .json or .jsonl files, also with .gz or"
-                    " .zst, or .parquet files"
+                    f"{file} is of no supported kind; give .json, .jsonl, .ndjson, .csv or .tsv"
+                    " files, also with .gz, .zst, .xz or .bz2, or .parquet files"
                 )
         return FileTexts(files, self.column)
 
@@ -153,7 +153,11 @@ class DataFiles:
             if is_url(pattern) and not os.path.exists(pattern):
                 found.add(pattern)
                 continue
-            matches = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+            if os.path.exists(pattern):
+                matches = [pattern]
+            else:
+                names = glob.glob(pattern, recursive=True)
+                matches = [name for name in names if not os.path.isdir(name)]
             if not matches:
                 raise UnsupportedInput(f"no file matches {pattern}")
             found.update(str(Path(match).resolve()) for match in matches)

@@ -4,10 +4,11 @@ A document that cannot be read is a `Failure`, and the others follow. A file tha
 its end raises `SourceBroken` after its readable part, so that nobody takes the break for the end of
 the corpus.
 
-Three kinds of input: a folder of `.txt` files; JSON lines (`.jsonl` or `.json`, also `.gz` and
-`.zst`, or standard input) with a `text` and an optional `id`; and Parquet with such columns. Text
-is UTF-8. A document may have `messages` or `conversations` (a chat) or `token_ids` instead of a
-`text`, and `spans` beside a text or token ids.
+Four kinds of input: a folder of `.txt` files; JSON lines (`.jsonl`, `.ndjson` or `.json`, or
+standard input) with a `text` and an optional `id`; and CSV (`.csv`, `.tsv`) or Parquet with such
+columns. Lines and CSV may be compressed (`.gz`, `.zst`, `.xz`, `.bz2`). Text is UTF-8. A document
+may have `messages` or `conversations` (a chat) or `token_ids` instead of a `text`, and `spans`
+beside a text or token ids; not in CSV, whose values are all strings.
 """
 
 import logging
@@ -46,15 +47,15 @@ _log = logging.getLogger("actvec.client")
 _NAMED = 5
 
 _SUPPORTED = (
-    "a folder of .txt files, JSON lines (.jsonl, .json, also .gz or .zst; - for standard input), or"
-    " a .parquet file"
+    "a folder of .txt files, JSON lines (.jsonl, .ndjson, .json; - for standard input), .csv or"
+    " .tsv (each also .gz, .zst, .xz or .bz2), or a .parquet file"
 )
 
 
 def open_documents(
     path: str | Path, shard: Shard | None = None, columns: Columns | None = None
 ) -> DocumentSource:
-    """Open the documents of a folder of `.txt` files, of JSON lines or of a `.parquet` file.
+    """Open the documents of a folder of `.txt` files, of JSON lines, CSV or a `.parquet` file.
 
     The id of a text file is its name without `.txt`; files come in the order of their names, and
     hidden ones (`._a.txt`) are no documents. Sub-folders are not read; a warning names those that
@@ -62,9 +63,10 @@ def open_documents(
     integer, or the number of the line or row from 1. Blank lines are skipped.
 
     Args:
-        path: The folder or the file: `.jsonl` or `.json`, also with `.gz` or `.zst`, or `.parquet`.
-            `-` is standard input: JSON lines, compressed or not. Standard input and named pipes can
-            be read only once.
+        path: The folder or the file: `.jsonl`, `.ndjson`, `.json`, `.csv` or `.tsv`, also with
+            `.gz`, `.zst`, `.xz` or `.bz2`, or `.parquet`. A table has its columns' names in its
+            first row. `-` is standard input: JSON lines, compressed or not. Standard input and
+            named pipes can be read only once.
         shard: A part of the documents; None for all.
         columns: The fields or columns of documents and ids; None for the defaults of `Columns`.
 

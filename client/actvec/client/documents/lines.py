@@ -1,18 +1,23 @@
-"""JSON lines, plain or compressed, one document per line."""
+"""JSON lines and tables in CSV, plain or compressed, one document per line or row."""
 
 import contextlib
+import csv
+import io
 import json
+import lzma
+import sys
 import zlib
 from collections.abc import Container, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from actvec.client.documents.opening import (
     STDIN,
     Opener,
     decompressed,
+    delimiter_of,
     is_repeatable,
     open_stdin,
     source_broken,
@@ -39,7 +44,7 @@ _Line = tuple[int, int, bytes]
 
 
 class LinesSource(DocumentSource):
-    """JSON lines, one document per line. See `open_documents`."""
+    """JSON lines, or the rows of a table. See `open_documents`."""
 
     def __init__(
         self,
@@ -53,8 +58,8 @@ class LinesSource(DocumentSource):
         """Configure the source, without opening the file.
 
         Args:
-            path: The file; `-` is standard input.
-            compression: "", "gzip" or "zstd".
+            path: The file; `-` is standard input. One that ends as a table does is one.
+            compression: "", "gzip", "zstd", "xz" or "bz2".
             columns: The fields of a document.
             name: The file's name in messages; None for its path.
             opener: Opens the file, if it is not at `path` on this machine.
@@ -62,6 +67,8 @@ class LinesSource(DocumentSource):
         self._columns = columns or Columns()
         super().__init__(path, self._columns.keep)
         self._compression = compression
+        self._delimiter = delimiter_of(path.name)
+        self._unit = "row" if self._delimiter else "line"
         self._name = name or ("standard input" if path == STDIN else str(path))
         self._remote = opener is not None
         self._open = opener or (open_stdin if path == STDIN else lambda: path.open("rb"))
@@ -103,8 +110,9 @@ class LinesSource(DocumentSource):
 
     def identity(self) -> dict[str, Any] | None:
         """See `DocumentSource.identity`."""
-        kind = {"": "jsonl", "gzip": "jsonl.gz", "zstd": "jsonl.zst"}[self._compression]
-        identity = file_identity(self.path, kind)
+        kind = {"": "jsonl", ",": "csv", "\t": "tsv"}[self._delimiter]
+        ending = {"": "", "gzip": ".gz", "zstd": ".zst", "xz": ".xz", "bz2": ".bz2"}
+        identity = file_identity(self.path, kind + ending[self._compression])
         return identity and identity | self._columns.identity()
 
     def _lines(self) -> Iterator[_Line]:
@@ -113,14 +121,16 @@ class LinesSource(DocumentSource):
         try:
             with self._open() as raw:
                 seekable = raw.seekable()
-                for number, line in enumerate(decompressed(raw, self._compression), start=1):
+                file = decompressed(raw, self._compression)
+                lines = _rows(file, self._delimiter) if self._delimiter else file
+                for number, line in enumerate(lines, start=1):
                     if line.strip():
                         yield number, raw.tell() if seekable else 0, line
-        except (OSError, EOFError, zlib.error) as error:
-            raise source_broken(self._name, f"line {number + 1}", error) from error
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+            raise source_broken(self._name, f"{self._unit} {number + 1}", error) from error
 
     def _parse(self, line: bytes, number: int) -> Document | Failure:
-        where = f"{self._name}, line {number}"
+        where = f"{self._name}, {self._unit} {number}"
         try:
             record = _record(line)
         except ValueError as error:
@@ -184,6 +194,29 @@ class _Fields:
             return missing
         problem = next(filter(None, self._problems.values()), None)
         return problem and f"column {problem}, in each of them; there are: {', '.join(self._found)}"
+
+
+def _rows(file: BinaryIO, delimiter: str) -> Iterator[bytes]:
+    """The rows of a table as JSON lines, by the names in its first row.
+
+    A byte that is not UTF-8 becomes half a character, which costs only its document.
+
+    Raises:
+        ValueError: from here on they cannot be told apart.
+    """
+    csv.field_size_limit(sys.maxsize)
+    text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+    try:
+        rows = filter(None, csv.reader(text, delimiter=delimiter, strict=True))
+        names = next(rows, [])
+        if len(set(names)) < len(names):
+            raise ValueError(f"columns of one name in {', '.join(names)}")
+        for row in rows:
+            if len(row) != len(names):
+                raise ValueError(f"{len(row)} cells below {len(names)} names")
+            yield json.dumps(dict(zip(names, row, strict=True))).encode()
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
 
 
 def _record(line: bytes) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Opens files of JSON lines: plain, gzip or Zstandard, standard input, pipes."""
+"""Opens files of lines, compressed or not, standard input and pipes."""
 
+import bz2
 import errno
 import gzip
 import io
+import lzma
 import os
 import stat
 import sys
@@ -11,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from actvec.client.errors import SourceBroken, SourceDamaged
+from actvec.client.errors import SourceBroken, SourceDamaged, UnsupportedInput
 from actvec.client.extras import import_extra
 
 # Opens a file from its start; the result need not be seekable.
@@ -19,28 +21,55 @@ Opener = Callable[[], BinaryIO]
 
 STDIN = Path("-")
 
-# Suffixes of files of JSON lines, and their compression.
+# The delimiters of tables by their suffixes; JSON lines have none.
+_DELIMITERS = {".json": "", ".jsonl": "", ".ndjson": "", ".csv": ",", ".tsv": "\t"}
+_COMPRESSIONS = {"": "", ".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bz2"}
+# The compression and delimiter of files of lines by their suffixes.
 _LINES = {
-    f"{kind}{ending}": compression
-    for kind in (".json", ".jsonl")
-    for ending, compression in (("", ""), (".gz", "gzip"), (".zst", "zstd"))
+    f"{kind}{ending}": (compression, delimiter)
+    for kind, delimiter in _DELIMITERS.items()
+    for ending, compression in _COMPRESSIONS.items()
 }
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zX": "xz", b"BZh": "bz2"}
 _BUFFER = 1 << 20
 
 
 def compression_of(name: str) -> str | None:
-    """The compression of a file of JSON lines, by its name: "", "gzip" or "zstd".
+    """The compression of JSON lines or of a table, by the file's name: "", "gzip" and so on.
 
-    None if the name is not one of JSON lines.
+    None if the name is of neither.
     """
+    return _form_of(name)[0]
+
+
+def delimiter_of(name: str) -> str:
+    """The delimiter of a table, by its file's name; empty for JSON lines."""
+    return _form_of(name)[1]
+
+
+def _form_of(name: str) -> tuple[str | None, str]:
     lower = name.lower()
-    return next((value for ending, value in _LINES.items() if lower.endswith(ending)), None)
+    return next((form for ending, form in _LINES.items() if lower.endswith(ending)), (None, ""))
+
+
+def standard_input() -> BinaryIO:
+    """Standard input.
+
+    Raises:
+        UnsupportedInput: this program was started without one.
+    """
+    if sys.stdin is None:
+        raise UnsupportedInput("standard input is closed; name a file, or write to a pipe")
+    return sys.stdin.buffer
 
 
 def open_stdin() -> BinaryIO:
-    """Open standard input, and decompress it if it starts as gzip or Zstandard does."""
-    raw = sys.stdin.buffer
+    """Open standard input, and decompress it if it starts as an archive does.
+
+    Raises:
+        UnsupportedInput: this program was started without one.
+    """
+    raw = standard_input()
     start = raw.peek(4) if isinstance(raw, io.BufferedReader) else b""
     compression = next((value for magic, value in _MAGIC.items() if start.startswith(magic)), "")
     return decompressed(raw, compression) if compression else raw
@@ -51,7 +80,7 @@ def decompressed(raw: BinaryIO, compression: str) -> BinaryIO:
 
     Args:
         raw: The file, at its start.
-        compression: "", "gzip" or "zstd".
+        compression: "", "gzip", "zstd", "xz" or "bz2".
 
     Raises:
         EOFError: the file is empty, which no archive is.
@@ -64,6 +93,8 @@ def decompressed(raw: BinaryIO, compression: str) -> BinaryIO:
         raise EOFError("the archive is empty")
     if compression == "gzip":
         return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+    if compression in ("xz", "bz2"):
+        return (lzma.LZMAFile if compression == "xz" else bz2.BZ2File)(file)  # type: ignore[return-value]
     # Among readers of Zstandard only Arrow's notices a truncated file.
     stream = import_extra("pyarrow", "data").CompressedInputStream(file, "zstd")
     return io.BufferedReader(stream, _BUFFER)
@@ -107,7 +138,7 @@ def is_damage(error: Exception) -> bool:
     if isinstance(error, OSError):
         # Decompressors raise OSError without a number, an operating system never does.
         return error.errno is None
-    return isinstance(error, EOFError | zlib.error | ValueError)
+    return isinstance(error, EOFError | zlib.error | lzma.LZMAError | ValueError)
 
 
 def require_readable(path: Path) -> None:

@@ -44,6 +44,8 @@ class Neighbors:
 class Agreement:
     """How often the nearest neighbor of a document has the same label.
 
+    Documents without a label are skipped: they are nobody's neighbor.
+
     Attributes:
         share: Of the documents with a label: from 0 to 1.
         chance: The same, if neighbors were drawn at random.
@@ -178,12 +180,18 @@ def center(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return centered
 
 
-def label_agreement(rows: NDArray[np.floating], labels: Sequence[Any] | NDArray[Any]) -> Agreement:
+def label_agreement(
+    rows: NDArray[np.floating],
+    labels: Sequence[Any] | NDArray[Any],
+    near: Neighbors | None = None,
+) -> Agreement:
     """How often the nearest neighbor has the same label.
 
     Args:
         rows: A vector per document, `[N, D]`.
-        labels: A label per document; documents with None are skipped.
+        labels: A label per document; documents with None are skipped, also as neighbors.
+        near: What `nearest` finds for `rows`, if it is known. It saves the search if every document
+            has a label.
 
     Raises:
         InvalidArgument: fewer than two documents have a label, or there is not one per vector.
@@ -192,7 +200,7 @@ def label_agreement(rows: NDArray[np.floating], labels: Sequence[Any] | NDArray[
     texts = as_text(labels)
     labeled = np.array([text is not None for text in texts], bool)
     known = texts[labeled]
-    found = nearest(rows[labeled], 1)
+    found = near if near is not None and labeled.all() else nearest(rows[labeled], 1)
     counts = Counter(known)
     alike = sum(count * (count - 1) for count in counts.values())
     agree = (known[found.places[:, 0]] == known) & np.isfinite(found.cosines[:, 0])

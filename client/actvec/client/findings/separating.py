@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from actvec.client.errors import InvalidArgument
 from actvec.client.findings.blocks import Vectors, blocks_of, shape_of
 from actvec.client.findings.labels import TwoLabels, as_text, check_labels, two_labels
 
@@ -158,8 +159,16 @@ def auc(positive: NDArray[np.floating], negative: NDArray[np.floating]) -> NDArr
 
     Returns:
         `[...]` float64: the chance that a score of the first is above one of the second.
+
+    Raises:
+        InvalidArgument: the scores differ in more than their number.
     """
     shape = positive.shape[1:]
+    if shape != negative.shape[1:]:
+        raise InvalidArgument(
+            f"scores {list(positive.shape)} and {list(negative.shape)} may differ only in their"
+            " number, the first axis"
+        )
     ones, others = positive.reshape(len(positive), -1), negative.reshape(len(negative), -1)
     found = np.empty(ones.shape[1])
     for at in range(len(found)):

@@ -44,16 +44,34 @@ class Whitening:
     stamp: Stamp = field(repr=False)
 
     def rows(self, rows: NDArray[np.floating], layer: int, pool: int) -> NDArray[np.float64]:
-        """Whiten the vectors `[n, D]` of one layer and pool, by their places: `[n, M]`."""
+        """Whiten the vectors `[n, D]` of one layer and pool, by their places: `[n, M]`.
+
+        Raises:
+            InvalidArgument: they have another shape.
+        """
+        self._check(rows, "[n, D]", self.mean.shape[2:])
         whitened: NDArray[np.float64] = (rows - self.mean[layer, pool]) @ self.matrix[layer, pool]
         return whitened
 
     def array(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Whiten vectors `[n, L, K, D]`: `[n, L, K, M]`."""
+        """Whiten vectors `[n, L, K, D]`: `[n, L, K, M]`.
+
+        Raises:
+            InvalidArgument: they have another shape. `of` takes the part of some layers and pools.
+        """
+        self._check(vectors, "[n, L, K, D]", self.mean.shape)
         whitened: NDArray[np.float64] = np.einsum(
             "nlkd,lkdm->nlkm", vectors - self.mean, self.matrix, optimize=True
         )
         return whitened
+
+    def _check(self, vectors: NDArray[np.floating], axes: str, shape: tuple[int, ...]) -> None:
+        """Check a shape: numpy would repeat an axis of 1, and whiten a layer as if it were all."""
+        if vectors.shape[1:] != shape:
+            fitted = ", ".join(map(str, shape))
+            raise InvalidArgument(
+                f"the whitening takes vectors {axes} of [n, {fitted}], not {list(vectors.shape)}"
+            )
 
     def of(self, stamp: Stamp) -> "Whitening":
         """The part of it that whitens vectors of a stamp.

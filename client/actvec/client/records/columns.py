@@ -4,6 +4,7 @@ import datetime
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ NO_COLUMNS: Mapping[str, Scalar] = MappingProxyType({})
 def as_columns(given: Mapping[str, object]) -> dict[str, Scalar]:
     """Columns by name, as JSON takes them.
 
-    Dates and times become their ISO 8601 text, NumPy's scalars Python's, and `is_missing` ones
-    None.
+    Dates and times become their ISO 8601 text, scalars of NumPy and torch Python's, and
+    `is_missing` ones None.
 
     Args:
         given: The values: strings, numbers, booleans, dates or None.
@@ -53,14 +54,20 @@ def is_missing(value: object) -> bool:
     return value is None or type(value).__name__ in {"NAType", "NaTType"}
 
 
+def of_python(value: Any) -> Any:
+    """A scalar of NumPy or torch as Python's, and any other value unchanged."""
+    # Of nanoseconds, Python has only an integer.
+    is_scalar = getattr(value, "ndim", None) == 0 and not isinstance(value, np.datetime64)
+    return value.item() if is_scalar else value
+
+
 def _scalar(name: object, value: object) -> Scalar:
     what = f"column {name!r:.80}"
+    value = of_python(value)
     if is_missing(value):
         return None
     if isinstance(value, np.datetime64):
         return str(value)
-    if isinstance(value, np.generic):
-        value = value.item()
     match value:
         case bool() | int():
             return value

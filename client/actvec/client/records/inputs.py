@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sized
 from os import PathLike
 from typing import Any
 
-from actvec.client.records.columns import NO_COLUMNS, as_columns, is_missing
+from actvec.client.records.columns import NO_COLUMNS, as_columns, is_missing, of_python
 from actvec.client.records.content import Message
 from actvec.client.records.vectors import Document, Failure
 
@@ -39,10 +39,11 @@ def check_several(documents: object) -> None:
             "a stream takes an iterable of documents; extract takes a single one, and"
             " open_documents reads those of a file or a folder"
         )
-    if hasattr(documents, "iterrows"):
+    if hasattr(documents, "iterrows") or hasattr(documents, "iter_rows"):
         raise TypeError(
             "a stream takes an iterable of documents, and a data frame iterates over its columns;"
-            " give a column such as frame['text'], or rows as dicts: frame.to_dict('records')"
+            " give a column such as frame['text'], or rows as dicts: frame.to_dict('records') of"
+            " pandas, frame.iter_rows(named=True) of polars"
         )
 
 
@@ -69,7 +70,7 @@ def as_document(item: Streamable, number: int) -> Document | Failure:
             f"document {number}: a document is a Document, a str, an (id, text) pair or a dict,"
             f" not {type(item).__name__}"
         )
-    given = item.get("id")
+    given = of_python(item.get("id"))
     document_id = str(number) if is_missing(given) else str(given)
     sources = {name: item[name] for name in _SOURCES if not is_missing(item.get(name))}
     if not sources and not is_missing(item.get(CONVERSATIONS)):
@@ -83,7 +84,7 @@ def as_document(item: Streamable, number: int) -> Document | Failure:
 
 def _pair(document_id: Any, text: Any) -> Document | Failure:
     if hasattr(document_id, "__index__") and not isinstance(document_id, bool):
-        document_id = str(document_id)
+        document_id = str(of_python(document_id))
     if isinstance(document_id, str) and is_missing(text):
         return _missing(document_id)
     return Document(document_id, text)

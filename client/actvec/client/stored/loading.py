@@ -15,6 +15,7 @@ from actvec.client.errors import FailedPrecondition, UnsupportedInput
 from actvec.client.files import given_path
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
+from actvec.client.stored.complete import check_complete, check_numbers
 from actvec.client.stored.parts import Part, Record, damage, read_parquet, read_shard, read_single
 from actvec.client.stored.shard_folders import check_disjoint, shard_names
 from actvec.client.stored.vectors import Parts, StoredVectors
@@ -46,18 +47,22 @@ def load(path: str | Path, *more: str | Path) -> StoredVectors:
             named twice.
         FailedPrecondition: the vectors are of different stamps, and the message names the fields;
             or folders hold documents of one corpus twice, or lack one of N shards.
-        DataLoss: a file is damaged or missing.
+        DataLoss: a file is damaged, missing or there twice.
         MissingExtra: the files are Parquet, and pyarrow is not installed.
     """
     given = [given_path(one) for one in (path, *more)]
     places = [place for one in given for place in _places(one)]
+    found = [_parts(place) for place in places]
     # Ray leaves files in which all documents failed.
-    parts = [part for place in places for part in _parts(place) if part.facts]
+    parts = [part for some in found for part in some if part.facts]
     if not parts:
         raise UnsupportedInput(f"{path} holds no vectors: each of its documents failed")
     _check_different(parts)
     stamp = _one_stamp(parts)
     check_disjoint(places)
+    for place, some in zip(places, found, strict=True):
+        if place.is_dir():
+            check_complete(place, some)
     facts = list(chain.from_iterable(part.facts for part in parts))
     columns = list(chain.from_iterable(part.columns for part in parts))
     return StoredVectors(
@@ -110,6 +115,7 @@ def _parts_of_folder(folder: Path) -> list[Part]:
         )
     if len(there) > 1:
         raise UnsupportedInput(f"{folder} holds {' and '.join(there)}; name the files to read")
+    check_numbers(folder, (path.name for path in (*shards, *parquet)))
     return [*map(read_shard, shards), *map(read_parquet, parquet), *read_single(single)]
 
 

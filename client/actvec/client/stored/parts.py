@@ -57,9 +57,14 @@ def read_shard(index: Path) -> Part:
             raise ValueError("it has no rows")
         header, _ = _header(path)
         stamp, written = json.loads(header["__metadata__"]["stamp"]), header["vec"]["shape"][0]
-        if written < len(lines):
+        # A kill can leave more vectors than rows, of the last shard.
+        if written < len(lines) or (written > len(lines) and _next(index).exists()):
             raise ValueError(f"it has {len(lines)} rows, and its vectors {written}")
         return Part([path], *_told(lines), stamp, partial(_read_rows, path, len(lines)))
+
+
+def _next(index: Path) -> Path:
+    return index.with_name(f"vectors-{int(index.stem.removeprefix('vectors-')) + 1:05d}.jsonl")
 
 
 def read_parquet(path: Path) -> Part:
@@ -117,7 +122,9 @@ def _single(metadata: Sequence[tuple[Path, Record]]) -> Part:
 
 def _told(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """The facts and the kept columns in records of JSON."""
-    facts: list[Record] = [{name: one[name] for name in _FACTS if name in one} for one in records]
+    facts: list[Record] = [
+        {name: one[name] for name in _FACTS if name in one or name == "id"} for one in records
+    ]
     return facts, [one.get("columns", {}) for one in records]
 
 

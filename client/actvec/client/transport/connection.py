@@ -15,6 +15,7 @@ from actvec.client.transport.channel import Metadata, TlsFiles, open_channel
 from actvec.client.transport.home import Home
 from actvec.client.transport.reconnecting import Backoff, BrokenError
 from actvec.client.transport.runtime import PROCESS
+from actvec.client.transport.seconds import TimeLeft
 from actvec.client.transport.status import from_rpc, is_asleep, is_break, is_busy
 from actvec.client.transport.transfer import counted, stall_timeout
 from actvec.v1 import means_pb2, service_pb2_grpc
@@ -64,17 +65,17 @@ class Connection:
         self,
         method: Callable[["Stub"], "grpc.aio.UnaryUnaryMultiCallable[Any, Response]"],
         request: object,
-        seconds: float,
+        left: TimeLeft,
         *,
         repeatable: bool = True,
     ) -> Response:
-        """Call a unary method of the service within `seconds`, and retry if that is safe.
+        """Call a unary method of the service within the time that is left, and retry if safe.
 
         Args:
             method: Which.
             request: What it is sent.
-            seconds: How long it may take, all in all, once the server is found and awake; may be
-                infinite.
+            left: How long it may take, all in all, once the server is found and awake. What it
+                takes is gone from it afterwards.
             repeatable: Whether it may be sent again where it may have been done already.
 
         Raises:
@@ -86,7 +87,7 @@ class Connection:
             timeout = None if math.isinf(remaining) else remaining
             return decoded(await call(request, timeout=timeout, metadata=self._metadata))
 
-        return await self._repeat(attempt, seconds, repeatable=repeatable)
+        return await self._repeat(attempt, left, repeatable=repeatable)
 
     async def open(
         self,
@@ -123,7 +124,7 @@ class Connection:
                     parts.append(decoded(part))
             return parts
 
-        return await self._repeat(attempt, seconds, transfer=True)
+        return await self._repeat(attempt, TimeLeft(seconds), transfer=True)
 
     async def upload_mean(
         self, parts: Sequence[means_pb2.UploadCorpusMeanRequest], seconds: float
@@ -145,27 +146,27 @@ class Connection:
                 sending = counted(parts, progress)
                 return decoded(await stub.UploadCorpusMean(sending, metadata=self._metadata))
 
-        return await self._repeat(attempt, seconds, transfer=True)
+        return await self._repeat(attempt, TimeLeft(seconds), transfer=True)
 
     async def _repeat(
         self,
         attempt: Callable[["Stub", float], Awaitable[Response]],
-        seconds: float,
+        left: TimeLeft,
         *,
         repeatable: bool = True,
         transfer: bool = False,
     ) -> Response:
-        """Try within `seconds`, and retry within the remaining ones, if that is safe.
+        """Try within the time that is left, and retry within the rest of it, if that is safe.
 
         The time of a `transfer` does not count: it limits its own standstill.
         """
-        remaining, failures, started = seconds, 0, time.monotonic()
+        failures, started = 0, time.monotonic()
         while True:
             # Finding a server, and its waking up, take none of the call's own time.
             stub = await self._stub()
             began = time.monotonic()
             try:
-                return await attempt(stub, max(remaining, 0.001))
+                response = await attempt(stub, max(left.seconds, 0.001))
             except grpc.aio.AioRpcError as error:
                 waited = time.monotonic() - started
                 if is_asleep(error) and waited < self._waking.seconds:
@@ -174,16 +175,19 @@ class Connection:
                 else:
                     failures += 1
                     pause = _BACKOFF.pause(failures)
-                    remaining -= pause + (0 if transfer else time.monotonic() - began)
+                    left.seconds -= pause + (0 if transfer else time.monotonic() - began)
                     broken = is_break(error)
                     if broken:
                         self.broke()
                     again = is_busy(error) or (broken and repeatable and failures < _ATTEMPTS)
-                    if not again or remaining <= 0:
+                    if not again or left.seconds <= 0:
                         raise from_rpc(error, self.target) from error
             except asyncio.CancelledError:
                 self.raise_if_closed()
                 raise
+            else:
+                left.seconds -= time.monotonic() - began
+                return response
             await asyncio.sleep(pause)
 
     def broke(self) -> None:

@@ -1,10 +1,22 @@
 """Times that a caller gives, in seconds."""
 
 import math
+from dataclasses import dataclass
 from numbers import Real
 
 # No limit of a year or more is ever reached, and gRPC takes a much longer one for one that is past.
 _A_YEAR = 366 * 86_400.0
+
+
+@dataclass
+class TimeLeft:
+    """The time that a method of a client has left, over all the calls that it makes.
+
+    Attributes:
+        seconds: May be infinite. A call takes from it what it used.
+    """
+
+    seconds: float
 
 
 def checked_seconds(name: str, seconds: object, *, zero: bool = False) -> float:

@@ -6,6 +6,7 @@ from actvec.client.errors import InvalidArgument
 from actvec.client.transport.address import MODAL, Address, FixedPlace, Resolver, Waking
 from actvec.client.transport.channel import TlsFiles, call_metadata
 from actvec.client.transport.connection import Connection
+from actvec.client.transport.seconds import TimeLeft
 from actvec.client.workers.directory import Deployment
 from actvec.client.workers.fleet import Fleet
 from actvec.v1 import model_pb2
@@ -98,7 +99,7 @@ class Servers:
             await probing.unary(
                 lambda stub: stub.GetModelInfo,
                 model_pb2.GetModelInfoRequest(),
-                _PROBE,
+                TimeLeft(_PROBE),
                 repeatable=False,
             )
         finally:

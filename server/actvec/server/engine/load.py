@@ -15,6 +15,7 @@ from actvec.server.engine.plain import PlainEngine
 from actvec.server.engine.selfcheck import SelfCheck, trusted, with_parts
 from actvec.server.errors import StartupError, first_line
 from actvec.server.model.loading import LoadedModel, load_model
+from actvec.server.model.positions import PositionTables, named_positions
 from actvec.server.model.target import RESID_POST, Point
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,7 @@ def load_engine(
 
 
 def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine, LoadedModel]:
-    loaded = load_model(options)
-    _check_positions(loaded)
+    loaded = _with_positions(load_model(options), options.context)
     longest = min(loaded.card.context, document_tokens or loaded.card.context)
     lens = options.engine == "lens"
     if not lens:
@@ -75,39 +75,86 @@ def _chosen(options: ModelOptions, document_tokens: int | None) -> tuple[Engine,
     return PlainEngine(loaded), loaded
 
 
-def _check_positions(loaded: LoadedModel) -> None:
-    """Check that the model has a position for the last token of the longest document.
+# Tokens of the documents that show a model's tables of positions. Only those have as many rows for
+# both: experts too read rows in order, but of the document's states.
+_PROBES = (5, 7)
 
-    The operator may choose a context beyond the model's own. On a GPU, a position beyond a table
-    would later lose the device.
+
+def _with_positions(loaded: LoadedModel, asked: int | None) -> LoadedModel:
+    """Limit the context to the model's positions.
+
+    The operator may choose a context beyond them. On a GPU, a position beyond a table would later
+    lose the device.
+
+    Args:
+        loaded: The model.
+        asked: The context that the operator chose; None for the one in the model's config.
 
     Raises:
-        StartupError: it has none.
+        StartupError: the operator chose one, and its last token has no position.
     """
-    decoder = PlainEngine(loaded).decoder
-    if "position_ids" not in inspect.signature(decoder.text.forward).parameters:
-        return
-    first, last = (
-        torch.tensor([[position]], device=loaded.card.device)
-        for position in (0, loaded.card.context - 1)
-    )
-
-    def run(position: torch.Tensor) -> None:
-        points = [Point(0, RESID_POST)]
-        decoder.capture(torch.zeros_like(first), points, lambda *_: None, position_ids=position)
-
+    context = loaded.card.context
+    table = _table_positions(loaded)
+    if table is not None and table < context:
+        if asked is not None:
+            raise _beyond(loaded, table)
+        return replace(loaded, card=replace(loaded.card, context=table))
+    # Positions of another kind, such as a slice of a buffer.
+    named = named_positions(loaded.module.config.get_text_config())
+    runs: tuple[tuple[int, dict[str, Any]], ...]
+    if "position_ids" in inspect.signature(PlainEngine(loaded).decoder.text.forward).parameters:
+        ends = torch.tensor([0, context - 1], device=loaded.card.device)
+        runs = tuple((1, {"position_ids": end.view(1, 1)}) for end in ends)
+    elif named is None or context <= named:
+        return loaded
+    else:
+        runs = (1, {}), (context, {})
+    first, last = runs
     try:
-        run(first)
+        _run_first_block(loaded, first[0], **first[1])
     except Exception:
         # Not for its position: the self-check meets it too, and names the reason.
-        return
+        return loaded
     try:
-        run(last)
+        _run_first_block(loaded, last[0], **last[1])
     except Exception as error:
-        raise StartupError(
-            f"{loaded.card.model!r} has no positions for documents of {loaded.card.context} tokens",
-            setting="context",
-        ) from error
+        raise _beyond(loaded, named) from error
+    return loaded
+
+
+def _table_positions(loaded: LoadedModel) -> int | None:
+    """The most tokens for which the model's tables of positions have rows; None without any."""
+    found = []
+    for tokens in _PROBES:
+        with PositionTables(tokens) as tables:
+            try:
+                _run_first_block(loaded, tokens)
+            except Exception:
+                # The self-check meets it too, and names the reason.
+                return None
+        found.append(tables.found)
+    return min((rows - first for rows, first in set.intersection(*found)), default=None)
+
+
+def _run_first_block(loaded: LoadedModel, tokens: int, **arguments: Any) -> None:
+    """Run the model's first block on a document of one id, and wait until the device is done."""
+    # Padding has no position of its own in RoBERTa's family.
+    padding = getattr(loaded.module.config.get_text_config(), "pad_token_id", None)
+    ids = torch.full((1, tokens), int(padding == 0), device=loaded.card.device)
+
+    def wait(_: Point, states: torch.Tensor) -> None:
+        states.cpu()
+
+    PlainEngine(loaded).decoder.capture(ids, [Point(0, RESID_POST)], wait, **arguments)
+
+
+def _beyond(loaded: LoadedModel, positions: int | None) -> StartupError:
+    model, context = loaded.card.model, loaded.card.context
+    return StartupError(
+        f"{model!r} has no positions for documents of {context} tokens"
+        + (f", but for up to {positions}" if positions and positions < context else ""),
+        setting="positions",
+    )
 
 
 def _lens(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from actvec.server.engine.pools import Pools, StepPooling, layer_mean
 from actvec.server.engine.step import StepDocument
 from actvec.server.model.card import ModelCard
-from actvec.server.model.decoder import Decoder, Hook
+from actvec.server.model.decoder import Decoder
 from actvec.server.model.loading import LoadedModel
 from actvec.server.model.packed.activations import fuse_activations
 from actvec.server.model.packed.attention import PACKED, Segments, register_packed_attention
@@ -106,8 +106,6 @@ class PackedEngine(Engine):
 
     Args:
         model: The model, without its ends; the engine owns it from now on.
-        hooks: TransformerLens hook functions by name, for example `blocks.5.hook_resid_post`, that
-            see and may replace the residual stream `[1, rows, D]` of every step.
         arranged: Whether to lay out weights, compute activations and write rotary embeddings in the
             fastest way for this device, which replaces the model's own modules.
     """
@@ -120,9 +118,7 @@ class PackedEngine(Engine):
     # computes whole tiles anyway.
     _ROWS = MappingProxyType({"cpu": 16, "cuda": 256})
 
-    def __init__(
-        self, model: LoadedModel, hooks: Sequence[tuple[str, Hook]] = (), *, arranged: bool = True
-    ) -> None:
+    def __init__(self, model: LoadedModel, *, arranged: bool = True) -> None:
         self.card = model.card
         register_packed_attention()
         model.module.set_attn_implementation(PACKED)
@@ -137,7 +133,6 @@ class PackedEngine(Engine):
         self._device = torch.device(model.card.device)
         self._blocks = Blocks.of(model.module)
         self._row_thresholds = model.row_thresholds
-        self._hooks = list(hooks)
         self.row_multiple = self._ROWS.get(self._device.type, self._ROWS["cuda"])
 
     def groups(self, lengths: Sequence[int]) -> list[list[int]]:
@@ -176,7 +171,6 @@ class PackedEngine(Engine):
             ids.to(self._device)[None],
             points,
             checked,
-            self._hooks,
             position_ids=positions.to(self._device)[None],
             segments=segments,
         )

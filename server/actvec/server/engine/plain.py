@@ -6,7 +6,7 @@ import torch
 
 from actvec.server.engine.packed import Engine, Ids
 from actvec.server.errors import StartupError
-from actvec.server.model.decoder import Decoder, Hook
+from actvec.server.model.decoder import Decoder
 from actvec.server.model.loading import LoadedModel
 from actvec.server.model.target import Point, Take
 
@@ -16,16 +16,14 @@ class PlainEngine(Engine):
 
     Args:
         model: The model, without its ends.
-        hooks: As for `PackedEngine`.
     """
 
     name = "plain"
 
-    def __init__(self, model: LoadedModel, hooks: Sequence[tuple[str, Hook]] = ()) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         self.card = model.card
         model.module.set_attn_implementation(model.attention)
         self.decoder = Decoder.of(model.module, model.parts)
-        self._hooks = list(hooks)
 
     def capture(self, documents: Sequence[Ids], points: Sequence[Point], take: Take) -> None:
         """Run one document.
@@ -46,4 +44,4 @@ class PlainEngine(Engine):
             take(point, states)
 
         on_device = torch.from_numpy(ids).to(self.card.device)[None]
-        self.decoder.capture(on_device, points, checked, self._hooks)
+        self.decoder.capture(on_device, points, checked)

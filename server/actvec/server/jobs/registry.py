@@ -93,7 +93,8 @@ class Jobs:
             await held.released.wait()
         self._held[settings.job] = holding
         directory = JobDirectory(self._directory / settings.job, self._replica)
-        load = asyncio.to_thread(load_job, directory, settings, store, self._check_sums)
+        devices, longest = self._extractor.devices, self._extractor.max_tokens
+        load = asyncio.to_thread(load_job, directory, settings, store, devices, longest)
         holding.loading = asyncio.create_task(load)
         try:
             left = await asyncio.shield(holding.loading)
@@ -168,9 +169,6 @@ class Jobs:
             f"After {self._lease:.0f} s of silence another client may take it over"
         )
 
-    def _check_sums(self, settings: JobSettings) -> None:
-        check_job(settings, self._extractor.devices, self._extractor.max_tokens)
-
     def _release(self, name: str, holding: Lease) -> None:
         if self._held.get(name) is holding:
             del self._held[name]
@@ -197,23 +195,12 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, json.dumps(value)
 
 
-def check_job(settings: JobSettings, devices: Sequence[str], longest: int) -> None:
-    """Check that there is memory for a job's sums, on the device of each engine.
-
-    Raises:
-        SumsTooLargeError: it has separate layers, and there is none.
-    """
-    # Sums of averaged layers grow with the longest document, which may be far shorter than the
-    # model's context; those of many layers are too large to find out on the way.
-    if settings.target.separate:
-        check_sums(devices, settings.sums_bytes(longest))
-
-
 def load_job(
     directory: JobDirectory,
     settings: JobSettings,
     store: MeanStore,
-    check: Callable[[JobSettings], None],
+    devices: Sequence[str],
+    longest: int,
 ) -> JobState | FinishedJob:
     """Load a job's state; start a new one, or one whose mean is gone.
 
@@ -221,13 +208,14 @@ def load_job(
         directory: The job's files.
         settings: The job's settings.
         store: The store of means.
-        check: Refuses a job before anything is written.
+        devices: The device of each engine that sums the job's documents.
+        longest: Tokens of the longest document.
 
     Raises:
         JobCorruptError: its files are damaged.
         JobMismatchError: it has other settings.
+        SumsTooLargeError: it has separate layers, and there is no memory for their sums.
         StorageError: other machines' files of it cannot be read, or it cannot be written.
-        Exception: whatever `check` raises.
     """
     directory.refresh()
     finished = directory.finished()
@@ -235,9 +223,11 @@ def load_job(
         # Another machine deleted it, or a server that died before it came to the job.
         log.info("job %s starts again: its mean %s is gone", settings.job, finished.mean)
         directory.remove()
-    # Before anything is written: a refused job has not started.
-    if directory.finished() is None:
-        check(settings)
+    # Before anything is written: a refused job has not started. Sums of averaged layers grow with
+    # the longest document, which may be far shorter than the model's context; those of many layers
+    # are too large to find out on the way.
+    if directory.finished() is None and settings.target.separate:
+        check_sums(devices, settings.sums_bytes(longest))
     before = directory.settings()
     if before is None:
         directory.create(settings.canonical)

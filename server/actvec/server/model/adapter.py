@@ -24,6 +24,16 @@ _NAME = "default"
 # peft's prefix for the model that it wraps.
 _PREFIX = "base_model.model."
 
+# The kinds, by peft's names, that change each weight by its own value and the adapter's tensors.
+_MERGED = frozenset(
+    {
+        *("ADALORA", "ADAMSS", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA"),
+        *("GRALORA", "HIRA", "HRA", "IA3", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT"),
+        *("OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHIRA", "SUPERTUNING"),
+        *("TRAINABLE_TOKENS", "VERA", "WAVEFT"),
+    }
+)
+
 
 @dataclass(frozen=True)
 class Adapter:
@@ -130,13 +140,24 @@ def _merge(peft: Any, module: PreTrainedModel, adapter: Adapter, removed: tuple[
 
 
 def _check_kind(config: Any, name: str) -> None:
-    """Refuse adapters that add tokens or blocks instead of changing weights."""
+    """Refuse adapters that do more than change each weight by its value and their tensors.
+
+    Some add tokens or blocks. Others compute a change from the weights of all blocks, or draw
+    random numbers for all of them: a model with fewer blocks would have other ones.
+    """
     kind = config.peft_type.value
     if getattr(config, "layer_replication", None):
-        kind += " with replicated layers"
-    elif not config.is_prompt_learning and not config.is_adaption_prompt:
+        why = f"it is of kind {kind} with replicated layers"
+    elif kind in _MERGED and not getattr(config, "save_projection", True):
+        why = f"its random projection, of kind {kind}, was not saved (save_projection=False)"
+    elif kind in _MERGED:
         return
-    raise StartupError(f"adapter {name!r} cannot be merged into weights: it is of kind {kind}")
+    else:
+        why = f"it is of kind {kind}"
+    advice = ""
+    if not config.is_prompt_learning and not config.is_adaption_prompt:
+        advice = "; merge it with peft (merge_and_unload), and serve the model that this gives"
+    raise StartupError(f"adapter {name!r} cannot be merged into weights: {why}{advice}")
 
 
 def _exclude(config: Any, removed: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ TransformerLens' names. Nothing here depends on the model's family.
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,23 +19,6 @@ from transformers import PreTrainedModel
 from actvec.server.errors import StartupError
 from actvec.server.model.pruning import text_decoder
 from actvec.server.model.target import RESID_POST, RESID_PRE, Point, Take
-
-
-@dataclass(frozen=True)
-class HookPoint:
-    """The place where a hook function is called, like TransformerLens' HookPoint.
-
-    Attributes:
-        name: TransformerLens' name of the point, for example `blocks.5.hook_resid_post`.
-    """
-
-    name: str
-
-
-Hook = Callable[[torch.Tensor, HookPoint], torch.Tensor | None]
-"""A TransformerLens hook function: takes an activation and a HookPoint, returns None or a
-replacement.
-"""
 
 
 class _Taken(Exception):  # noqa: N818 - it ends a forward pass, and is not an error
@@ -68,7 +51,6 @@ class Decoder:
         ids: torch.Tensor,
         points: Sequence[Point],
         take: Take,
-        hooks: Sequence[tuple[str, Hook]] = (),
         **arguments: Any,
     ) -> int:
         """Pass the states `[T, D]` at some points on as one forward pass reaches them.
@@ -79,8 +61,6 @@ class Decoder:
             ids: int64 `[1, T]`.
             points: Where to capture states.
             take: Receives them.
-            hooks: Hook functions by TransformerLens' name, `blocks.N.hook_resid_pre` or
-                `blocks.N.hook_resid_post`. They run first: a replacement is what `take` receives.
             **arguments: Further arguments of the decoder's forward call.
 
         Returns:
@@ -103,8 +83,6 @@ class Decoder:
                 raise _Taken
 
         with ExitStack() as handles:
-            for name, hook in hooks:
-                handles.enter_context(self._hooked(name, hook))
             for point in points:
                 handles.enter_context(self._tapped(point, taken))
             with suppress(_Taken):
@@ -141,29 +119,6 @@ class Decoder:
             take(point, hidden(output)[0])
 
         return module.register_forward_hook(after)
-
-    def _hooked(self, name: str, hook: Hook) -> Any:
-        """Register a hook function; leaving the handle's context removes it."""
-        _, layer, point = name.split(".")
-        block = self.blocks[int(layer)]
-        here = HookPoint(name)
-        if point == f"hook_{RESID_POST}":
-
-            def after(_: nn.Module, __: Any, output: Any) -> Any:
-                replaced = hook(hidden(output), here)
-                if replaced is None or not isinstance(output, tuple):
-                    return replaced
-                return (replaced, *output[1:])
-
-            return block.register_forward_hook(after)
-        if point == f"hook_{RESID_PRE}":
-
-            def before(_: nn.Module, given: tuple[Any, ...]) -> Any:
-                replaced = hook(given[0], here)
-                return None if replaced is None else (replaced, *given[1:])
-
-            return block.register_forward_pre_hook(before)
-        raise StartupError(f"no hook point {name!r}: there are hook_{RESID_PRE}, hook_{RESID_POST}")
 
 
 def hidden(output: Any) -> torch.Tensor:

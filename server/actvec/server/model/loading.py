@@ -21,8 +21,8 @@ from actvec.server.model.card import ModelCard
 from actvec.server.model.hub import ADAPTER
 from actvec.server.model.positions import (
     fixed_positions,
+    named_positions,
     row_thresholds,
-    table_positions,
     thresholds,
 )
 from actvec.server.model.source import located
@@ -31,17 +31,6 @@ from actvec.server.model.text.tokenizer_loading import find_bos, load_tokenizer
 from actvec.server.model.weights import causal_lm, load_blocks
 
 log = logging.getLogger(__name__)
-
-# Names in the configs of model families for the number of positions.
-_CONTEXT_NAMES = (
-    "max_position_embeddings",
-    "n_positions",
-    "n_ctx",
-    "max_seq_len",
-    "max_sequence_length",
-    "seq_length",
-    "context_length",
-)
 
 
 @dataclass(frozen=True)
@@ -139,7 +128,7 @@ def load_model(options: ModelOptions) -> LoadedModel:
             n_layers=n_layers,
             layers=layers,
             d_model=_number(text, "hidden_size"),
-            context=min(context, table_positions(module) or context),
+            context=context,
             dtype=dtype,
             device=device,
             tokenizer_sha256=hashlib.sha256(
@@ -208,10 +197,8 @@ def _number(config: Any, name: str) -> int:
 
 def _context(config: Any) -> int:
     """The context that the model was made for, in tokens."""
-    for name in _CONTEXT_NAMES:
-        number = getattr(config, name, None)
-        if isinstance(number, int) and number > 0:
-            return number
+    if (number := named_positions(config)) is not None:
+        return number
     raise StartupError(
         (
             f"the config of this {config.model_type!r} model does not name its context, the most "

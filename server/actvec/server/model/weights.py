@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,13 +18,16 @@ from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, AutoHfQuantizer
 from transformers.utils import logging as transformers_logging
 
 from actvec.server.errors import StartupError, first_line
-from actvec.server.model.pruning import pruned
+from actvec.server.model.pruning import pruned, text_decoder
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _NAMED = 3
+
+# transformers' names for attention to the states of an encoder.
+_CROSS = re.compile(r"cross_?att(n|ention)|encoder_attn")
 
 
 def causal_lm(config: Any) -> type[PreTrainedModel]:
@@ -85,6 +89,7 @@ def load_blocks(
         raise StartupError(f"cannot load model {source!r}: {first_line(error)}") from error
     _check_complete(source, report)
     _report_unused(report, module)
+    _report_cross_attention(module)
     return module.eval().requires_grad_(False)
 
 
@@ -144,6 +149,26 @@ def _report_unused(report: dict[str, Any], module: Any) -> None:
             "%d tensors of the checkpoint have no place in the model of its config and are not "
             "used: %s",
             *(len(unused), _some(unused)),
+        )
+
+
+def _report_cross_attention(module: Any) -> None:
+    """Warn about attention to an encoder's states: a document has none, and transformers skips it.
+
+    A decoder has it if it was a part of another model, or was made for one.
+    """
+    text = text_decoder(module)
+    names = [
+        name
+        for block in text.get_submodule(module.block_list).children()
+        for name, part in block.named_modules()
+        if _CROSS.fullmatch(name.rpartition(".")[2]) and any(True for _ in part.parameters())
+    ]
+    if names:
+        log.warning(
+            "the %s of this %r model's blocks is not used: it reads the states of an encoder, and "
+            "a document has none",
+            *(names[0], module.config.model_type),
         )
 
 

@@ -14,6 +14,7 @@ _ADVICE = {
     "tls_cert": "give both --tls-cert and --tls-key",
     "adapter": "name the model with --model, and the adapter with --adapter",
     "context": "give the number, for example --context 2048",
+    "positions": "set a smaller --context, or drop the option",
     "step_tokens": "set a smaller --step-tokens, or drop the option",
     "document_tokens": "set a smaller --document-tokens, or free memory",
     "connections": "raise its limit (ulimit -Hn, LimitNOFILE=), or set fewer --connections",

@@ -1,8 +1,7 @@
 """From the server's records of means to the contract's messages."""
 
 from collections.abc import Iterable
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from typing import Any
 
 from actvec.server.jobs.checkpoint import FinishedJob, JobState
 from actvec.server.means.record import MeanRecord, SkippedDocuments
@@ -11,35 +10,13 @@ from actvec.v1 import means_pb2
 
 
 def mean_message(record: MeanRecord) -> means_pb2.CorpusMean:
-    """Encode the record of a stored mean."""
-    message = means_pb2.CorpusMean(
-        id=record.id,
-        name=record.name,
-        sha256=record.sha256,
-        size_bytes=record.size_bytes,
-        prepend_bos=record.prepend_bos,
-        truncation=truncation_message(record.truncation),
-        documents=record.documents,
-        tokens=record.tokens,
-        skipped=_skipped(record.skipped),
-        d_model=record.d_model,
-        max_tokens=record.max_tokens,
-        has_counts=record.has_counts,
-        has_variance=record.has_variance,
-        actvec_version=record.actvec_version,
-        corpus_sha256=record.corpus_sha256,
-        chat_template_sha256=record.chat_template_sha256,
-        chat_template_kwargs=record.chat_template_kwargs,
-        add_generation_prompt=record.add_generation_prompt,
-        chat_template_date=record.chat_template_date,
-    )
-    if record.model is not None:
-        message.model.CopyFrom(stamp_message(record.model))
-    if record.created_at is not None:
-        created_at = Timestamp()
-        created_at.FromDatetime(record.created_at)
-        message.created_at.CopyFrom(created_at)
-    return message
+    """Encode the record of a stored mean, whose fields have the message's names."""
+    encoded: dict[str, Any] = {
+        "model": record.model and stamp_message(record.model),
+        "truncation": truncation_message(record.truncation),
+        "skipped": _skipped(record.skipped),
+    }
+    return means_pb2.CorpusMean(**vars(record) | encoded)
 
 
 def commit_message(progress: JobState) -> means_pb2.CorpusMeanCommit:

@@ -27,6 +27,7 @@ NONE_DROPPED = {
     "fallback": bpe(["a", *BYTES], byte_fallback=True),
     "unknown": bpe(["a", "[UNK]"], unk_token="[UNK]"),
     "words": Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")),
+    "unigram": Tokenizer(models.Unigram([("a", 0.0), ("[UNK]", -1.0)], unk_id=1)),
 }
 
 
@@ -46,6 +47,8 @@ DROPPING = {
     "words": bpe("ab", pre_tokenizers.Whitespace()),
     "bytes": some_bytes(),
     "some fallback": bpe(["a", "b", *BYTES[:200]], byte_fallback=True),
+    "no fallback": bpe(["a", "b", *BYTES]),
+    "letters of bytes": bpe(sorted(pre_tokenizers.ByteLevel.alphabet())),
     "pieces": bpe(["a", "##a", "##b"], continuing_subword_prefix="##"),
     "ends": bpe(["a", "b", "b</w>"], pre_tokenizers.Whitespace(), end_of_word_suffix="</w>"),
 }
@@ -82,8 +85,10 @@ def test_dropped_character_is_named(name, text, dropped):
 
 def test_added_tokens_and_what_a_normalizer_removes_are_not_dropped():
     tokenizer = bpe("ab")
-    tokenizer.add_special_tokens(["<s>"])
+    # As the tokenizer, it finds the longest one.
+    tokenizer.add_special_tokens(["<s", "<s>", "<|s|>"])
     tokenizer.normalizer = normalizers.Replace("c", "")
     alphabet = Alphabet.of(tokenizer)
     assert alphabet.dropped(tokenizer, "<s>acb<s>b") is None
     assert alphabet.dropped(tokenizer, "<s>a<b") == "<"
+    assert alphabet.dropped(tokenizer, "a<b<|s|>b") == "<"

@@ -1,7 +1,6 @@
 """The numbers and texts of a report, as its page reads them."""
 
 import base64
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from actvec.client.analysis.report.geometry import (
 )
 from actvec.client.analysis.report.material import Material
 from actvec.client.analysis.similarity import cosines
-from actvec.client.findings import Neighbors, nearest, separation
+from actvec.client.findings import Neighbors, label_agreement, nearest, separation
 from actvec.client.findings.labels import as_text
 from actvec.pooling import pooling_matrix
 
@@ -193,33 +192,30 @@ def _nearest(vectors: NDArray[np.float32]) -> Neighbors:
 
 def _labels(material: Material, near: Mapping[str, Sequence[Neighbors]]) -> dict[str, Any]:
     """How well the values of each column that names a few groups separate, by row."""
+    _, *rows = material.shape
     last = list(material.kinds.values())[-1]
     found = {}
     for name, values in material.columns.items():
-        texts = as_text(values)
-        known = texts != None  # noqa: E711 - of an array, element by element
-        groups = Counter(texts[known])
-        if not 2 <= len(groups) <= min(_GROUPS, len(texts) - 1):
+        texts = [text for text in as_text(values) if text is not None]
+        if not 2 <= len(set(texts)) <= min(_GROUPS, len(texts) - 1):
             continue
         separated = separation(last, values)
-        pairs = sum(size * (size - 1) for size in groups.values())
+        agreements = {
+            kind: [
+                label_agreement(vectors[:, *at], values, near[kind][number])
+                for number, at in enumerate(np.ndindex(*rows))
+            ]
+            for kind, vectors in material.kinds.items()
+        }
         found[name] = {
             "auc": _packed(separated.auc) if separated.folds else None,
             "separation": _packed(separated.d_prime),
-            # How often the nearest neighbor of a labeled document has its label.
             "agreement": {
-                kind: _packed([np.mean(_agrees(texts, one)[known]) for one in rows])
-                for kind, rows in near.items()
+                kind: _packed([one.share for one in made]) for kind, made in agreements.items()
             },
-            "chance": pairs / (known.sum() * (len(texts) - 1)),
+            "chance": next(iter(agreements.values()))[0].chance,
         }
     return found
-
-
-def _agrees(texts: NDArray[Any], near: Neighbors) -> NDArray[np.bool_]:
-    """Whether the nearest neighbor of each document has its label; zero vectors have none."""
-    alike: NDArray[np.bool_] = texts[near.places[:, 0]] == texts
-    return alike & np.isfinite(near.cosines[:, 0])
 
 
 def _norms(material: Material) -> dict[str, str]:

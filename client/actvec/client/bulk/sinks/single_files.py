@@ -250,15 +250,7 @@ def _read(metadata_path: Path) -> dict[str, Any] | None:
 
 def describe(vector: Vector, dtype: Dtype = FILE_DTYPE) -> dict[str, Any]:
     """The metadata of a vector as JSON values."""
-    return {
-        "id": vector.id,
-        "index": vector.index,
-        "text_sha256": vector.text_sha256,
-        "tokens": vector.tokens,
-        "tokens_used": vector.tokens_used,
-        "truncated": vector.truncated,
-        "source": vector.source,
-        "bos": vector.bos,
+    return Row.of(vector).to_dict() | {
         "mode": vector.stamp.mode,
         "pools": [asdict(pool) for pool in vector.stamp.pools],
         "dimensions": len(vector.values),
@@ -266,7 +258,5 @@ def describe(vector: Vector, dtype: Dtype = FILE_DTYPE) -> dict[str, Any]:
         "dtype": dtype,
         "norm": vector.norm,
         "centered": vector.stamp.centered,
-        "smallest_count": vector.smallest_count,
         "stamp": vector.stamp.to_dict(),
-        **({"columns": dict(vector.columns)} if vector.columns else {}),
     }
