@@ -37,13 +37,9 @@ def spread_out() -> None:
 def _team() -> list[int]:
     """The ids of the threads, in the operating system, that OpenMP uses for this thread's work."""
     team: list[int] = []
+    join = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: team.append(threading.get_native_id()))
     # What compilers call for `#pragma omp parallel`, in the OpenMP that torch has loaded, if any.
     parallel = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
-
-    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    def join(_: object) -> None:
-        team.append(threading.get_native_id())
-
     if parallel is not None:
         parallel(join, None, torch.get_num_threads(), 0)
     return team
