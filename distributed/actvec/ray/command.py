@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from actvec.client.cli.commands import VECTORS, Verbs, grouped, takes
+from actvec.client.cli.commands import VECTORS, Numbers, Verbs, grouped, takes
 from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.settings import own_mean_options, own_vector_options
@@ -103,7 +103,7 @@ _cluster_options = takes(
     ),
     click.option(
         "--gpus",
-        type=click.FloatRange(min=0),
+        type=Numbers(min=0),
         default=0.0,
         metavar="N",
         help="GPUs of each worker; 0 computes on CPUs.",

@@ -123,7 +123,7 @@ def test_program_names_files_and_omissions(demo_server, tmp_path, capfd):
 
     out = tmp_path / "report.html"
     code, output, _ = run("--text", "The tide comes back twice a day.", "--out", out)
-    assert (code, output) == (0, f"{out}: 1 documents\n")
+    assert (code, output) == (0, f"{out}: 1 document\n")
     assert "A single document has no cosines" in out.read_text()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "good.txt").write_text("A good text.")

@@ -194,6 +194,18 @@ def test_extract_reads_standard_input_by_default(demo_server, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "arguments", [["extract", "-"], ["stream", "-", "--out", "out"]], ids=lambda one: one[0]
+)
+def test_closed_standard_input_is_an_error(actvec, arguments, tmp_path, monkeypatch):
+    """Python has none then."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", None)
+    code, output, errors = actvec(*arguments, "--mode", "short")
+    assert (code, output) == (2, "")
+    assert "Error: standard input is closed" in errors
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["extract", "--mode", "short"],
@@ -209,6 +221,8 @@ def test_extract_reads_standard_input_by_default(demo_server, tmp_path):
         ["stream", ".", "--mode", "short"],
         ["stream", ".", "--mode", "short", "--out", "out", "--window", "0"],
         ["stream", ".", "--mode", "short", "--out", "out", "--rows-per-file", "9"],
+        ["extract", "--text", TEXT, "--mode", "short", "--timeout", "nan"],
+        ["stream", ".", "--mode", "short", "--out", "out", "--retry-for", "NaN"],
         ["info", "--target", "nonsense"],
         ["info", "--target", "example.org:443", "--token", "secret"],
         ["unheard-of"],

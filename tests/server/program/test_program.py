@@ -230,6 +230,7 @@ def test_port_is_never_shared(demo_server, fails):
         (["--layers=7,8"], "no layer 8: the model has blocks 0 to 7"),
         (["--layers=seven"], "'seven' is not a list of block numbers"),
         (["--dtype=int8"], "'int8' is not one of"),
+        (["--step-timeout=nan"], "'nan' is not a number"),
         (["--revision=v1"], "model 'demo' is not on the hub, so it has no revision 'v1'"),
         (["--hook=hook_q"], "'demo' has no hook 'hook_q' to take states from; it has resid_post"),
         (["--layers=2,5", "--max-layer=4"], "--max-layer 4 is below layer 5 of --layers"),

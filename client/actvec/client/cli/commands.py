@@ -1,6 +1,7 @@
 """Commands and their help: what a command is for first, and options in groups."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,6 +26,19 @@ _METAVARS = {
     "float": "NUMBER",
     "float range": "NUMBER",
 }
+
+
+class Numbers(click.FloatRange):
+    """A number within bounds; NaN, which no bound of click keeps out, is none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number that a text names."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 class GroupedOption(click.Option):

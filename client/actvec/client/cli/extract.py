@@ -1,6 +1,5 @@
 """`actvec extract`: one text to one vector on disk."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -13,6 +12,7 @@ from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.printing import print_result
 from actvec.client.cli.server import Connect, talks_to_server
 from actvec.client.cli.settings import Asked, vector_options
+from actvec.client.documents.opening import standard_input
 from actvec.client.lock import visiting
 from actvec.client.records.settings import VectorSettings
 from actvec.client.records.vectors import Document
@@ -83,6 +83,6 @@ def _document(stdin: str | None, text: str | None, path: Path | None) -> Documen
     if path is not None:
         return read_document(path, path.stem)
     try:
-        return Document("", sys.stdin.buffer.read().decode())
+        return Document("", standard_input().read().decode())
     except UnicodeDecodeError as error:
         raise click.UsageError(f"standard input is not UTF-8 at byte {error.start}") from None

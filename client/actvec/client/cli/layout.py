@@ -7,13 +7,13 @@ import click
 
 from actvec.client.bulk import MAX_ROWS_PER_FILE, ROWS_PER_FILE, Format, Layout
 from actvec.client.bulk.sinks.sink import FILE_DTYPE, Dtype
-from actvec.client.cli.commands import takes
+from actvec.client.cli.commands import Numbers, takes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 save_every_option = click.option(
     "--save-every",
-    type=click.FloatRange(min=0),
+    type=Numbers(min=0),
     metavar="SECONDS",
     default=60.0,
     help="Save an unfinished shard or Parquet file this often, so that a kill costs no more work"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from actvec.client.cli.commands import INPUT, grouped, takes
+from actvec.client.cli.commands import INPUT, Numbers, grouped, takes
 from actvec.client.cli.paths import AnyPath
 from actvec.client.documents import Columns, DocumentSource, Shard, open_documents, read_text
 from actvec.client.errors import InvalidArgument
@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 retry_for_option = click.option(
     "--retry-for",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=Numbers(min=0),
     default=300.0,
     help="Give up a broken connection after this long without progress.",
 )
@@ -42,7 +42,7 @@ def timeout_option(text: str) -> Callable[[Command], Command]:
     return click.option(
         "--timeout",
         metavar="SECONDS",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Numbers(min=0, min_open=True),
         default=60.0,
         help=text,
     )

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 
 import click
 
-from actvec.client.cli.commands import Verb, takes
+from actvec.client.cli.commands import Numbers, Verb, takes
 from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.printing import print_json, say
 from actvec.client.cli.progress import duration, show_progress
@@ -16,7 +16,7 @@ from actvec.client.planning.estimate import FRACTION_OF_PEAK, Estimate, Figure, 
 from actvec.client.planning.prices import CARDS
 from actvec.client.records.vectors import Document, Failure
 
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+_POSITIVE = Numbers(min=0, min_open=True)
 
 # What becomes of a document over the context.
 _OVER = {
@@ -78,20 +78,20 @@ _WIDTH = 100
     click.option(
         "--fraction",
         metavar="SHARE",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=Numbers(0, 1, min_open=True),
         default=FRACTION_OF_PEAK,
         help="Without --tokens-per-second, assume this fraction of the card's peak.",
     ),
     click.option(
         "--price-per-hour",
-        type=click.FloatRange(min=0),
+        type=Numbers(min=0),
         metavar="DOLLARS",
         help="The price of one worker.  [default: from a table of Modal's prices]",
     ),
     click.option(
         "--start-seconds",
         metavar="SECONDS",
-        type=click.FloatRange(min=0),
+        type=Numbers(min=0),
         help="Paid time from the start of a worker until it computes.  [default: 120, an"
         " assumption]",
     ),

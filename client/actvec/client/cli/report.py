@@ -127,7 +127,8 @@ def report(
         selection = _selection(source, text, path, limit)
         material, failed = _ask(server, selection, asked)
     write_report(out, material, umap=umap)
-    say(f"{out}: {len(material.ids):,} documents")
+    count = len(material.ids)
+    say(f"{out}: {count:,} document{'s' * (count != 1)}")
     if png is not None:
         for picture in write_pictures(png, material):
             say(str(picture))

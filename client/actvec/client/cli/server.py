@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from actvec.client.api.client import Client
-from actvec.client.cli.commands import SERVER, grouped, takes
+from actvec.client.cli.commands import SERVER, Numbers, grouped, takes
 from actvec.client.cli.paths import AnyPath
 from actvec.client.cli.progress import waiting_lines
 from actvec.client.documents import read_text
@@ -117,7 +117,7 @@ _OPTIONS = {
 _TYPES = {
     "FILE": AnyPath(),
     "N": click.IntRange(min=1),
-    "SECONDS": click.FloatRange(min=0),
+    "SECONDS": Numbers(min=0),
 }
 
 

@@ -17,7 +17,7 @@ from actvec.client.analysis.verify import (
     verify_vectors,
     worst_error,
 )
-from actvec.client.cli.commands import Verb
+from actvec.client.cli.commands import Numbers, Verb
 from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.pairs import tell_mean
 from actvec.client.cli.paths import AnyPath
@@ -55,7 +55,7 @@ from actvec.client.records.vectors import Document, Failure
 )
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Numbers(min=0),
     default=1e-4,
     help="The largest accepted error, as a fraction of the pooled mean's norm.",
 )

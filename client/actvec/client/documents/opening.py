@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from actvec.client.errors import SourceBroken, SourceDamaged
+from actvec.client.errors import SourceBroken, SourceDamaged, UnsupportedInput
 from actvec.client.extras import import_extra
 
 # Opens a file from its start; the result need not be seekable.
@@ -52,9 +52,24 @@ def _form_of(name: str) -> tuple[str | None, str]:
     return next((form for ending, form in _LINES.items() if lower.endswith(ending)), (None, ""))
 
 
+def standard_input() -> BinaryIO:
+    """Standard input.
+
+    Raises:
+        UnsupportedInput: this program was started without one.
+    """
+    if sys.stdin is None:
+        raise UnsupportedInput("standard input is closed; name a file, or write to a pipe")
+    return sys.stdin.buffer
+
+
 def open_stdin() -> BinaryIO:
-    """Open standard input, and decompress it if it starts as an archive does."""
-    raw = sys.stdin.buffer
+    """Open standard input, and decompress it if it starts as an archive does.
+
+    Raises:
+        UnsupportedInput: this program was started without one.
+    """
+    raw = standard_input()
     start = raw.peek(4) if isinstance(raw, io.BufferedReader) else b""
     compression = next((value for magic, value in _MAGIC.items() if start.startswith(magic)), "")
     return decompressed(raw, compression) if compression else raw

@@ -4,6 +4,7 @@ Other programs that load a model take its options from here too.
 """
 
 import functools
+import math
 import os
 import re
 import types
@@ -27,7 +28,6 @@ from actvec.server.config import (
 Config = TypeVar("Config")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_ABOVE_ZERO = click.FloatRange(0, min_open=True)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 # GPUs that a range may number: more than any machine has, and few enough for a list of them.
@@ -50,6 +50,20 @@ class _GroupedOption(click.Option):
     def __init__(self, *args: Any, group: str, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
         self.group = group
+
+
+class _Numbers(click.FloatRange):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        # No bound of click keeps NaN out.
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+_ABOVE_ZERO = _Numbers(0, min_open=True)
 
 
 class _Layers(click.ParamType[tuple[int, ...]]):
@@ -199,5 +213,5 @@ def _type_of(setting: Setting, kind: Any) -> click.ParamType[Any]:
     if kind is int:
         return click.IntRange(*setting.bounds or (1,))
     if kind is float:
-        return click.FloatRange(*setting.bounds) if setting.bounds else _ABOVE_ZERO
+        return _Numbers(*setting.bounds) if setting.bounds else _ABOVE_ZERO
     return _FILE if kind is Path else click.BOOL if kind is bool else click.STRING

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from actvec.client.bulk.manifest import Manifest
-from actvec.client.cli.commands import Verb
+from actvec.client.cli.commands import Numbers, Verb
 from actvec.client.cli.findings.folder import reads_vectors
 from actvec.client.cli.options import Input, json_option, reads_input
 from actvec.client.cli.printing import print_json, print_rows, say
@@ -32,7 +32,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 @click.option("--seed", type=int, default=0, help="The seed that selects these documents.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Numbers(min=0),
     help="The largest accepted error, as a fraction of the norm.  [default: 1e-4 for a model in"
     " float32, 0.02 for one in 16 bits, and 0.001 more for files in float16]",
 )

@@ -5,7 +5,7 @@ from typing import get_args
 
 import click
 
-from actvec.client.cli.commands import Verb
+from actvec.client.cli.commands import Numbers, Verb
 from actvec.client.cli.findings.folder import reads_vectors
 from actvec.client.cli.paths import safetensors_option
 from actvec.client.cli.printing import print_by_layer, say
@@ -26,7 +26,7 @@ from actvec.client.stored.vectors import StoredVectors
 )
 @click.option(
     "--shrinkage",
-    type=click.FloatRange(0, 1),
+    type=Numbers(0, 1),
     help="Mix this share of a multiple of the identity into the covariance.  [default: Ledoit"
     " and Wolf's estimate, for each layer and pool]",
 )
