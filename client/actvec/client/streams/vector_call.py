@@ -39,6 +39,7 @@ class VectorCall:
         self._room = room
         self._reconnection = Reconnection(connection.target, retry_for)
         self._outstanding: dict[int, OutgoingDocument] = {}
+        self._accepted = asyncio.Event()
         self._answered = asyncio.Event()
         self._all_sent = False
 
@@ -74,6 +75,7 @@ class VectorCall:
             ActvecError: another attempt would fail too.
         """
         self._all_sent = False
+        self._accepted.clear()
         # Other lanes may finish everything before a server is found.
         opening = self._connection.open(lambda stub: stub.StreamVectors)
         call = await unless(self._work.finished(), opening)
@@ -90,6 +92,8 @@ class VectorCall:
         # If the call has ended, its reader reports why.
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await call.write(vectors_pb2.StreamVectorsRequest(settings=settings))
+            # If gRPC cannot write since the server has refused the settings, it forgets why.
+            await self._accepted.wait()
             while documents := await self._next_documents():
                 messages = [document.message for document in documents]
                 await call.write(vectors_pb2.StreamVectorsRequest(documents=messages))
@@ -111,6 +115,7 @@ class VectorCall:
             while isinstance(response := await call.read(), vectors_pb2.StreamVectorsResponse):
                 if response.HasField("stamp"):
                     self._work.check_stamp(response.stamp)
+                    self._accepted.set()
                 for result in response.results:
                     self._accept(result)
         except grpc.aio.AioRpcError as error:
