@@ -1,8 +1,11 @@
 """Damaged files of documents: each yields documents and failures, never an exception."""
 
+import bz2
+import csv
 import gzip
 import io
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -52,13 +55,25 @@ def parquet(draw):
     return file.getvalue()
 
 
+@st.composite
+def tables(draw):
+    cells = st.sampled_from(["text", "id", "7", " ", 'a "word"', "two\nlines", "\0", "\udce9"])
+    rows = st.lists(st.lists(cells, max_size=3), max_size=4)
+    file = io.StringIO()
+    csv.writer(file).writerows([draw(st.permutations(["text", "id"])), *draw(rows)])
+    return file.getvalue().encode("utf-8", "surrogateescape")
+
+
+def archives(compress):
+    return st.one_of(json_lines().map(compress), damaged(json_lines().map(compress)), st.binary())
+
+
 CONTENTS = {
     "documents.jsonl": st.one_of(json_lines(), damaged(json_lines()), st.binary()),
-    "documents.jsonl.gz": st.one_of(
-        json_lines().map(gzip.compress),
-        damaged(json_lines().map(gzip.compress)),
-        st.binary(),
-    ),
+    "documents.jsonl.gz": archives(gzip.compress),
+    "documents.jsonl.xz": archives(lzma.compress),
+    "documents.jsonl.bz2": archives(bz2.compress),
+    "documents.csv": st.one_of(tables(), damaged(tables()), st.binary()),
     "documents.parquet": st.one_of(parquet(), damaged(parquet()), st.binary()),
     "documents/one.txt": st.one_of(st.binary(), damaged(texts().map(str.encode))),
 }

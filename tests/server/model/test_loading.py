@@ -184,6 +184,34 @@ def test_quantization_needs_its_library(neox_directory, tmp_path, quantization, 
         load_model(ModelOptions(str(tmp_path / "quantized")))
 
 
+@pytest.mark.parametrize("name", ["weight_scale_inv", "weight_scale", "SCB"])
+def test_undeclared_quantization_is_refused(neox_directory, tmp_path, name):
+    """The weights have the right shapes: without their factors they would be taken as they are."""
+    shutil.copytree(neox_directory, tmp_path / "quantized")
+    path = tmp_path / "quantized" / "model.safetensors"
+    weights = load_file(path)
+    layer = "gpt_neox.layers.0.mlp.dense_h_to_4h"
+    weights[f"{layer}.weight"] = weights[f"{layer}.weight"].to(torch.float8_e4m3fn)
+    weights[f"{layer}.{name}"] = torch.ones(4, 4)
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(
+        StartupError, match=rf"quantized, with \S*{name}, and .* has no quantization_config"
+    ):
+        load_model(ModelOptions(str(tmp_path / "quantized")))
+
+
+def test_missing_file_of_weights_is_named(neox_directory, tmp_path):
+    shutil.copytree(neox_directory, tmp_path / "cut")
+    random_neox().save_pretrained(tmp_path / "cut", max_shard_size="200KB")
+    lost = sorted((tmp_path / "cut").glob("model-*.safetensors"))[1]
+    lost.unlink()
+    (tmp_path / "cut" / "model.safetensors").unlink(missing_ok=True)
+    with pytest.raises(
+        StartupError, match=rf"a file of its weights is missing \({lost.name}\); download it again"
+    ):
+        load_model(ModelOptions(str(tmp_path / "cut")))
+
+
 def test_a_sharded_checkpoint_loads(neox_directory, tmp_path):
     module = random_neox()
     sharded = tmp_path / "sharded"

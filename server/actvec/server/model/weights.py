@@ -5,6 +5,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _NAMED = 3
+
+# Names of the factors of quantized weights, beside weights that have the shapes of others.
+_SCALE = re.compile(r"\.(weight_scale(_inv)?|SCB)$")
 
 # transformers' names for attention to the states of an encoder.
 _CROSS = re.compile(r"cross_?att(n|ention)|encoder_attn")
@@ -85,9 +89,15 @@ def load_blocks(
             f"cannot load model {source!r}: its weights are damaged ({first_line(error)}), by a "
             "download that was cut or without git-lfs; download it again"
         ) from error
+    except FileNotFoundError as error:
+        raise StartupError(
+            f"cannot load model {source!r}: a file of its weights is missing "
+            f"({Path(error.filename or str(error)).name}); download it again"
+        ) from error
     except ImportError as error:  # a library for quantized weights is missing
         raise StartupError(f"cannot load model {source!r}: {first_line(error)}") from error
     _check_complete(source, report)
+    _check_scales(source, config, report)
     _report_unused(report, module)
     _report_cross_attention(module)
     return module.eval().requires_grad_(False)
@@ -105,10 +115,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 def _check_quantization(config: Any) -> None:
     # transformers skips a quantization that it does not know, with a warning.
-    text = config.get_text_config(decoder=True)
-    quantization = getattr(config, "quantization_config", None) or getattr(
-        text, "quantization_config", None
-    )
+    quantization = _quantization(config)
     if not quantization:
         return
     try:
@@ -120,6 +127,23 @@ def _check_quantization(config: Any) -> None:
         raise StartupError(
             f"the weights are quantized by {quantization.get('quant_method')!r}, which "
             f"transformers does not know; it knows {', '.join(sorted(AUTO_QUANTIZER_MAPPING))}"
+        )
+
+
+def _quantization(config: Any) -> Any:
+    text = config.get_text_config(decoder=True)
+    return getattr(config, "quantization_config", None) or getattr(
+        text, "quantization_config", None
+    )
+
+
+def _check_scales(source: str, config: Any, report: dict[str, Any]) -> None:
+    # Without them transformers takes the weights for numbers of the model, and only warns.
+    scales = sorted(key for key in report["unexpected_keys"] if _SCALE.search(key))
+    if scales and not _quantization(config):
+        raise StartupError(
+            f"cannot load model {source!r}: its weights are quantized, with {_some(scales)}, and "
+            "its config.json has no quantization_config; copy that from the original"
         )
 
 

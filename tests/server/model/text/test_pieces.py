@@ -5,10 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
+from transformers import PreTrainedTokenizerFast
 
 from actvec.client.samples import sample_corpus
+from actvec.server.model.stamp import Truncation
 from actvec.server.model.text import pieces as module
 from actvec.server.model.text.pieces import can_cut, pieces
+from actvec.server.model.text.tokenizer import Tokenizer
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -54,6 +57,9 @@ NOT_KNOWN = {
     "removed": split(LLAMA_3, "removed"),
     "inverted": split(LLAMA_3, invert=True),
     "bytes": pre_tokenizers.ByteLevel(use_regex=False),
+    "more-after": pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(LLAMA_3), "isolated"), pre_tokenizers.Metaspace()]
+    ),
     "bytes-first": pre_tokenizers.Sequence(
         [
             pre_tokenizers.ByteLevel(use_regex=False),
@@ -136,6 +142,17 @@ def test_known_tokenizers_are_cut(known):
     assert can_cut(known)
 
 
+def test_tokenizer_cuts_only_what_it_may(monkeypatch):
+    monkeypatch.setattr(module, "_PIECE", 4)
+    made = backend(NOT_KNOWN["none"])
+    text = sample_corpus()[0].text
+    # Without a splitter, it has tokens of the end of a word and the space behind.
+    assert [id_ for part in pieces(text) for id_ in ids(made, part)] != ids(made, text)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=made)
+    tokenizer = Tokenizer(wrapped, 1 << 20, bos=None, vocabulary=made.get_vocab_size())
+    assert tokenizer(text, Truncation.ERROR).ids.tolist() == ids(made, text)
+
+
 @pytest.mark.parametrize("name", NOT_KNOWN)
 def test_unknown_splitters_are_not_cut(name):
     assert not can_cut(backend(NOT_KNOWN[name]))
@@ -148,9 +165,14 @@ def test_other_normalizers_are_not_cut(normalizer):
     assert not can_cut(backend(SPLITTERS["gpt2"], normalizer))
 
 
-def test_dropout_is_not_cut():
-    made = backend(SPLITTERS["gpt2"])
-    made.model.dropout = 0.1
+@pytest.mark.parametrize(
+    "model",
+    [models.BPE(dropout=0.1), models.WordLevel({"a": 0}, unk_token="a")],
+    ids=["dropout", "words"],
+)
+def test_other_models_are_not_cut(model):
+    made = Backend(model)
+    made.pre_tokenizer = SPLITTERS["gpt2"]
     assert not can_cut(made)
 
 
