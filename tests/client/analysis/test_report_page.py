@@ -247,7 +247,7 @@ def test_zero_vector_has_no_neighbors(browser, tmp_path):
         }))""",
     )
     assert seen.complaints == []
-    said = "none: its vector is zero"
+    said = "none: a vector of zeros has no cosine"
     assert seen.value == {"raw": 2, "centered": 0, "said": said, "colors": 0}
 
 

@@ -166,7 +166,7 @@ function drawNeighbors() {
       return element("li", {}, element("button", { onclick: () => choose("document", one) },
         named(one), element("span", {}, cosineText(alike[chosen.document * most + place]))));
     });
-    return element("div", {}, element("h3", {}, kind), items.length || !most ? element("ol", { class: kind }, ...items) : element("p", {}, "none: its vector is zero"));
+    return element("div", {}, element("h3", {}, kind), items.length || !most ? element("ol", { class: kind }, ...items) : element("p", {}, "none: a vector of zeros has no cosine"));
   });
   const select = element("select", { "aria-label": "Document", onchange: (event) => choose("document", +event.target.value) },
     ...content.ids.map((id, one) => element("option", { value: one, ...(one === chosen.document && { selected: "" }) }, brief(id, 60))));
