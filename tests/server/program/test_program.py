@@ -71,30 +71,6 @@ print(gc.isenabled(), len(gc.get_objects()) < gc.get_freeze_count() / 100)
     assert (ended.value.code, ended.value.output) == (0, "True True\n"), ended.value.log
 
 
-@pytest.mark.parametrize(
-    ("asked", "found"),
-    [
-        pytest.param({}, "3000000", id="ours"),
-        # Each start of the whole program takes seconds.
-        pytest.param({"GOMP_SPINCOUNT": "7"}, "7", id="count", marks=pytest.mark.slow),
-        pytest.param({"OMP_WAIT_POLICY": "PASSIVE"}, "0", id="policy", marks=pytest.mark.slow),
-    ],
-)
-def test_openmp_keeps_its_processors_unless_told_otherwise(asked, found):
-    program = "from actvec.server.program.main import import_server; import_server()"
-    shown = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"OMP_DISPLAY_ENV": "VERBOSE"} | asked,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stderr
-    if "GOMP_SPINCOUNT" not in shown:
-        pytest.skip("torch has another OpenMP")
-    assert f"GOMP_SPINCOUNT = '{found}'" in shown
-
-
 def test_threads_take_turns_within_a_millisecond(start_server):
     """A small call switches threads some ten times, each time behind a large call's Python."""
     program = """

@@ -14,6 +14,7 @@ from actvec.server.engine.memory import free_bytes, step_budget
 from actvec.server.engine.packed import Engine
 from actvec.server.errors import StartupError
 from actvec.server.model.loading import LoadedModel
+from actvec.server.program.processors import spread_out
 
 Args = TypeVarTuple("Args")
 T = TypeVar("T")
@@ -67,6 +68,9 @@ async def load_engines(config: ServerConfig) -> tuple[list[DrivenEngine], Loaded
                 f"({_description(first)}; {_description(engine)})",
                 setting="devices",
             )
+    on_its_own = [driven for driven in engines if driven.engine.card.device == "cpu"]
+    if len(on_its_own) == 1:
+        await _on(on_its_own[0].thread, spread_out)
     return engines, models[0]
 
 

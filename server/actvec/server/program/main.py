@@ -19,12 +19,6 @@ from actvec.server.program.options import GroupedCommand, server_config, server_
 # Also where this module is the program, and has no name of its own.
 log = logging.getLogger("actvec.server.program.main")
 
-# How often a thread of a CPU engine looks whether the others are done before it sleeps: for about
-# 80 ms, and so also between two steps, as Intel's OpenMP does by default (200 ms). With the default
-# of GNU's, 300,000, threads sleep and lose their processors to other programs: on two busy cores, a
-# small call took five times as long.
-_OPENMP_LOOKS = "3000000"
-
 
 @click.command(
     cls=GroupedCommand,
@@ -75,14 +69,10 @@ def main(**options: Any) -> None:
 def import_server() -> Any:
     """Import `actvec.server.program.server`, which takes seconds, and return its `serve`.
 
-    OpenMP reads its settings when torch is imported.
-
     Nothing of the 700,000 objects that torch, transformers and TransformerLens make when they are
     imported is garbage. The collector would look at them again and again meanwhile, for a quarter
     of the time, and later at all of them while calls wait.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _OPENMP_LOOKS)
     gc.disable()
     from actvec.server.program.server import serve  # noqa: PLC0415
 
