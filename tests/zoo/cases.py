@@ -178,6 +178,8 @@ _FILES = (
     Entry("gpt_neox-bin", "gpt_neox", "pytorch_model.bin", save=saving.pytorch_bin),
     Entry("llama-tied", "llama", "tied embeddings", {"tie_word_embeddings": True}),
     Entry("mixtral-bfloat16", "mixtral", "weights in 16 bits", save=saving.sixteen_bits),
+    # With a GPU, transformers computes in float8 instead.
+    Entry("llama-fp8", "llama", "weights in float8", save=saving.eight_bits, must="either"),
     Entry("qwen2-no-bos", "qwen2", "a tokenizer without BOS", save=saving.without_bos),
     Entry(
         "llama-bos-beyond",

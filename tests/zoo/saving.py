@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from actvec.server.model.demo import TOKENIZER_CONFIG, VOCABULARY
+
+_SQUARE = 16
 
 Save = Callable[[PreTrainedModel, Path], None]
 """Writes a model into an existing directory. It may change the module, which remains the reference.
@@ -36,6 +39,25 @@ def sixteen_bits(module: PreTrainedModel, directory: Path) -> None:
     # Not through `Module.to`: the frequencies of rotary embeddings are never in 16 bits.
     for parameter in module.parameters():
         parameter.copy_(parameter.to(torch.bfloat16))
+
+
+def eight_bits(module: PreTrainedModel, directory: Path) -> None:
+    """Linear layers of the blocks in float8, a factor per square; the module keeps the values."""
+    quantized = {}
+    for name, layer in module.named_modules():
+        if ".layers." in name and isinstance(layer, nn.Linear):
+            rows, columns = layer.weight.shape
+            squares = layer.weight.view(rows // _SQUARE, _SQUARE, columns // _SQUARE, _SQUARE)
+            factors = squares.abs().amax((1, 3)) / torch.finfo(torch.float8_e4m3fn).max
+            small = (squares / factors[:, None, :, None]).to(torch.float8_e4m3fn)
+            quantized[f"{name}.weight"] = small.view(rows, columns)
+            quantized[f"{name}.weight_scale_inv"] = factors
+            layer.weight.copy_((small.float() * factors[:, None, :, None]).view(rows, columns))
+    one_file(module, directory)
+    weights = load_file(directory / "model.safetensors") | quantized
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    how = {"quant_method": "fp8", "weight_block_size": [_SQUARE, _SQUARE]}
+    edit_config(directory, quantization_config=how)
 
 
 def pytorch_bin(module: PreTrainedModel, directory: Path) -> None:

@@ -211,6 +211,47 @@ def test_one_document_and_many_make_a_report(browser, tmp_path, count):
 
 
 @needs_browser
+def test_long_ids_keep_their_ends(browser, tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(9, 1, 1, 8)).astype(np.float32)
+    ids = tuple(f"{'corpora/of/one/place/' * 9}{number}.txt" for number in range(9))
+    path = tmp_path / "report.html"
+    write_report(path, Material(ids, {"raw": vectors}))
+    seen = browser.at(
+        path,
+        """ready.then(() => [
+          [...document.querySelectorAll('#neighbors option')].map(one => one.textContent),
+          document.getElementById('map').data[0].text,
+          document.getElementById('cosines_raw').layout.xaxis.ticktext,
+          [0, ...document.querySelectorAll('#neighbors li span:first-child')]
+            .map(one => one && one.textContent),
+        ])""",
+    )
+    *all_documents, nearest = seen.value
+    assert [len(set(names)) for names in all_documents] == [9] * 3
+    assert len(set(nearest[1:])) == 5
+    assert all(name.endswith(".txt") for name in nearest[1:])
+
+
+@needs_browser
+def test_zero_vector_has_no_neighbors(browser, tmp_path):
+    raw = np.ones((3, 1, 1, 8), np.float32)
+    path = tmp_path / "report.html"
+    write_report(path, Material(("a", "b", "c"), {"raw": raw, "centered": raw - 1}))
+    seen = browser.at(
+        path,
+        """ready.then(() => ({
+          raw: document.querySelectorAll('#neighbors ol.raw li').length,
+          centered: document.querySelectorAll('#neighbors ol.centered li').length,
+          said: document.querySelector('.neighbors p').textContent,
+          colors: document.getElementById('cosines_raw').data[0].zmin,
+        }))""",
+    )
+    assert seen.complaints == []
+    said = "none: a vector of zeros has no cosine"
+    assert seen.value == {"raw": 2, "centered": 0, "said": said, "colors": 0}
+
+
+@needs_browser
 def test_the_figures_are_pictures_too(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(1, 1, 1, 8)).astype(np.float32)
     pictures = write_pictures(tmp_path, Material(("one",), {"raw": vectors}, ("exp_933",)))

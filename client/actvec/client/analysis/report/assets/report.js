@@ -20,6 +20,8 @@ const CATEGORIES = { type: "category" };
 /* What Plotly shows as it is. */
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+/* Ids of one corpus often begin alike, and differ at their ends. */
+const brief = (id, most) => (id.length > most ? `${id.slice(0, Math.ceil(most / 2) - 1)}…${id.slice(-Math.floor(most / 2))}` : id);
 const number = (value, digits = 4) => (Number.isFinite(value) ? value.toFixed(digits) : "none");
 /* Of raw vectors most cosines begin with nines. */
 const cosineText = (value) => number(value, value > 0.99 && value < 1 ? 6 : 4);
@@ -62,7 +64,7 @@ function about(document) {
   const known = columns.map((name) => `${name}: ${content.columns[name][document] ?? ""}`);
   const text = content.texts[document] ?? "";
   const lines = [...known.map((one) => cut(one, 44)), ...wrapped(text, 44)].filter(Boolean);
-  return [`<b>${plain(cut(content.ids[document], 44))}</b>`, ...lines.map(plain)].join("<br>");
+  return [`<b>${plain(brief(content.ids[document], 44))}</b>`, ...lines.map(plain)].join("<br>");
 }
 
 /* The documents of each value of the column that colors them, or one group with a color scale. */
@@ -120,7 +122,7 @@ function drawMap() {
   const traces = groups().map((group) => ({
     type: "scatter", mode: labeled ? "markers+text" : "markers", name: plain(cut(group.name, 30)),
     x: of(group.documents, 0), y: of(group.documents, 1), customdata: group.documents,
-    text: labeled ? group.documents.map((one) => plain(cut(content.ids[one], 24))) : undefined,
+    text: labeled ? group.documents.map((one) => plain(brief(content.ids[one], 24))) : undefined,
     textposition: group.documents.map((one) => (heights.indexOf(one) % 2 ? "top center" : "bottom center")),
     textfont: { color: css("soft"), size: 11 },
     hovertext: group.documents.map(about), hoverinfo: "text",
@@ -147,7 +149,7 @@ function drawNeighbors() {
   const marks = new Map();
   for (const group of groups()) for (const one of group.documents) marks.set(one, group);
   const named = (one) => {
-    const label = element("span", {}, content.ids[one]);
+    const label = element("span", { title: content.ids[one] }, brief(content.ids[one], 48));
     const { name, color, symbol } = marks.get(one);
     if (name) label.prepend(element("i", { class: `mark ${symbol}`, style: `background:${color}`, title: name }));
     return label;
@@ -157,15 +159,17 @@ function drawNeighbors() {
     const near = numbers(row.nearest);
     const alike = numbers(row.nearness);
     const most = near.length / count;
-    const items = range(most).map((place) => {
+    // A vector of zeros has no cosine, and so no neighbors.
+    const there = range(most).filter((place) => Number.isFinite(alike[chosen.document * most + place]));
+    const items = there.map((place) => {
       const one = near[chosen.document * most + place];
       return element("li", {}, element("button", { onclick: () => choose("document", one) },
         named(one), element("span", {}, cosineText(alike[chosen.document * most + place]))));
     });
-    return element("div", {}, element("h3", {}, kind), element("ol", { class: kind }, ...items));
+    return element("div", {}, element("h3", {}, kind), items.length || !most ? element("ol", { class: kind }, ...items) : element("p", {}, "none: a vector of zeros has no cosine"));
   });
   const select = element("select", { "aria-label": "Document", onchange: (event) => choose("document", +event.target.value) },
-    ...content.ids.map((id, one) => element("option", { value: one, ...(one === chosen.document && { selected: "" }) }, cut(id, 60))));
+    ...content.ids.map((id, one) => element("option", { value: one, ...(one === chosen.document && { selected: "" }) }, brief(id, 60))));
   const parts = [select];
   if (content.texts[chosen.document]) parts.push(element("blockquote", {}, content.texts[chosen.document]));
   const labels = content.labels[chosen.color];
@@ -193,15 +197,16 @@ function drawCosines(kind) {
   const lowest = Math.min(...cells.flat().filter(Number.isFinite));
   const names = places.map((one) => String(content.shown[one]));
   const width = document.getElementById(`cosines_${kind}`).clientWidth;
-  const ids = places.map((one) => plain(cut(content.ids[content.shown[one]], 24)));
+  const ids = (most) => places.map((one) => plain(brief(content.ids[content.shown[one]], most)));
+  const pairs = ids(40);
   const ticks = {
-    ...CATEGORIES, showgrid: false, ticks: "", tickvals: names, ticktext: ids,
+    ...CATEGORIES, showgrid: false, ticks: "", tickvals: names, ticktext: ids(16),
     showticklabels: total <= 40 && width > 500, tickfont: { size: 10 },
   };
   return draw(`cosines_${kind}`, [{
     type: "heatmap", x: names, y: names, z: cells, text: cells.map((row, i) =>
-      row.map((value, j) => `${ids[i]}<br>${ids[j]}<br>cosine ${cosineText(value)}`)),
-    hoverinfo: "text", zmin: lowest < 0 ? -1 : lowest, zmax: 1,
+      row.map((value, j) => `${pairs[i]}<br>${pairs[j]}<br>cosine ${cosineText(value)}`)),
+    hoverinfo: "text", zmin: lowest < 0 ? -1 : lowest < 1 - 1e-7 ? lowest : 0, zmax: 1,
     // A color for each cosine there is: raw ones are all near 1, and would be one color.
     colorscale: lowest < 0 ? diverging() : "Viridis", colorbar: below("cosine", ticks.showticklabels ? -0.2 : -0.03),
   }], {
