@@ -159,7 +159,6 @@ def _connect(workers: int) -> None:
 
     Raises:
         FailedPrecondition: the job would wait for CPUs forever.
-        DataLoss: a file of the job is damaged or missing.
         MissingExtra: Ray is not installed.
     """
     ray = import_extra("ray", "ray")

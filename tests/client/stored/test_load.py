@@ -15,6 +15,7 @@ from actvec.client import Client, Document, InvalidArgument, MissingExtra, Unsup
 from actvec.client.bulk import FileSink, Layout, ParquetSink, ShardSink, VectorJob
 from actvec.client.documents import Shard, open_documents
 from actvec.client.errors import DataLoss, FailedPrecondition
+from actvec.client.stored import loading
 from tests.client.bulk.jobs import FORMATS, write_corpus
 from tests.client.bulk.saved import read_back
 from tests.client.findings.planted import write_shards
@@ -415,3 +416,35 @@ def test_lost_documents_are_not_passed_over(folders, tmp_path, layout, spoil, to
     if layout == "parquet":
         with pytest.raises(DataLoss, match=told):
             load(folder / "vectors.parquet")
+
+
+def test_texts_extracted_into_a_job_are_no_copies(client, folders, tmp_path):
+    """Each is the first document of its own run, and has no id."""
+    shutil.copytree(folders / "files", tmp_path / "files")
+    for text in ("One text.", "Another text."):
+        FileSink(tmp_path / "files").save(client.extract(text, **ASKED))
+    assert len(load(tmp_path / "files")) == 59
+
+
+def test_records_of_others_count_nothing(folders, tmp_path):
+    """A job's own record goes before one beside its folder, which may be anyone's."""
+    shutil.copytree(folders / "shards", tmp_path / "vectors")
+    (tmp_path / "job.json").write_text('["of another program"]')
+    assert len(load(tmp_path / "vectors")) == 57
+
+
+@pytest.mark.parametrize("layout", ["shards", "parquet"])
+def test_running_job_is_loaded_as_it_was(folders, tmp_path, monkeypatch, layout):
+    """What it commits while its files are read is in its record, and not among them."""
+    folder = tmp_path / layout
+    shutil.copytree(folders / layout, folder)
+    record = json.loads((folder / "manifest.json").read_text())
+    name = {"shards": "read_shard", "parquet": "read_parquet"}[layout]
+    read = getattr(loading, name)
+
+    def commit_meanwhile(path):
+        (folder / "manifest.json").write_text(json.dumps({**record, "vectors": 64}))
+        return read(path)
+
+    monkeypatch.setattr(loading, name, commit_meanwhile)
+    assert len(load(folder)) == 57

@@ -26,26 +26,46 @@ def check_numbers(folder: Path, names: Iterable[str]) -> None:
             raise DataLoss(f"{path} is missing. Restore it from a copy, or name the files to read")
 
 
-def check_complete(folder: Path, parts: Sequence[Part]) -> None:
+def recorded(place: Path) -> int | None:
+    """How many vectors the job of a folder has recorded; None for a file, or without a job.
+
+    Raises:
+        DataLoss: the job's record is damaged.
+    """
+    record = _record_of(place)
+    if not place.is_dir() or not record.exists():
+        return None
+    with damage(record):
+        return int(dict(json.loads(record.read_bytes())).get("vectors", 0))
+
+
+def check_complete(folder: Path, parts: Sequence[Part], written: int | None) -> None:
     """Check that the files of a job's folder have every vector that it recorded, once.
 
     Nobody records how many vectors a sink without a job has written.
 
+    Args:
+        folder: The folder.
+        parts: What its files hold.
+        written: What `recorded` told before they were read: a job that runs writes more.
+
     Raises:
-        DataLoss: some are missing, or there twice; or the job's record is damaged.
+        DataLoss: some are missing, or there twice.
     """
-    record = _record_of(folder)
-    if not record.exists():
+    if written is None:
         return
-    rows = [(one.get("index"), one["id"]) for part in parts for one in part.facts]
-    with damage(record):
-        written = int(dict(json.loads(record.read_bytes())).get("vectors", 0))
+    # Each text that `actvec extract` adds to the folder is the first document of its own run.
+    rows = [
+        (one.get("index"), one["id"], one.get("text_sha256"))
+        for part in parts
+        for one in part.facts
+    ]
     if len(rows) < written:
         raise DataLoss(
-            f"{folder} holds {len(rows):,} vectors, and {record} names {written:,}: files were cut"
-            " or are missing. Restore them from a copy, or resume the job"
+            f"{folder} holds {len(rows):,} vectors, and {_record_of(folder)} names {written:,}:"
+            " files were cut or are missing. Restore them from a copy, or resume the job"
         )
-    for (index, document_id), count in Counter(rows).most_common(1):
+    for (index, document_id, _), count in Counter(rows).most_common(1):
         if count > 1:
             raise DataLoss(
                 f"document {index} ({document_id!a}) is in {folder} twice: it was altered. Remove"
@@ -55,6 +75,6 @@ def check_complete(folder: Path, parts: Sequence[Part]) -> None:
 
 def _record_of(folder: Path) -> Path:
     """The record of the job that wrote a folder's vectors, whose tables have a folder of theirs."""
-    if folder.name == "vectors" and (job := folder.with_name("job.json")).exists():
-        return job
-    return (folder.parent if folder.name == "vectors.parquet" else folder) / "manifest.json"
+    own = (folder.parent if folder.name == "vectors.parquet" else folder) / "manifest.json"
+    rays = folder.with_name("job.json")
+    return rays if folder.name == "vectors" and not own.exists() else own

@@ -15,7 +15,7 @@ from actvec.client.errors import FailedPrecondition, UnsupportedInput
 from actvec.client.files import given_path
 from actvec.client.records.differences import differences
 from actvec.client.records.stamp import Stamp
-from actvec.client.stored.complete import check_complete, check_numbers
+from actvec.client.stored.complete import check_complete, check_numbers, recorded
 from actvec.client.stored.parts import Part, Record, damage, read_parquet, read_shard, read_single
 from actvec.client.stored.shard_folders import check_disjoint, shard_names
 from actvec.client.stored.vectors import Parts, StoredVectors
@@ -52,6 +52,7 @@ def load(path: str | Path, *more: str | Path) -> StoredVectors:
     """
     given = [given_path(one) for one in (path, *more)]
     places = [place for one in given for place in _places(one)]
+    written = [recorded(place) for place in places]
     found = [_parts(place) for place in places]
     # Ray leaves files in which all documents failed.
     parts = [part for some in found for part in some if part.facts]
@@ -60,9 +61,8 @@ def load(path: str | Path, *more: str | Path) -> StoredVectors:
     _check_different(parts)
     stamp = _one_stamp(parts)
     check_disjoint(places)
-    for place, some in zip(places, found, strict=True):
-        if place.is_dir():
-            check_complete(place, some)
+    for place, some, count in zip(places, found, written, strict=True):
+        check_complete(place, some, count)
     facts = list(chain.from_iterable(part.facts for part in parts))
     columns = list(chain.from_iterable(part.columns for part in parts))
     return StoredVectors(
