@@ -26,3 +26,13 @@ def test_what_keeps_a_package_from_use_is_named(tmp_path, monkeypatch, module, s
     assert str(raised.value) == (
         f"this needs actvec_test_extra, which {problem}: pip install 'actvec[report]'"
     )
+
+
+def test_package_without_the_module_is_not_called_missing(tmp_path, monkeypatch):
+    """An old version, for example."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "actvec_test_old").mkdir()
+    (tmp_path / "actvec_test_old" / "__init__.py").touch()
+    told = r"actvec_test_old, which cannot be imported \(No module named 'actvec_test_old.part'\)"
+    with pytest.raises(MissingExtra, match=told):
+        import_extra("actvec_test_old.part", "report")

@@ -91,8 +91,12 @@ def step_of(place, stamp=None, **options):
     return FileVectors(place=place, stamp=stamp, device="cpu", **options, **SOURCE_COLUMNS)
 
 
-def test_cut_job_resumes(corpus, place, monkeypatch):
-    """A file of vectors counts, and its results alone do not; no cluster is needed for that."""
+@pytest.mark.parametrize("cut_off", [VECTORS, RESULTS])
+def test_cut_job_resumes(corpus, place, monkeypatch, cut_off):
+    """A file of vectors counts, and its results alone do not; no cluster is needed for that.
+
+    So whichever of the two was not written, both are written again.
+    """
     options = {"mode": "short"}
     step = step_of(place, **options)
     with open_job(corpus, place, options) as job:
@@ -102,7 +106,7 @@ def test_cut_job_resumes(corpus, place, monkeypatch):
         write = Tables.write
 
         def cut(self, name, table):
-            if name.startswith("vectors/"):
+            if name.startswith(f"{cut_off}/"):
                 raise ConnectionError("the cable was cut")
             write(self, name, table)
 

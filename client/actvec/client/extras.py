@@ -17,7 +17,7 @@ def import_extra(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        missing = isinstance(error, ModuleNotFoundError) and error.name in (package, module)
+        missing = isinstance(error, ModuleNotFoundError) and error.name == package
         problem = "is not installed" if missing else f"cannot be imported ({error})"
         raise MissingExtra(
             f"this needs {package}, which {problem}: pip install 'actvec[{extra}]'"

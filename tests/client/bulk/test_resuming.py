@@ -270,6 +270,18 @@ def test_broken_resumption_leaves_its_documents(client, corpus, tmp_path, check_
     check_complete(out, "files")
 
 
+@pytest.mark.parametrize("left", [retry_a_failure, lose_a_vector])
+def test_resumption_is_recorded_before_its_first_document(client, corpus, tmp_path, left):
+    """A kill at any time leaves a job that is not finished."""
+    out, told = tmp_path / "out", []
+    job(corpus, out, "files").run(client)
+    left(out)
+    resumed = job(corpus, out, "files", resume=True, save_every=3600)
+    resumed.run(client, on_progress=lambda _: told.append(manifest_of(out)["finished_at"]))
+    assert told[0] is None
+    assert told[-1] is not None
+
+
 def test_template_arguments_may_be_tuples(client, corpus, tmp_path, check_complete):
     """The manifest has them as JSON, which has lists only."""
     out, settings = tmp_path / "out", {"chat_template_kwargs": {"tools": ("one", "two")}}

@@ -141,6 +141,24 @@ async def test_interactive_document_passes_a_large_one():
     assert next_step(scheduler) == [3]
 
 
+async def test_interactive_document_shares_the_step_of_a_small_one():
+    """Which leaves it room; also if it is due."""
+    scheduler = Scheduler(step_tokens=100, queued_tokens=1000)
+    lane = scheduler.lane()
+    for document, tokens in [(1, 80), (2, 40), (3, 30)]:
+        await lane.put(document, tokens, lambda _: None)
+    assert next_step(scheduler) == [1]
+    await scheduler.lane(interactive=True).put(101, 10, lambda _: None)
+    assert next_step(scheduler) == [2, 101, 3]
+
+
+async def test_lanes_that_do_not_fit_keep_their_turns():
+    scheduler = Scheduler(step_tokens=100, queued_tokens=1000)
+    for document, tokens in [(1, 60), (2, 90), (3, 90), (4, 90)]:
+        await scheduler.lane().put(document, tokens, lambda _: None)
+    assert [next_step(scheduler) for _ in range(4)] == [[1], [2], [3], [4]]
+
+
 async def test_first_lane_that_is_due_leads_unless_it_closed():
     scheduler = Scheduler(step_tokens=100, queued_tokens=1000)
     lanes = [scheduler.lane() for _ in range(4)]

@@ -3,6 +3,8 @@
 import asyncio
 from functools import partial
 
+import pytest
+
 from actvec.server.extraction.scheduler import Scheduler
 from tests.server.extraction.engines import Engine
 from tests.waiting import eventually
@@ -37,6 +39,13 @@ async def busy(scheduler, *engines):
     for engine in engines:
         assert await asyncio.to_thread(engine.entered.wait, 60)
     return told
+
+
+async def start(scheduler, engine):
+    """Start an engine, and return once it holds a step."""
+    engine.allowed.clear()
+    scheduler.start(engine.thread, engine)
+    assert await asyncio.to_thread(engine.entered.wait, 60)
 
 
 async def test_engines_compute_at_the_same_time():
@@ -96,6 +105,32 @@ async def test_another_engine_computes_what_one_lost():
     await asyncio.to_thread(hanging.thread.shutdown)
     assert hanging.steps
     assert not told, "what a lost engine computes after all counts for nothing"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_lost_step_goes_before_all_others(closed):
+    """In its order, and without the documents of a call that has ended."""
+    hanging, well = Engine(), Engine()
+    scheduler = several()
+    odd, even, other = (scheduler.lane() for _ in range(3))
+    told = {}
+    for document in (1, 2, 3, 4):
+        lane = odd if document % 2 else even
+        await lane.put(document, 25, partial(told.setdefault, document))
+    await start(scheduler, hanging)
+    for document in (5, 6):
+        await other.put(document, 100, partial(told.setdefault, document))
+    await start(scheduler, well)
+    if closed:
+        even.close()
+    assert scheduler.take_out(hanging)
+    well.release()
+    await scheduler.drain()
+    left = [1, 3] if closed else [1, 2, 3, 4]
+    assert well.steps == [[5], left, [6]]
+    assert told == {document: -document for document in (*left, 5, 6)}
+    assert scheduler.waiting_tokens(interactive=False) == 0
+    hanging.release()
 
 
 async def test_failed_engine_computes_nothing_more():

@@ -330,11 +330,11 @@ async def test_dropped_character_leaves_no_span(serve, tmp_path):
         await vector_of(stub, known, ["span:b"])
 
 
-def chat_model_of_pieces(directory, *known):
+def chat_model_of_pieces(directory, *known, before=()):
     """A chat model whose template puts "un" before each content, without a space."""
     pieces = {piece: id_ for id_, piece in enumerate([BOS, "[UNK]", *known])}
     tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*before, pre_tokenizers.WhitespaceSplit()])
     tokenizer.decoder = decoders.WordPiece()
     template = "{% for m in messages %}un{{ m.content }} {% endfor %}"
     return chat_model_with(tokenizer, directory, template)
@@ -344,6 +344,18 @@ async def test_content_lost_in_an_unknown_word_has_no_span(serve, tmp_path):
     engine, loaded = chat_model_of_pieces(tmp_path, "do")
     async with serve(engine, loaded) as (_, stub):
         error = await error_of(vector_of(stub, messages(("user", "do")), ["span:user"]))
+    assert "its tokens are not those of the messages" in error.details()
+
+
+async def test_content_that_is_dropped_whole_has_no_span(serve, tmp_path):
+    """Its spelling is empty, and the empty text is within any other."""
+    removed = pre_tokenizers.Split(".", "removed")
+    engine, loaded = chat_model_of_pieces(tmp_path, "un", "##do", before=[removed])
+    async with serve(engine, loaded) as (_, stub):
+        await vector_of(stub, messages(("user", "do")), ["span:user"])
+        error = await error_of(
+            vector_of(stub, messages(("user", "..."), ("user", "do")), ["span:user"])
+        )
     assert "its tokens are not those of the messages" in error.details()
 
 

@@ -142,6 +142,29 @@ def test_known_tokenizers_are_cut(known):
     assert can_cut(known)
 
 
+class Watched:
+    """A backend that notes the texts that it encodes."""
+
+    def __init__(self, backend):
+        self.backend = backend
+        self.texts = []
+
+    def encode_batch_fast(self, texts, **options):
+        self.texts += texts
+        return self.backend.encode_batch_fast(texts, **options)
+
+
+def test_tokenizer_cuts_what_it_may(known, monkeypatch):
+    monkeypatch.setattr(module, "_PIECE", 100)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=known)
+    tokenizer = Tokenizer(wrapped, 1 << 20, bos=None, vocabulary=known.get_vocab_size())
+    tokenizer._backend = watched = Watched(tokenizer._backend)
+    text = sample_corpus()[0].text
+    assert tokenizer(text, Truncation.ERROR).ids.tolist() == ids(known, text)
+    assert watched.texts == list(pieces(text))
+    assert len(watched.texts) > 1
+
+
 def test_tokenizer_cuts_only_what_it_may(monkeypatch):
     monkeypatch.setattr(module, "_PIECE", 4)
     made = backend(NOT_KNOWN["none"])
