@@ -95,6 +95,32 @@ def test_cut_archives_are_damaged(tmp_path, ending, cut):
 
 
 @pytest.mark.parametrize("ending", ARCHIVES)
+@pytest.mark.parametrize("size", [1, 200_000])
+def test_damaged_stream_behind_others_is_not_the_end(tmp_path, ending, size):
+    """Some programs write an archive as many streams; so does `cat` of several archives."""
+    path = tmp_path / f"corpus.jsonl{ending}"
+    texts = [os.urandom(size).hex() for _ in range(3)]
+    streams = [COMPRESS[ending](json.dumps({"text": text}).encode() + b"\n") for text in texts]
+    path.write_bytes(b"".join(streams))
+    assert [document.text for document in open_documents(path)] == texts
+    streams[1] = b"\x01" + streams[1][1:]
+    path.write_bytes(b"".join(streams))
+    with pytest.raises(SourceDamaged):
+        list(open_documents(path))
+    path.write_bytes(streams[0] + b"garbage")
+    with pytest.raises(SourceDamaged):
+        list(open_documents(path))
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".bz2"])
+def test_zeros_fill_an_archive_up(tmp_path, ending):
+    path = tmp_path / f"corpus.jsonl{ending}"
+    parts = [COMPRESS[ending](line) for line in LINES.splitlines(keepends=True)]
+    path.write_bytes((b"\0" * 100_000).join([*parts, b""]))
+    assert list(open_documents(path)) == DOCUMENTS
+
+
+@pytest.mark.parametrize("ending", ARCHIVES)
 def test_other_bytes_are_damaged_archives(tmp_path, ending):
     path = tmp_path / f"corpus.jsonl{ending}"
     path.write_bytes(LINES)
@@ -122,6 +148,13 @@ def test_tables_are_read_by_row(tmp_path, kind, delimiter, ending):
     assert list(source) == list(source) == expected
     assert [one.document for one in source.scan(skip={0})] == expected[1:]
     assert source.identity()["kind"] == f"{kind.lower()[1:]}{ending}"
+
+
+def test_columns_without_a_name_are_passed_over(tmp_path):
+    """Spreadsheets leave them behind the others."""
+    path = tmp_path / "corpus.csv"
+    path.write_text("text,id,,\none,1,,\ntwo,2,,\n")
+    assert list(open_documents(path)) == [Document("1", "one"), Document("2", "two")]
 
 
 def test_long_cell_is_read(tmp_path):

@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import lzma
-import sys
 import zlib
 from collections.abc import Container, Iterator
 from contextlib import suppress
@@ -38,6 +37,9 @@ from actvec.client.records.vectors import Document, Failure
 
 # Number of documents to search for the named fields.
 _FIRST = 100
+
+# Characters of a cell: as many as Python's reader takes on every system.
+_MOST = (1 << 31) - 1
 
 # The line's number from 1, the offset of its end in the file in bytes, and the line.
 _Line = tuple[int, int, bytes]
@@ -204,12 +206,14 @@ def _rows(file: BinaryIO, delimiter: str) -> Iterator[bytes]:
     Raises:
         ValueError: from here on they cannot be told apart.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(_MOST)
     text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
     try:
         rows = filter(None, csv.reader(text, delimiter=delimiter, strict=True))
         names = next(rows, [])
-        if len(set(names)) < len(names):
+        # Spreadsheets leave empty columns behind the others, without names.
+        named = list(filter(None, names))
+        if len(set(named)) < len(named):
             raise ValueError(f"columns of one name in {', '.join(names)}")
         for row in rows:
             if len(row) != len(names):
