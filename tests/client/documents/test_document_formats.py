@@ -168,16 +168,27 @@ def test_long_cell_is_read(tmp_path):
     ("content", "told"),
     [
         (b'text\none\n"two\nthree\n', "row 2: .*unexpected end of data"),
-        (b"text,id\none,1\ntwo\nthree,3\n", "row 2: .*1 cells below 2 names"),
         (b"text,text\none,1\n", "row 1: .*columns of one name in text, text"),
     ],
 )
 def test_damaged_table_breaks_where_it_is(tmp_path, content, told):
-    """A row that is cut, or has a comma too many, shifts what follows into other columns."""
     path = tmp_path / "corpus.csv"
     path.write_bytes(content)
     with pytest.raises(SourceDamaged, match=told):
         list(open_documents(path))
+
+
+def test_row_of_other_columns_costs_its_document(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("text,id\none,1\ntwo\nthree, and more,3\nfour,4\n")
+    one, *failures, four = open_documents(path)
+    assert (one, four) == (Document("1", "one"), Document("4", "four"))
+    assert [(failure.id, failure.code) for failure in failures] == [
+        ("2", "INVALID_ARGUMENT"),
+        ("3", "INVALID_ARGUMENT"),
+    ]
+    assert "row 2: 1 cells, and 2 columns" in failures[0].message
+    assert "row 3: 3 cells, and 2 columns; quote a cell with ','" in failures[1].message
 
 
 def test_table_without_the_column_is_refused(tmp_path):
