@@ -800,7 +800,7 @@ class StreamVectorsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def stamp(self) -> Global___VectorStamp:
-        """In the first message only, before any result: the stamp of the stream's vectors."""
+        """In the first message only, as soon as the settings are accepted: the stamp of the vectors."""
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentResult]:

@@ -95,6 +95,32 @@ def test_cut_archives_are_damaged(tmp_path, ending, cut):
 
 
 @pytest.mark.parametrize("ending", ARCHIVES)
+@pytest.mark.parametrize("size", [1, 200_000])
+def test_damaged_stream_behind_others_is_not_the_end(tmp_path, ending, size):
+    """Some programs write an archive as many streams; so does `cat` of several archives."""
+    path = tmp_path / f"corpus.jsonl{ending}"
+    texts = [os.urandom(size).hex() for _ in range(3)]
+    streams = [COMPRESS[ending](json.dumps({"text": text}).encode() + b"\n") for text in texts]
+    path.write_bytes(b"".join(streams))
+    assert [document.text for document in open_documents(path)] == texts
+    streams[1] = b"\x01" + streams[1][1:]
+    path.write_bytes(b"".join(streams))
+    with pytest.raises(SourceDamaged):
+        list(open_documents(path))
+    path.write_bytes(streams[0] + b"garbage")
+    with pytest.raises(SourceDamaged):
+        list(open_documents(path))
+
+
+@pytest.mark.parametrize("ending", [".gz", ".xz", ".bz2"])
+def test_zeros_fill_an_archive_up(tmp_path, ending):
+    path = tmp_path / f"corpus.jsonl{ending}"
+    parts = [COMPRESS[ending](line) for line in LINES.splitlines(keepends=True)]
+    path.write_bytes((b"\0" * 100_000).join([*parts, b""]))
+    assert list(open_documents(path)) == DOCUMENTS
+
+
+@pytest.mark.parametrize("ending", ARCHIVES)
 def test_other_bytes_are_damaged_archives(tmp_path, ending):
     path = tmp_path / f"corpus.jsonl{ending}"
     path.write_bytes(LINES)
@@ -124,6 +150,13 @@ def test_tables_are_read_by_row(tmp_path, kind, delimiter, ending):
     assert source.identity()["kind"] == f"{kind.lower()[1:]}{ending}"
 
 
+def test_columns_without_a_name_are_passed_over(tmp_path):
+    """Spreadsheets leave them behind the others."""
+    path = tmp_path / "corpus.csv"
+    path.write_text("text,id,,\none,1,,\ntwo,2,,\n")
+    assert list(open_documents(path)) == [Document("1", "one"), Document("2", "two")]
+
+
 def test_long_cell_is_read(tmp_path):
     path = tmp_path / "corpus.csv"
     path.write_text("text\n" + "long " * 60_000)
@@ -135,17 +168,27 @@ def test_long_cell_is_read(tmp_path):
     ("content", "told"),
     [
         (b'text\none\n"two\nthree\n', "row 2: .*unexpected end of data"),
-        (b"text,id\none,1\ntwo\nthree,3\n", "row 2: .*1 cells below 2 names"),
-        (b"text,id\none,1\ntwo, three,2\n", "row 2: .*3 cells below 2 names"),
         (b"text,text\none,1\n", "row 1: .*columns of one name in text, text"),
     ],
 )
 def test_damaged_table_breaks_where_it_is(tmp_path, content, told):
-    """A row that is cut, or has a comma too many, shifts what follows into other columns."""
     path = tmp_path / "corpus.csv"
     path.write_bytes(content)
     with pytest.raises(SourceDamaged, match=told):
         list(open_documents(path))
+
+
+def test_row_of_other_columns_costs_its_document(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("text,id\none,1\ntwo\nthree, and more,3\nfour,4\n")
+    one, *failures, four = open_documents(path)
+    assert (one, four) == (Document("1", "one"), Document("4", "four"))
+    assert [(failure.id, failure.code) for failure in failures] == [
+        ("2", "INVALID_ARGUMENT"),
+        ("3", "INVALID_ARGUMENT"),
+    ]
+    assert "row 2: 1 cells, and 2 columns" in failures[0].message
+    assert "row 3: 3 cells, and 2 columns; quote a cell with ','" in failures[1].message
 
 
 def test_table_without_the_column_is_refused(tmp_path):

@@ -4,7 +4,9 @@ import gzip
 import json
 import random
 import sys
+from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -190,7 +192,7 @@ def test_lines_are_read_one_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("corpus.arrow", "unsupported suffix"),
+        ("corpus.pickle", "unsupported suffix"),
         ("corpus.txt", "a single text"),
     ],
 )
@@ -199,6 +201,18 @@ def test_unsupported_files_are_refused_with_advice(tmp_path, name, message):
     with pytest.raises(UnsupportedInput, match=message) as error:
         open_documents(tmp_path / name)
     assert "a folder of .txt files, JSON lines (.jsonl, .ndjson, .json; - for" in str(error.value)
+
+
+def test_saved_datasets_are_refused_with_their_conversion(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = datasets.Dataset.from_dict({"text": ["one", "two"]})
+    dataset.save_to_disk("saved")
+    datasets.DatasetDict({"train": dataset}).save_to_disk("splits")
+    for path in (Path("saved"), Path("splits"), next(Path("saved").glob("*.arrow"))):
+        with pytest.raises(UnsupportedInput) as error:
+            open_documents(path)
+        eval(str(error.value).partition("as Parquet: ")[2])  # noqa: S307 - our own advice
+        assert [document.text for document in open_documents("corpus.parquet")] == ["one", "two"]
 
 
 def test_missing_and_empty_sources_differ(tmp_path):

@@ -74,9 +74,9 @@ class AsyncClient:
             headers: Further metadata of each call, by name, for a proxy before the server. Like the
                 token, it travels to another machine with TLS only.
             tls: Certificates for TLS, other than those of public authorities.
-            timeout: Seconds that a call may take, retries included, once the server is awake; for
-                the file of a mean, seconds between chunks. Streams have no such limit. None or
-                infinity for no limit.
+            timeout: Seconds that a method may take, over all its calls and their retries, once the
+                server is awake; for the file of a mean, seconds between chunks. Streams have no
+                such limit. None or infinity for no limit.
             retry_for: Seconds without progress after which a broken stream fails; 0 to fail at
                 once, None or infinity to retry forever.
             workers: Number of workers of a deployment to use: `stream` spreads over all of them,

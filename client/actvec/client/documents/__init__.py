@@ -50,6 +50,8 @@ _SUPPORTED = (
     "a folder of .txt files, JSON lines (.jsonl, .ndjson, .json; - for standard input), .csv or"
     " .tsv (each also .gz, .zst, .xz or .bz2), or a .parquet file"
 )
+# What `datasets` leaves in a folder beside a dataset, or beside one folder for each split.
+_SAVED = {"state.json": "", "dataset_dict.json": "['train']"}
 
 
 def open_documents(
@@ -106,6 +108,11 @@ def _open(path: Path, columns: Columns) -> DocumentSource:
         raise UnsupportedInput(
             f"{path} is a single text; use `actvec extract` for it, or give {_SUPPORTED}"
         )
+    if name.endswith(".arrow"):
+        raise UnsupportedInput(
+            f"{path} is an Arrow file; write it as Parquet:"
+            f" datasets.Dataset.from_file({str(path)!r}).to_parquet('corpus.parquet')"
+        )
     raise UnsupportedInput(f"{path} has an unsupported suffix; give {_SUPPORTED}")
 
 
@@ -121,6 +128,12 @@ def _open_folder(folder: Path, columns: Columns) -> DocumentSource:
             f"{folder} holds .txt files only in sub-folders, which are not read: {skipped}; give"
             " one of them, or JSON lines of all texts"
         )
+    for record, split in _SAVED.items():
+        if not names and (folder / record).exists():
+            raise UnsupportedInput(
+                f"{folder} is a dataset saved by datasets; write it as Parquet:"
+                f" datasets.load_from_disk({str(folder)!r}){split}.to_parquet('corpus.parquet')"
+            )
     if not names:
         raise UnsupportedInput(f"{folder} holds no .txt file; give {_SUPPORTED}")
     if others:

@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import lzma
-import sys
 import zlib
 from collections.abc import Container, Iterator
 from contextlib import suppress
@@ -39,8 +38,13 @@ from actvec.client.records.vectors import Document, Failure
 # Number of documents to search for the named fields.
 _FIRST = 100
 
+# Characters of a cell: as many as Python's reader takes on every system.
+_MOST = (1 << 31) - 1
+
+# A line, or what is wrong with it.
+_Content = bytes | ValueError
 # The line's number from 1, the offset of its end in the file in bytes, and the line.
-_Line = tuple[int, int, bytes]
+_Line = tuple[int, int, _Content]
 
 
 class LinesSource(DocumentSource):
@@ -124,12 +128,12 @@ class LinesSource(DocumentSource):
                 file = decompressed(raw, self._compression)
                 lines = _rows(file, self._delimiter) if self._delimiter else file
                 for number, line in enumerate(lines, start=1):
-                    if line.strip():
+                    if isinstance(line, ValueError) or line.strip():
                         yield number, raw.tell() if seekable else 0, line
         except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
             raise source_broken(self._name, f"{self._unit} {number + 1}", error) from error
 
-    def _parse(self, line: bytes, number: int) -> Document | Failure:
+    def _parse(self, line: _Content, number: int) -> Document | Failure:
         where = f"{self._name}, {self._unit} {number}"
         try:
             record = _record(line)
@@ -154,13 +158,14 @@ class _Fields:
         self._problems: dict[str, str | None] = {}
         self._lines = 0
 
-    def add(self, line: bytes) -> None:
+    def add(self, line: _Content) -> None:
         """Search one more line.
 
         Raises:
             UnsupportedInput: it is the last line to search, and a field is missing or unusable.
         """
-        if not self._lines and (line.strip() == b"[" or line.lstrip().startswith(b"[{")):
+        start = line.lstrip() if isinstance(line, bytes) else b""
+        if not self._lines and (start.rstrip() == b"[" or start.startswith(b"[{")):
             raise UnsupportedInput(
                 f"{self._name} is one JSON array; write one object per line (`jq -c '.[]'`)"
             )
@@ -196,35 +201,43 @@ class _Fields:
         return problem and f"column {problem}, in each of them; there are: {', '.join(self._found)}"
 
 
-def _rows(file: BinaryIO, delimiter: str) -> Iterator[bytes]:
+def _rows(file: BinaryIO, delimiter: str) -> Iterator[_Content]:
     """The rows of a table as JSON lines, by the names in its first row.
 
-    A byte that is not UTF-8 becomes half a character, which costs only its document.
+    A byte that is not UTF-8 becomes half a character, which costs only its document, as does a row
+    with another number of cells than columns.
 
     Raises:
         ValueError: from here on they cannot be told apart.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(_MOST)
     text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
     try:
         rows = filter(None, csv.reader(text, delimiter=delimiter, strict=True))
         names = next(rows, [])
-        if len(set(names)) < len(names):
+        # Spreadsheets leave empty columns behind the others, without names.
+        named = list(filter(None, names))
+        if len(set(named)) < len(named):
             raise ValueError(f"columns of one name in {', '.join(names)}")
         for row in rows:
-            if len(row) != len(names):
-                raise ValueError(f"{len(row)} cells below {len(names)} names")
-            yield json.dumps(dict(zip(names, row, strict=True))).encode()
+            if len(row) == len(names):
+                yield json.dumps(dict(zip(names, row, strict=True))).encode()
+            else:
+                yield ValueError(
+                    f"{len(row)} cells, and {len(names)} columns; quote a cell with {delimiter!a}"
+                )
     except csv.Error as error:
         raise ValueError(str(error)) from error
 
 
-def _record(line: bytes) -> dict[str, Any]:
+def _record(line: _Content) -> dict[str, Any]:
     """Parse the JSON object on a line.
 
     Raises:
         ValueError: it is not one; the message says why.
     """
+    if isinstance(line, ValueError):
+        raise line
     try:
         record = json.loads(decode(line))
     except json.JSONDecodeError as error:

@@ -11,7 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from actvec.client.errors import SourceBroken, SourceDamaged, UnsupportedInput
 from actvec.client.extras import import_extra
@@ -32,6 +32,13 @@ _LINES = {
 }
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zX": "xz", b"BZh": "bz2"}
 _BUFFER = 1 << 20
+
+_STREAMS: dict[str, Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]] = {
+    "xz": lzma.LZMADecompressor,
+    "bz2": bz2.BZ2Decompressor,
+}
+# Compressed bytes that are decompressed at a time.
+_PIECE = 1 << 16
 
 
 def compression_of(name: str) -> str | None:
@@ -93,11 +100,59 @@ def decompressed(raw: BinaryIO, compression: str) -> BinaryIO:
         raise EOFError("the archive is empty")
     if compression == "gzip":
         return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-    if compression in ("xz", "bz2"):
-        return (lzma.LZMAFile if compression == "xz" else bz2.BZ2File)(file)  # type: ignore[return-value]
+    if compression in _STREAMS:
+        return io.BufferedReader(_Archive(file, _STREAMS[compression]), _BUFFER)
     # Among readers of Zstandard only Arrow's notices a truncated file.
     stream = import_extra("pyarrow", "data").CompressedInputStream(file, "zstd")
     return io.BufferedReader(stream, _BUFFER)
+
+
+class _Archive(io.RawIOBase):
+    """The content of an archive of one or more streams, with zeros between them or not.
+
+    `LZMAFile` and `BZ2File` take a damaged stream behind the first one for the end of the file.
+
+    Args:
+        file: The archive, at its start.
+        make: Makes the decompressor of a stream.
+    """
+
+    def __init__(
+        self, file: BinaryIO, make: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]
+    ) -> None:
+        super().__init__()
+        self._file = file
+        self._make = make
+        self._stream = make()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read decompressed bytes; none at the end.
+
+        Raises:
+            EOFError: the archive was cut.
+            OSError: it is damaged.
+            LZMAError: it is damaged.
+        """
+        data = b""
+        while not data:
+            if self._stream.eof:
+                piece = self._stream.unused_data.lstrip(b"\0")
+                while not piece:
+                    if not (read := self._file.read(_PIECE)):
+                        return 0
+                    piece = read.lstrip(b"\0")
+                self._stream = self._make()
+            else:
+                piece = self._file.read(_PIECE) if self._stream.needs_input else b""
+                if self._stream.needs_input and not piece:
+                    raise EOFError("the archive was cut")
+            data = self._stream.decompress(piece, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def is_repeatable(path: Path) -> bool:
