@@ -240,7 +240,7 @@ def test_command_writes_centered_vectors(corpus, tmp_path, demo_server):
     with Client(demo_server.target) as client:
         made = client.corpus_mean(TEXTS, job="ray-command")
         mean.write_bytes(client.download_mean(made.id).content)
-        expected = client.extract(TEXTS[77], mode="long", center=made.id).values
+        expected = client.extract(TEXTS[77], mode="long", center=made.id, truncation="start")
     asked = [
         "vectors",
         corpus.path,
@@ -252,11 +252,14 @@ def test_command_writes_centered_vectors(corpus, tmp_path, demo_server):
         mean,
         "--keep",
         "label",
+        "--truncation",
+        "start",
     ]
     made = run(*asked)
     assert (made.exit_code, "199 vectors in" in made.output) == (1, True), made.output
     rows = {row["index"]: row["vector"] for row in written(out).to_pylist()}
-    assert np.array_equal(np.float32(rows[77]), expected)
+    assert np.array_equal(np.float32(rows[77]), expected.values)
+    assert json.loads(written(out).schema.metadata[b"actvec.stamp"]) == expected.stamp.to_dict()
     assert {row["index"]: row["label"] for row in written(out).to_pylist()}[77] == 0
     assert "column 'error' cannot be kept" in str(run(*asked, "--keep", "error").exception)
     other = run(*asked, "--layers", "2")

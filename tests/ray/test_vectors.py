@@ -16,7 +16,7 @@ from actvec.ray.documents import SOURCE_COLUMNS, keep_documents, unreadable
 from actvec.server.errors import MeanMismatchError, RequestError
 from actvec.server.means.format import decode
 from tests.ray.conftest import TEXTS
-from tests.server.chats import save_chat_model
+from tests.server.chats import TEMPLATE, save_chat_model
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ CHAT = [{"role": "user", "content": "Is it open?"}, {"role": "assistant", "conte
 @pytest.fixture(scope="module")
 def chats(start_server, tmp_path_factory):
     """A model with a chat template, in a folder, and a server of it."""
-    folder = save_chat_model(tmp_path_factory.mktemp("chats"))
+    folder = save_chat_model(tmp_path_factory.mktemp("chats"), TEMPLATE + "{{ mark }}")
     return folder, start_server(f"--model={folder}")
 
 
@@ -158,7 +158,7 @@ def test_texts_may_be_missing_beside_chats(chats):
 
 def test_workers_take_the_options_of_a_chat(chats):
     folder, server = chats
-    options = {"add_generation_prompt": True, "chat_template_kwargs": {"unused": 1}}
+    options = {"add_generation_prompt": True, "chat_template_kwargs": {"mark": "!"}}
     columns = {"messages_column": "messages", "text_column": None, "id_column": None}
     table = pa.table({"messages": [CHAT]})
     made = ActivationVectors(model=str(folder), mode="short", **options, **columns)(table)

@@ -222,12 +222,13 @@ def test_long_ids_keep_their_ends(browser, tmp_path):
           [...document.querySelectorAll('#neighbors option')].map(one => one.textContent),
           document.getElementById('map').data[0].text,
           document.getElementById('cosines_raw').layout.xaxis.ticktext,
+          document.getElementById('map').data[0].hovertext.map(one => one.split('<br>')[0]),
           [0, ...document.querySelectorAll('#neighbors li span:first-child')]
             .map(one => one && one.textContent),
         ])""",
     )
     *all_documents, nearest = seen.value
-    assert [len(set(names)) for names in all_documents] == [9] * 3
+    assert [len(set(names)) for names in all_documents] == [9] * 4
     assert len(set(nearest[1:])) == 5
     assert all(name.endswith(".txt") for name in nearest[1:])
 

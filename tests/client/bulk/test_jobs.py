@@ -3,15 +3,21 @@
 import json
 import os
 import threading
+from dataclasses import replace
+from itertools import islice
 
+import numpy as np
 import pytest
 
 from actvec.client import AsyncClient, Document, FailedPrecondition
-from actvec.client.bulk import VectorJob
+from actvec.client.bulk import Layout, VectorJob
+from actvec.client.bulk.ledger import Ledger
+from actvec.client.bulk.options import JobOptions
 from actvec.client.bulk.sinks.single_files import FileSink
 from actvec.client.documents import open_documents
 from actvec.client.errors import Aborted
 from actvec.client.lock import locked
+from actvec.client.records.settings import VectorSettings
 from tests.client.bulk.jobs import (
     BLANK,
     COUNT,
@@ -23,6 +29,7 @@ from tests.client.bulk.jobs import (
     write_corpus,
 )
 from tests.client.bulk.saved import read_back
+from tests.client.bulk.test_sinks import make_vector
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -139,6 +146,26 @@ def test_job_may_consist_of_failures(client, tmp_path):
     progress = job(corpus, tmp_path / "out").run(client)
     assert (progress.vectors, progress.failed) == (0, len(BLANK))
     assert manifest_of(tmp_path / "out")["stamp"] is None
+    with pytest.raises(FailedPrecondition, match="holds a finished job"):
+        job(corpus, tmp_path / "out").run(client)
+
+
+def test_number_beyond_float16_fails_its_document(corpus, tmp_path):
+    """The others are stored; no model of the tests has such numbers."""
+    options = JobOptions.of(
+        open_documents(corpus), tmp_path / "out", VectorSettings(mode="short"), Layout("shards")
+    )
+    ledger = Ledger(options)
+    ledger.open()
+    drawn = list(islice(ledger.documents(), 2))
+    huge = np.full(4, 1e6, np.float32)
+    ledger.keep(replace(make_vector(0), id=drawn[0].id, values=huge))
+    ledger.keep(replace(make_vector(1), id=drawn[1].id))
+    ledger.close()
+    assert [(one["index"], one["code"]) for one in failures_of(tmp_path / "out")] == [
+        (0, "OUT_OF_RANGE")
+    ]
+    assert [vector.index for vector in read_back(tmp_path / "out", "shards")] == [1]
 
 
 def test_job_without_documents_finishes_at_once(client, tmp_path):

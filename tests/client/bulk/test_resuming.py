@@ -37,6 +37,7 @@ def test_resumed_job_computes_only_missing_vectors(
     assert manifest_of(out)["finished_at"] is None
     progress = job(corpus, out, layout, resume=True).run(client)
     assert progress.resumed_vectors + progress.resumed_failed == 25
+    assert progress.durable == progress.vectors == COUNT - len(BLANK)
     check_complete(out, layout)
 
 
@@ -223,6 +224,19 @@ def test_order_is_kept_on_disk(client, corpus, tmp_path):
     job(corpus, out, ordered=True, resume=True).run(client)
     indices = [vector.index for vector in read_back(out, "shards")]
     assert indices == [number for number in range(COUNT) if number not in BLANK]
+
+
+def test_half_written_files_are_removed(client, corpus, tmp_path, check_complete):
+    """A killed process leaves them, beside the manifest or the tables."""
+    out = tmp_path / "out"
+    with pytest.raises(StopHereError):
+        job(corpus, out, "parquet").run(client, on_progress=stop_after(20))
+    left = [out / ".actvec-00.tmp", out / "vectors.parquet" / ".actvec-11.tmp"]
+    for path in left:
+        path.write_bytes(b"half")
+    job(corpus, out, "parquet", resume=True).run(client)
+    assert not any(path.exists() for path in left)
+    check_complete(out, "parquet")
 
 
 def test_half_written_error_line_is_mended(client, corpus, tmp_path, check_complete):
