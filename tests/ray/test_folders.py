@@ -15,9 +15,16 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from actvec.client import Client, Document, FailedPrecondition, InvalidArgument, load
+from actvec.client import (
+    Client,
+    Document,
+    FailedPrecondition,
+    Failure,
+    InvalidArgument,
+    load,
+)
 from actvec.client.errors import DataLoss, StampChanged
-from actvec.ray.documents import SOURCE_COLUMNS
+from actvec.ray.documents import SOURCE_COLUMNS, unreadable
 from actvec.ray.folders import DOCUMENTS, RESULTS, VECTORS, Tables, open_job
 from actvec.ray.steps import FileVectors
 from tests.ray.conftest import TEXTS
@@ -141,9 +148,27 @@ def test_damaged_file_is_named(corpus, place, name, what):
         step_of(place, mode="short")(rows_of(job.files))
     with fsspec.open(f"{place}/{name}", "wb") as file:
         file.write(b"PAR1 cut short")
-    told = pytest.raises(DataLoss, match=rf"{place}/{name} cannot be read: .*{what}")
-    with open_job(corpus, place, {}) as job, told:
-        list(job.tables(name.partition("/")[0], job.files))
+    with open_job(corpus, place, {}) as job:
+        told = pytest.raises(DataLoss, match=rf"{place}/{name} cannot be read: .*{what}")
+        with told:
+            list(job.tables(name.partition("/")[0], job.files))
+        files, path = fsspec.core.url_to_fs(f"{place}/{name}")
+        files.rm(path)
+        with told:
+            list(job.tables(name.partition("/")[0], job.files))
+
+
+@pytest.mark.parametrize("name", ["job.json", "unreadable.jsonl"])
+def test_damaged_record_is_named(corpus, place, name):
+    with open_job(corpus, place, {}):
+        pass
+    with fsspec.open(f"{place}/{name}", "wb") as file:
+        file.write(b"{")
+    with (
+        pytest.raises(DataLoss, match=rf"{name} or a file beside it cannot be read"),
+        open_job(corpus, place, {}) as job,
+    ):
+        unreadable(job.copy)
 
 
 def test_missing_documents_are_named(corpus, place):
@@ -200,11 +225,14 @@ def test_lost_vectors_are_not_passed_over(corpus, tmp_path, spoil, told):
         load(place / "vectors")
 
 
-def test_finished_store_has_no_owner(corpus, store):
-    with open_job(corpus, "memory://jobs/one", {}) as job:
-        job.finish(0, [])
-    assert not store.exists("/jobs/one/owner.json")
-    assert not store.exists("/jobs/one/errors.jsonl")
+def test_finished_store_has_the_record_of_its_last_run_alone(corpus, store):
+    failure = Failure("a", "UNAVAILABLE", "the disk is gone", index=3)
+    for vectors, failures in ((198, [failure]), (199, [])):
+        with open_job(corpus, "memory://jobs/one", {}) as job:
+            job.finish(vectors, failures)
+        assert json.loads(store.cat_file("/jobs/one/job.json"))["vectors"] == vectors
+        assert store.exists("/jobs/one/errors.jsonl") == bool(failures)
+        assert not store.exists("/jobs/one/owner.json")
 
 
 def test_other_vectors_are_refused(corpus, place):

@@ -62,7 +62,10 @@ class Tables:
             return self._table(self._folder / name, name)
         with tempfile.TemporaryDirectory(prefix="actvec-") as folder:
             path = Path(folder, "file.parquet")
-            self._store.get(name, path)
+            try:
+                self._store.get(name, path)
+            except FileNotFoundError as error:
+                raise self._loss(name, error) from error
             return self._table(path, name)
 
     def _table(self, path: Path, name: str) -> "pa.Table":
@@ -73,18 +76,21 @@ class Tables:
         except (OSError, ValueError) as error:
             if not (isinstance(error, FileNotFoundError) or is_damage(error)):
                 raise
-            folder, _, file = name.partition("/")
-            again = {
-                DOCUMENTS: "begin again in another folder",
-                RESULTS: f"remove {VECTORS}/{file} too, and run the same command again: its"
-                " documents are computed again",
-                SUMS: "remove it, and run the same command again: its documents are summed again",
-            }
-            raise DataLoss(
-                f"{self._place}/{name} cannot be read: {error}. Restore it from a copy, or"
-                f" {again[folder]}"
-            ) from error
+            raise self._loss(name, error) from error
         return table
+
+    def _loss(self, name: str, error: Exception) -> DataLoss:
+        folder, _, file = name.partition("/")
+        again = {
+            DOCUMENTS: "begin again in another folder",
+            RESULTS: f"remove {VECTORS}/{file} too, and run the same command again: its"
+            " documents are computed again",
+            SUMS: "remove it, and run the same command again: its documents are summed again",
+        }
+        return DataLoss(
+            f"{self._place}/{name} cannot be read: {error}. Restore it from a copy, or"
+            f" {again[folder]}"
+        )
 
     def write(self, name: str, table: "pa.Table") -> None:
         """Write a file, whole or not at all.

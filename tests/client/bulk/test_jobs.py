@@ -44,6 +44,7 @@ def test_job_stores_each_document_once(client, corpus, tmp_path, check_complete,
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
     assert told[-1].seconds_left == 0
+    assert {step.resumed_bytes for step in told} == {0}
 
 
 def test_full_files_are_durable_between_two_saves(client, corpus, tmp_path):

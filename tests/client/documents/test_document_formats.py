@@ -128,10 +128,10 @@ def test_other_bytes_are_damaged_archives(tmp_path, ending):
         list(open_documents(path))
 
 
-# What spreadsheets and pandas write: a mark first, CRLF, quotes, a line break in a cell.
-TABLE = '\ufeffid,text,label\r\n007,"one, ""1""\ntwo",x\r\n\r\nb,€,\r\n'
+# What spreadsheets and pandas write: a mark first, CRLF, quotes, line breaks in a cell.
+TABLE = '\ufeffid,text,label\r\n007,"one, ""1""\ntwo\r\n3",x\r\n\r\nb,€,\r\n'
 ROWS = [
-    Document("007", 'one, "1"\ntwo', columns={"label": "x"}),
+    Document("007", 'one, "1"\ntwo\r\n3', columns={"label": "x"}),
     Document("b", "€", columns={"label": ""}),
 ]
 
@@ -144,7 +144,7 @@ def test_tables_are_read_by_row(tmp_path, kind, delimiter, ending):
         COMPRESS[ending](TABLE.replace("one,", "one;").replace(",", delimiter).encode())
     )
     source = open_documents(path, columns=Columns(keep=("label",)))
-    expected = [replace(ROWS[0], text='one; "1"\ntwo'), ROWS[1]]
+    expected = [replace(ROWS[0], text='one; "1"\ntwo\r\n3'), ROWS[1]]
     assert list(source) == list(source) == expected
     assert [one.document for one in source.scan(skip={0})] == expected[1:]
     assert source.identity()["kind"] == f"{kind.lower()[1:]}{ending}"

@@ -307,6 +307,24 @@ def test_index_says_which_rows_are_there(folders, tmp_path):
     assert_array_equal(vectors.array, load(folders / "shards").array[:9])
 
 
+def test_row_without_a_vector_is_damage(folders, tmp_path):
+    for path in (folders / "shards").glob("vectors-00000.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with (tmp_path / "vectors-00000.jsonl").open("a") as index:
+        index.write((folders / "shards" / "vectors-00001.jsonl").read_text().splitlines()[0])
+    with pytest.raises(DataLoss, match="it has 17 rows, and its vectors 16"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_damaged_record_of_a_job_is_named(folders, tmp_path, content):
+    folder = tmp_path / "shards"
+    shutil.copytree(folders / "shards", folder)
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(DataLoss, match=r"manifest\.json or a file beside it cannot be read"):
+        load(folder)
+
+
 def test_row_without_an_id_is_damage(folders, tmp_path):
     for path in (folders / "shards").glob("vectors-00000.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
