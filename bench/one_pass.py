@@ -23,7 +23,8 @@ from actvec.server.extraction.settings import Settings
 from actvec.server.heap import keep_freed_memory
 from actvec.server.model.stamp import Truncation
 from actvec.server.model.target import Target
-from actvec.server.model.text.tokenizer import TokenizedDocument, Tokenizer
+from actvec.server.model.text.tokenized import TokenizedDocument
+from actvec.server.model.text.tokenizer import Tokenizer
 from bench.arguments import add_rounds, add_shape, arguments
 from bench.workload import SHAPES, Ids, Workload, random_documents
 

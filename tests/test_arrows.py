@@ -218,6 +218,14 @@ def test_rooms_stay_small(part):
         assert len(held) <= most, folder
 
 
+@pytest.mark.parametrize("part", sorted(set(PARTS) - {"proto"}))
+def test_modules_are_short_or_say_why(part):
+    for module in modules(part):
+        text = module.read_text()
+        if len(text.splitlines()) >= 300:
+            assert "Longer than other modules because" in (ast.get_docstring(ast.parse(text)) or "")
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_namespace_is_nobodys(part):
     """An `__init__.py` there would hide the other parts from an import."""

@@ -211,13 +211,9 @@ class Pythia12BActivationExtractor:
                     " deploy the older version instead"
                 )
             # Not before: no object of gRPC may exist at a snapshot.
-            from actvec.modal.tunnel_server import (  # noqa: PLC0415
-                Tenure,
-                Whereabouts,
-                serve_until_unused,
-            )
+            from actvec.modal import tunnel_server  # noqa: PLC0415
 
-            where = Whereabouts(
+            where = tunnel_server.Whereabouts(
                 # Modal adds TLS; grpcio requires h2 in the ALPN negotiation.
                 open_tunnel=lambda port: modal.forward(port, h2_enabled=True),
                 directory=DeployedWorkers(deployed_as),
@@ -225,12 +221,12 @@ class Pythia12BActivationExtractor:
                 start_id=start_id,
             )
             try:
-                await serve_until_unused(
+                await tunnel_server.serve_until_unused(
                     worker,
                     # Nothing documents whether a tunnel would reach a loopback address.
                     _server_config(host="0.0.0.0"),  # noqa: S104
                     where,
-                    Tenure(idle_seconds=idle_seconds),
+                    tunnel_server.Tenure(idle_seconds=idle_seconds),
                 )
             except (EngineLostError, CutShortError) as error:
                 _end_process(error)

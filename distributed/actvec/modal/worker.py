@@ -19,7 +19,8 @@ from actvec.server.errors import RequestError
 from actvec.server.extraction.contents import TextContent
 from actvec.server.extraction.settings import Settings
 from actvec.server.model.stamp import Truncation
-from actvec.server.model.text.tokenizer import TokenizedDocument, resolve_bos
+from actvec.server.model.text.tokenized import TokenizedDocument
+from actvec.server.model.text.tokenizer import resolve_bos
 from actvec.shards.host import ModelHost
 
 Strategy = Literal["short", "long"]

@@ -20,7 +20,8 @@ from actvec.server.means.centering import Centerings
 from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.store import MeanStore
 from actvec.server.model.loading import LoadedModel
-from actvec.server.model.text.tokenizer import TokenizedDocument, Tokenizer
+from actvec.server.model.text.tokenized import TokenizedDocument
+from actvec.server.model.text.tokenizer import Tokenizer
 from actvec.shards.steps import Steps
 
 

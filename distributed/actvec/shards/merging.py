@@ -10,11 +10,11 @@ from actvec.client.messages.means import decode_mean
 from actvec.client.records.means import CorpusMean
 from actvec.pooling import MeanAccumulator
 from actvec.server.errors import RequestError
-from actvec.server.means.format import decode
+from actvec.server.means.format import computed, decode
 from actvec.server.means.merging import Merge
 from actvec.server.means.naming import checked_name
 from actvec.server.means.record import MeanRecord, SkippedDocuments, by_reason
-from actvec.server.means.store import MeanStore, computed
+from actvec.server.means.store import MeanStore
 from actvec.server.service.mean_messages import mean_message
 
 

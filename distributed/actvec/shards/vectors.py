@@ -15,7 +15,7 @@ from actvec.client.records.vectors import Document, Failure, Result, Vector
 from actvec.server.engine.pools import Pools
 from actvec.server.engine.step import StepDocument
 from actvec.server.errors import InputError, PicklableError
-from actvec.server.model.text.tokenizer import TokenizedDocument
+from actvec.server.model.text.tokenized import TokenizedDocument
 from actvec.server.service.messages import vector_stamp
 from actvec.server.service.requests import of_document, parse_settings
 from actvec.shards.contract import content_of, host_info

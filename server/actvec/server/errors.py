@@ -2,6 +2,8 @@
 
 Nothing here knows gRPC: each error names its code, `rpc.status` turns it into a status, and
 `program.main` into an exit code.
+
+Longer than other modules because it is a list.
 """
 
 from typing import Any, Self

@@ -9,7 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from actvec.server.config import ModelOptions
 from actvec.server.engine.packed import PackedEngine
-from actvec.server.engine.selfcheck import SelfCheck, _distance, _lengths, trusted
+from actvec.server.engine.selfcheck import SelfCheck, _lengths, distance, trusted
 from actvec.server.model.loading import load_model
 
 NAN, INF = float("nan"), float("inf")
@@ -27,26 +27,26 @@ def states(*rows):
 
 def test_distance_has_two_scales():
     expected = states([3, 4], [0, 12])
-    document, token = _distance([states([3, 4.5], [0, 12])], [expected])
+    document, token = distance([states([3, 4.5], [0, 12])], [expected])
     assert document == pytest.approx(0.5 / 13)
     assert token == pytest.approx(0.5 / 5)
-    assert _distance([expected], [expected]) == (0, 0)
+    assert distance([expected], [expected]) == (0, 0)
 
 
 def test_distance_is_that_of_the_worst_layer():
     layers = [states([10, 0]), states([10, 0]), states([10, 0])]
     found = [states([10, 1]), states([10, 3]), states([10, 2])]
-    assert _distance(found, layers) == pytest.approx((0.3, 0.3))
+    assert distance(found, layers) == pytest.approx((0.3, 0.3))
 
 
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_states_may_be_infinite_where_the_models_are(value):
     expected = states([value, 0], [4, 0])
-    assert _distance([states([value, 1], [4, 1])], [expected]) == (0.25, 0.25)
-    assert _distance([states([1, 0], [4, 0])], [expected]) == (INF, INF)
-    assert _distance([states([value, 0], [value, 0])], [expected]) == (INF, INF)
+    assert distance([states([value, 1], [4, 1])], [expected]) == (0.25, 0.25)
+    assert distance([states([1, 0], [4, 0])], [expected]) == (INF, INF)
+    assert distance([states([value, 0], [value, 0])], [expected]) == (INF, INF)
     nowhere = states([value, 0], [value, 0])
-    assert _distance([nowhere], [nowhere]) == (0, 0)
+    assert distance([nowhere], [nowhere]) == (0, 0)
 
 
 @pytest.mark.parametrize(

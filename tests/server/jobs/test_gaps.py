@@ -14,7 +14,7 @@ from actvec.server.jobs.checkpoint import JobDirectory, JobState
 from actvec.server.jobs.mean_job import JobDocument, MeanJob
 from actvec.server.jobs.settings import JobSettings
 from actvec.server.means.record import MeanRecord
-from actvec.server.model.text.tokenizer import TokenizedDocument
+from actvec.server.model.text.tokenized import TokenizedDocument
 
 D = 4
 

@@ -54,7 +54,7 @@ def saved(store, name, seed=0, model=MODEL, **settings):
 
 def with_clock(monkeypatch, seconds):
     """The clock stands still."""
-    monkeypatch.setattr("actvec.server.means.store.now", lambda: time(seconds))
+    monkeypatch.setattr("actvec.server.means.record.now", lambda: time(seconds))
 
 
 def time(seconds):

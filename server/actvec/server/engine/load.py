@@ -11,8 +11,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from actvec.server.config import ModelOptions
 from actvec.server.engine.packed import Engine, PackedEngine
+from actvec.server.engine.parts import with_parts
 from actvec.server.engine.plain import PlainEngine
-from actvec.server.engine.selfcheck import SelfCheck, trusted, with_parts
+from actvec.server.engine.selfcheck import SelfCheck, trusted
 from actvec.server.errors import StartupError, first_line
 from actvec.server.model.loading import LoadedModel, load_model
 from actvec.server.model.positions import PositionTables, named_positions

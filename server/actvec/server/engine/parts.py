@@ -7,18 +7,50 @@ block, give the stream after it.
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import nn
 
+from actvec.server.engine.plain import PlainEngine
+from actvec.server.engine.selfcheck import DOCUMENT, SIXTEEN_BIT, distance, short_document
 from actvec.server.model.decoder import Decoder, hidden
-from actvec.server.model.target import ATTN_OUT, MLP_OUT, RESID_POST, RESID_PRE, Point
+from actvec.server.model.loading import LoadedModel
+from actvec.server.model.target import ATTN_OUT, HOOKS, MLP_OUT, RESID_POST, RESID_PRE, Point
+
+
+def with_parts(model: LoadedModel) -> LoadedModel:
+    """Add the hooks `attn_out` and `mlp_out` to the model's offer, if its blocks have them.
+
+    They do if, in every block, the outputs of attention and MLP are all that the block adds to the
+    residual stream.
+    """
+    ids = short_document(model)
+    tolerance = DOCUMENT if model.card.dtype == "float32" else SIXTEEN_BIT
+    plain = PlainEngine(model)
+    on_device = torch.from_numpy(ids).to(model.card.device)[None]
+    parts = _find_parts(plain.decoder, on_device, tolerance)
+    if not parts:
+        return model
+    card = replace(model.card, hooks=HOOKS)
+    found = replace(model, parts=parts, card=card)
+    states = dict(
+        zip(card.points, PlainEngine(found).layer_states([ids], card.points), strict=True)
+    )
+    for layer in card.layers_on_offer:
+        before, attention, mlp, after = (
+            states[Point(layer, hook)].double()
+            for hook in (RESID_PRE, ATTN_OUT, MLP_OUT, RESID_POST)
+        )
+        if not distance([before + attention + mlp], [after])[0] <= tolerance:
+            return model
+    return found
 
 
 @torch.inference_mode()
-def find_parts(decoder: Decoder, ids: torch.Tensor, tolerance: float) -> dict[str, str]:
+def _find_parts(decoder: Decoder, ids: torch.Tensor, tolerance: float) -> dict[str, str]:
     """Find the paths of attention and MLP within a block, by hook; empty if there are none.
 
     They are the two modules of the first block, the first of them an attention's, whose outputs are

@@ -19,12 +19,11 @@ import torch
 from torch import nn
 
 from actvec.server.engine.packed import Engine, Ids
-from actvec.server.engine.parts import find_parts
 from actvec.server.engine.plain import PlainEngine
 from actvec.server.errors import StartupError, first_line
 from actvec.server.model.loading import LoadedModel
 from actvec.server.model.packed.blocked import Blocks
-from actvec.server.model.target import ATTN_OUT, HOOKS, MLP_OUT, RESID_POST, RESID_PRE, Point
+from actvec.server.model.target import RESID_POST, Point
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +40,10 @@ _PASSES = 3
 
 # Relative L2 errors of a document's states, and of one token's, in float32 (numerics.md, section
 # 6).
-_DOCUMENT, _TOKEN = 1e-5, 1e-3
+DOCUMENT, _TOKEN = 1e-5, 1e-3
 # The least tolerance in 16 bits; and the multiple of the difference between two of transformers'
 # own attentions.
-_SIXTEEN_BIT, _TIMES_NOISE = 1e-2, 6.0
+SIXTEEN_BIT, _TIMES_NOISE = 1e-2, 6.0
 
 
 @dataclass(frozen=True)
@@ -112,15 +111,15 @@ class SelfCheck:
         others = [random.integers(0, model.vocabulary, length) for length in lengths]
         documents = [short, *others, short]
         states = [first, *(plain.layer_states([ids], points) for ids in documents[1:])]
-        if _distance(states[-1], states[0])[0] > _DOCUMENT:
+        if distance(states[-1], states[0])[0] > DOCUMENT:
             raise StartupError(
                 f"cannot serve {model.card.model!r}: its states of the same document differ from "
                 "one forward pass to the next"
             )
         _check_hidden_states(plain, short)
-        tolerance = _DOCUMENT
+        tolerance = DOCUMENT
         if model.card.dtype != "float32":
-            tolerance = max(_SIXTEEN_BIT, _TIMES_NOISE * _noise(model, short))
+            tolerance = max(SIXTEEN_BIT, _TIMES_NOISE * _noise(model, short))
         return cls(documents, points, states, longest, tolerance)
 
     def __call__(self, engine: Engine) -> Finding:
@@ -131,11 +130,11 @@ class SelfCheck:
         except Exception as error:
             log.debug("the self-check failed", exc_info=True)
             return Finding(float("inf"), _why(error), batch_invariant=False)
-        errors = [_distance(*pair) for pair in zip(found, self.expected, strict=True)]
+        errors = [distance(*pair) for pair in zip(found, self.expected, strict=True)]
         document, token = (max(column) for column in zip(*errors, strict=True))
         reason = None
         # If another state is very large, one token's error would drown in the document's.
-        if not (document <= self.tolerance and token <= self.tolerance * _TOKEN / _DOCUMENT):
+        if not (document <= self.tolerance and token <= self.tolerance * _TOKEN / DOCUMENT):
             reason = (
                 f"its states differ from transformers' by {document:.1e} "
                 f"(one token's by {token:.1e})"
@@ -159,46 +158,18 @@ class SelfCheck:
         return [states[index] for index in range(len(documents))]
 
 
-def with_parts(model: LoadedModel) -> LoadedModel:
-    """Add the hooks `attn_out` and `mlp_out` to the model's offer, if its blocks have them.
-
-    They do if, in every block, the outputs of attention and MLP are all that the block adds to the
-    residual stream.
-    """
-    ids = _short_document(model)
-    tolerance = _DOCUMENT if model.card.dtype == "float32" else _SIXTEEN_BIT
-    plain = PlainEngine(model)
-    on_device = torch.from_numpy(ids).to(model.card.device)[None]
-    parts = find_parts(plain.decoder, on_device, tolerance)
-    if not parts:
-        return model
-    card = replace(model.card, hooks=HOOKS)
-    found = replace(model, parts=parts, card=card)
-    states = dict(
-        zip(card.points, PlainEngine(found).layer_states([ids], card.points), strict=True)
-    )
-    for layer in card.layers_on_offer:
-        before, attention, mlp, after = (
-            states[Point(layer, hook)].double()
-            for hook in (RESID_PRE, ATTN_OUT, MLP_OUT, RESID_POST)
-        )
-        if not _distance([before + attention + mlp], [after])[0] <= tolerance:
-            return model
-    return found
-
-
 def trusted(model: LoadedModel) -> LoadedModel:
     """Choose an attention of transformers that agrees with its eager one.
 
     The eager one defines the right result. For some families (Falcon with ALiBi) the fused one,
     transformers' default, computes something else.
     """
-    short = _short_document(model)
+    short = short_document(model)
     eager = replace(model, attention="eager")
-    apart = _distance(
+    apart = distance(
         *(PlainEngine(one).layer_states([short], _after_blocks(one)) for one in (model, eager)),
     )[0]
-    allowed = _DOCUMENT if model.card.dtype == "float32" else _TIMES_NOISE * _SIXTEEN_BIT
+    allowed = DOCUMENT if model.card.dtype == "float32" else _TIMES_NOISE * SIXTEEN_BIT
     return eager if apart > allowed else model
 
 
@@ -219,7 +190,8 @@ def _why(error: Exception) -> str:
     return f"transformers' {broken} cannot compute several documents in one row"
 
 
-def _short_document(model: LoadedModel) -> Ids:
+def short_document(model: LoadedModel) -> Ids:
+    """Some ids of the model, int64 `[T]`: the same at every call."""
     random = np.random.default_rng(0)
     return random.integers(0, model.vocabulary, min(_SHORT, model.card.context))
 
@@ -250,7 +222,7 @@ def _lengths(thresholds: list[int], longest: int, pace: float, seconds: float) -
     return longest, min(longest, (beyond[-1] if beyond else _SHORT) + _BEYOND)
 
 
-def _distance(found: States, expected: States) -> tuple[float, float]:
+def distance(found: States, expected: States) -> tuple[float, float]:
     """The largest relative L2 error over the layers: of the document, and of one token.
 
     States that are not finite count as right if the expected ones are not finite either.
@@ -290,7 +262,7 @@ def _check_hidden_states(plain: PlainEngine, ids: Ids) -> None:
         return
     # Recurrent families start their list after the first block, not before it.
     if all(
-        _distance(states, [hidden[layer + first][0] for layer in layers])[0] > _DOCUMENT
+        distance(states, [hidden[layer + first][0] for layer in layers])[0] > DOCUMENT
         for first in (1, 0)
     ):
         raise StartupError(
@@ -307,4 +279,4 @@ def _noise(model: LoadedModel, ids: Ids) -> float:
         ]
     except ValueError:
         return 0.0
-    return _distance(*states)[0]
+    return distance(*states)[0]

@@ -15,7 +15,8 @@ from actvec.server.extraction.contents import (
 from actvec.server.extraction.offsets import Tokens, covered, trimmed
 from actvec.server.extraction.settings import Settings
 from actvec.server.model.text.chat import Rendered, inseparable
-from actvec.server.model.text.tokenizer import Spans, TokenizedDocument, Tokenizer
+from actvec.server.model.text.tokenized import Spans, TokenizedDocument
+from actvec.server.model.text.tokenizer import Tokenizer
 
 Read = TokenizedDocument | InputError
 """The tokens of a document, or the reason why it has none."""

@@ -12,7 +12,7 @@ from actvec.server.engine.weighing import weights_of
 from actvec.server.errors import InputError
 from actvec.server.extraction.settings import Settings
 from actvec.server.means.centering import Centering
-from actvec.server.model.text.tokenizer import Source, TokenizedDocument
+from actvec.server.model.text.tokenized import Source, TokenizedDocument
 
 
 @dataclass(frozen=True)

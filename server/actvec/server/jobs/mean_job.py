@@ -28,7 +28,7 @@ from actvec.server.jobs.checkpoint import JobDirectory, JobState
 from actvec.server.jobs.settings import JobSettings
 from actvec.server.means.record import MeanRecord
 from actvec.server.means.store import MeanStore
-from actvec.server.model.text.tokenizer import TokenizedDocument
+from actvec.server.model.text.tokenized import TokenizedDocument
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from actvec.server.means.record import MeanRecord
 from actvec.server.means.record_json import canonical
 from actvec.server.model.stamp import ModelStamp
 from actvec.server.model.target import Target
-from actvec.server.model.text.tokenizer import TokenizedDocument
+from actvec.server.model.text.tokenized import TokenizedDocument
 
 # Larger sums are committed proportionally less often.
 _COMMIT_BYTES = 256 << 20

@@ -8,7 +8,7 @@ metadata key `actvec` holds the mean's record.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,26 @@ class MeanTensors:
     accumulator: MeanAccumulator | None
     record: MeanRecord
     variance: NDArray[Any] | None = None
+
+
+def computed(accumulator: MeanAccumulator, record: MeanRecord) -> tuple[bytes, MeanRecord]:
+    """Return the file of a computed mean, and its completed record.
+
+    Args:
+        accumulator: The sums of at least one document.
+        record: The start of the record, without the fields that sums and file determine.
+    """
+    record = replace(
+        record,
+        documents=accumulator.documents,
+        tokens=accumulator.tokens,
+        d_model=accumulator.d_model,
+        max_tokens=accumulator.max_tokens,
+        has_counts=True,
+        has_variance=accumulator.squares is not None,
+    )
+    content = encode(accumulator, record)
+    return content, record.of_file(content)
 
 
 def encode(accumulator: MeanAccumulator, record: MeanRecord) -> bytes:

@@ -1,8 +1,10 @@
 """The record of a corpus mean."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Self
 
 from actvec.server.model.stamp import ModelStamp, Truncation
 
@@ -77,6 +79,23 @@ class MeanRecord:
     chat_template_kwargs: str = ""
     add_generation_prompt: bool = False
     chat_template_date: str = ""
+
+    def of_file(self, content: bytes) -> Self:
+        """The store's record of a file, from the mean's own."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        return replace(
+            self, id=mean_id(sha256), sha256=sha256, size_bytes=len(content), created_at=now()
+        )
+
+
+def mean_id(sha256: str) -> str:
+    """The id of a mean, from the SHA-256 of its file."""
+    return sha256[:16]
+
+
+def now() -> datetime:
+    """The current time, for people: nothing sorts by it."""
+    return datetime.now(UTC)
 
 
 def by_reason(skipped: Iterable[SkippedDocuments]) -> tuple[SkippedDocuments, ...]:

@@ -12,7 +12,6 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from actvec.pooling import MeanAccumulator
@@ -27,10 +26,10 @@ from actvec.server.errors import (
 )
 from actvec.server.files import remove_partial, storing, sync_directory, write_atomic
 from actvec.server.means.entry import Entry
-from actvec.server.means.format import MeanTensors, decode, encode
+from actvec.server.means.format import MeanTensors, computed, decode
 from actvec.server.means.merging import merged
 from actvec.server.means.naming import LATEST
-from actvec.server.means.record import MeanRecord
+from actvec.server.means.record import MeanRecord, mean_id
 from actvec.server.means.replica import NO_REPLICA, Replica
 from actvec.server.means.transfers import check_sha256, unreadable
 from actvec.server.means.uploading import uploaded_record
@@ -38,7 +37,6 @@ from actvec.server.model.stamp import ModelStamp
 
 log = logging.getLogger(__name__)
 
-_ID_LENGTH = 16
 _FILE = re.compile(r"[0-9a-f]{16}\.safetensors")
 
 
@@ -184,11 +182,11 @@ class MeanStore:
             raise InputError("file", f"has states of {width} numbers; this model has {d_model}")
         record = replace(uploaded_record(tensors), name=name)
         self._replica.pull(self.directory)
-        mean = _id_of(hashlib.sha256(content).hexdigest())
+        mean = mean_id(hashlib.sha256(content).hexdigest())
         for entry in self._entries():
             if entry.record.id == mean:
                 return self._mend(entry.record, content, name)
-        return self._put(content, _of_file(record, content))
+        return self._put(content, record.of_file(content))
 
     def _mend(self, stored: MeanRecord, content: bytes, name: str) -> MeanRecord:
         """Handle a second upload of a mean: keep its record, replace a damaged file.
@@ -229,7 +227,7 @@ class MeanStore:
         Raises:
             StorageFullError: there is no room for it.
         """
-        if self._file(_id_of(sha256)).exists():
+        if self._file(mean_id(sha256)).exists():
             return self._capacity
         used = sum(entry.record.size_bytes for entry in self._entries())
         if used + size > self._capacity:
@@ -271,38 +269,3 @@ class MeanStore:
 
     def _file(self, mean: str, suffix: str = "safetensors") -> Path:
         return self.directory / f"{mean}.{suffix}"
-
-
-def computed(accumulator: MeanAccumulator, record: MeanRecord) -> tuple[bytes, MeanRecord]:
-    """Return the file of a computed mean, and its completed record.
-
-    Args:
-        accumulator: The sums of at least one document.
-        record: The start of the record, without the fields that sums and file determine.
-    """
-    record = replace(
-        record,
-        documents=accumulator.documents,
-        tokens=accumulator.tokens,
-        d_model=accumulator.d_model,
-        max_tokens=accumulator.max_tokens,
-        has_counts=True,
-        has_variance=accumulator.squares is not None,
-    )
-    content = encode(accumulator, record)
-    return content, _of_file(record, content)
-
-
-def _of_file(record: MeanRecord, content: bytes) -> MeanRecord:
-    sha256 = hashlib.sha256(content).hexdigest()
-    size = len(content)
-    return replace(record, id=_id_of(sha256), sha256=sha256, size_bytes=size, created_at=now())
-
-
-def now() -> datetime:
-    """The current time, for people: nothing sorts by it."""
-    return datetime.now(UTC)
-
-
-def _id_of(sha256: str) -> str:
-    return sha256[:_ID_LENGTH]

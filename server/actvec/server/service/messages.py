@@ -10,7 +10,7 @@ from actvec.server.errors import EncodingRangeError
 from actvec.server.extraction.recipe import PooledDocument, Recipe
 from actvec.server.model.card import ModelCard
 from actvec.server.model.stamp import ModelStamp, Truncation
-from actvec.server.model.text.tokenizer import Source
+from actvec.server.model.text.tokenized import Source
 from actvec.server.service.requests import MODE_NAMES, TRUNCATIONS, Encoding
 from actvec.v1 import model_pb2, vectors_pb2
 from actvec.v1.vectors_pb2 import (

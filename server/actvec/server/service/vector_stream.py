@@ -12,7 +12,7 @@ from actvec.server.errors import DrainingError, InputError, RequestError
 from actvec.server.extraction.extractor import Extractor
 from actvec.server.extraction.recipe import PooledDocument, Recipe
 from actvec.server.extraction.settings import Settings
-from actvec.server.model.text.tokenizer import TokenizedDocument
+from actvec.server.model.text.tokenized import TokenizedDocument
 from actvec.server.rpc.status import Status, status_of
 from actvec.server.service.messages import fill_vector, vector_stamp
 from actvec.server.service.requests import (

@@ -1,8 +1,6 @@
 """From a text to the token ids of one document, within the model's context."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,44 +12,10 @@ from actvec.server.model.text.alphabet import Alphabet
 from actvec.server.model.text.chat import ChatTemplate
 from actvec.server.model.text.pieces import can_cut, pieces
 from actvec.server.model.text.token_bounds import TokenBound
-
-Spans = Mapping[str, NDArray[np.int64]]
-"""The tokens of each span by name, ascending int64 `[n]`."""
+from actvec.server.model.text.tokenized import Source, Spans, TokenizedDocument, after_cut
 
 Locate = Callable[[Sequence[int], Sequence[tuple[int, int]]], Spans]
 """Maps the ids of a text, and their begins and ends in code points, to the tokens of spans."""
-
-
-class Source(Enum):
-    """The kind of a document's content."""
-
-    TEXT = "text"
-    MESSAGES = "messages"
-    TOKEN_IDS = "token_ids"  # noqa: S105 - not a password
-
-
-@dataclass(frozen=True, eq=False)
-class TokenizedDocument:
-    """The token ids of one document.
-
-    Attributes:
-        ids: int64 `[T]`, including BOS if there is one.
-        tokens: Tokens of the whole document, BOS included: more than T if it was truncated.
-        bos: Whether the first token is BOS.
-        spans: The tokens of its spans, as indices into `ids`; -1 for tokens that were cut.
-        source: The kind of its content.
-    """
-
-    ids: NDArray[np.int64]
-    tokens: int
-    bos: bool = False
-    spans: Spans = field(default_factory=dict)
-    source: Source = Source.TEXT
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the document was cut to the context."""
-        return len(self.ids) < self.tokens
 
 
 def resolve_bos(asked: bool | None, *, has_bos: bool) -> bool:
@@ -279,7 +243,7 @@ class Tokenizer:
                 )
             start = front if truncation is Truncation.KEEP_START else tokens - room
             kept = np.concatenate([np.arange(front), np.arange(start, start + room)])
-            ids, spans = ids[kept], _after_cut(spans, kept)
+            ids, spans = ids[kept], after_cut(spans, kept)
         self._check_embedded(ids, source)
         return TokenizedDocument(ids, tokens, starts, spans, source)
 
@@ -302,17 +266,3 @@ class Tokenizer:
             f"has {tokens} tokens{', BOS included' if with_bos else ''}; {self.context} fit. "
             "Shorten it, or have its start or its end kept: see truncation",
         )
-
-
-def _after_cut(spans: Spans, kept: NDArray[np.int64]) -> Spans:
-    """Recount spans in the remaining tokens, ascending; tokens that were cut become -1.
-
-    Args:
-        spans: Tokens of each span in the whole document.
-        kept: The remaining tokens, ascending.
-    """
-    found = {}
-    for name, tokens in spans.items():
-        place = np.minimum(np.searchsorted(kept, tokens), len(kept) - 1)
-        found[name] = np.sort(np.where(kept[place] == tokens, place, -1))
-    return found
