@@ -115,9 +115,21 @@ def test_files_without_checksums_are_not_believed(client, corpus, tmp_path):
     checksums.write_text("".join(line for line in lines if "vectors-00001.jsonl" not in line))
     with pytest.raises(DataLoss, match=r"vectors-00001\.jsonl has no line in the checksums"):
         job(corpus, out, resume=True).run(client)
-    checksums.write_text("".join(["{}\n", *lines]))
-    with pytest.raises(DataLoss, match=r"checksums\.jsonl, line 1: not as it was written"):
-        job(corpus, out, resume=True).run(client)
+    for damaged in ("{}", "[]", '"name"', '{"name": "a"}'):
+        checksums.write_text("".join([f"{damaged}\n", *lines]))
+        with pytest.raises(DataLoss, match=r"checksums\.jsonl, line 1: not as it was written"):
+            job(corpus, out, resume=True).run(client)
+
+
+def test_checksums_of_an_earlier_job_are_forgotten(client, corpus, tmp_path):
+    """One whose manifest and vectors were removed, for example."""
+    out = tmp_path / "out"
+    out.mkdir()
+    checksums = out / "checksums.jsonl"
+    checksums.write_text('{"name": "vectors-00009.jsonl", "bytes": 1, "sha256": "0"}\n')
+    job(corpus, out).run(client)
+    assert "vectors-00003.jsonl" in checksums.read_text()
+    assert "vectors-00009.jsonl" not in checksums.read_text()
 
 
 def test_refused_start_leaves_the_checksums(client, corpus, tmp_path, check_complete):
