@@ -28,8 +28,8 @@ BLOCK = re.compile(
 )
 # Those that take more than three seconds of a processor.
 LONG = {
-    *("bulk", "corpora", "findings", "grpc", "older-script", "one-pass", "persona", "probes"),
-    *("report", "sharing", "steering", "whitening"),
+    *("bulk", "corpora", "document", "findings", "grpc", "older-script", "one-pass", "persona"),
+    *("probes", "report", "sharing", "steering", "whitening"),
 }
 SLOW = (pytest.mark.slow, pytest.mark.timeout(300))
 

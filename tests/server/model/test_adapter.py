@@ -114,13 +114,20 @@ KINDS = {
 }
 
 
+# The kinds that are used most; the others take seconds altogether.
+COMMON = {"ADALORA", "BOFT", "LN_TUNING", "LOHA", "LOKR", "LORA", "OFT", "RANDLORA"}
+
+
 def of_kind(kind, **settings):
     return peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType[kind]](
         **{"target_modules": LINEAR} | KINDS.get(kind, {}) | settings
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=() if kind in COMMON else pytest.mark.slow) for kind in KINDS],
+)
 def test_merged_weights_are_pefts(neox_directory, tmp_path, kind):
     """Weights, not states: those of random weights amplify the rounding of large changes."""
     adapter, model = saved(tmp_path / "style", random_neox(), of_kind(kind))
