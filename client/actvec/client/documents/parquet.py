@@ -68,8 +68,10 @@ class ParquetSource(DocumentSource):
             found = (name for name in others if name is not None and name in there)
             # Each once: the column of a text or an id may be kept too.
             self._names = list(dict.fromkeys([*sources, *found]))
-            # The rows of each row group, and the bytes of their documents.
-            self._groups = [_group(file, number, sources) for number in range(file.num_row_groups)]
+            groups = map(file.metadata.row_group, range(file.num_row_groups))
+            # The rows of each row group, and their bytes. Those of a column are not asked for: if
+            # its record is damaged, Arrow ends the process.
+            self._groups = [(group.num_rows, group.total_byte_size) for group in groups]
 
     @property
     def count(self) -> int:
@@ -78,7 +80,7 @@ class ParquetSource(DocumentSource):
 
     @property
     def size(self) -> int:
-        """Bytes of the documents, as encoded in the file."""
+        """Bytes of the row groups before compression."""
         return sum(size for _, size in self._groups)
 
     def check(self) -> None:
@@ -201,12 +203,3 @@ def _is_any(kind: "pa.DataType", names: tuple[str, ...]) -> bool:
     if types.is_dictionary(kind):
         kind = kind.value_type
     return any(getattr(types, f"is_{name}")(kind) for name in names)
-
-
-def _group(file: "pq.ParquetFile", number: int, names: list[str]) -> tuple[int, int]:
-    """The rows of a row group and the bytes of its documents."""
-    group = file.metadata.row_group(number)
-    columns = (group.column(at) for at in range(group.num_columns))
-    # Nested columns have paths: messages.list.element.content.
-    size = sum(c.total_compressed_size for c in columns if c.path_in_schema.split(".")[0] in names)
-    return group.num_rows, size
