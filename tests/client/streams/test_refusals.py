@@ -6,9 +6,10 @@ import logging
 import grpc
 import pytest
 
-from actvec.client import AsyncClient, InvalidArgument
+from actvec.client import InvalidArgument
 from actvec.v1 import service_pb2_grpc
 from actvec.v1.model_pb2 import GetModelInfoResponse
+from tests.client.answering import client_of
 
 
 class RefusingService(service_pb2_grpc.ActivationVectorServiceServicer):
@@ -37,13 +38,8 @@ class RefusingService(service_pb2_grpc.ActivationVectorServiceServicer):
 async def refusing():
     """A service that refuses all settings, and a client of it."""
     service = RefusingService()
-    server = grpc.aio.server()
-    service_pb2_grpc.add_ActivationVectorServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
+    async with client_of(service) as client:
         yield service, client
-    await server.stop(None)
 
 
 async def test_documents_wait_for_accepted_settings(refusing, caplog):

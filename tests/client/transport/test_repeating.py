@@ -3,8 +3,9 @@
 import grpc
 import pytest
 
-from actvec.client import AsyncClient, ServerUnavailable
+from actvec.client import ServerUnavailable
 from actvec.v1 import service_pb2_grpc
+from tests.client.answering import client_of
 
 
 class BreakingService(service_pb2_grpc.ActivationVectorServiceServicer):
@@ -28,13 +29,8 @@ class BreakingService(service_pb2_grpc.ActivationVectorServiceServicer):
 async def breaking():
     """A service that breaks, and a client of it."""
     service = BreakingService()
-    server = grpc.aio.server()
-    service_pb2_grpc.add_ActivationVectorServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with AsyncClient(f"127.0.0.1:{port}", timeout=20) as client:
+    async with client_of(service, timeout=20) as client:
         yield service, client
-    await server.stop(None)
 
 
 async def test_deletion_is_sent_once(breaking):

@@ -5,8 +5,9 @@ import asyncio
 import grpc
 import pytest
 
-from actvec.client import AsyncClient, DeadlineExceeded, NotFound
+from actvec.client import DeadlineExceeded, NotFound
 from actvec.v1 import means_pb2, model_pb2, service_pb2_grpc
+from tests.client.answering import client_of
 from tests.clock import CLOCK
 
 
@@ -48,13 +49,8 @@ class SlowService(service_pb2_grpc.ActivationVectorServiceServicer):
 async def slow():
     """A service that hangs, and a client of it with a timeout of a minute."""
     service = SlowService()
-    server = grpc.aio.server()
-    service_pb2_grpc.add_ActivationVectorServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    async with AsyncClient(f"127.0.0.1:{port}") as client:
+    async with client_of(service) as client:
         yield service, client
-    await server.stop(None)
 
 
 METHODS = {
